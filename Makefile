@@ -1,0 +1,37 @@
+# make demo   generate frames, train a small U-Net, predict, evaluate (needs only Python, git, make)
+# make test   style check and the whole test suite
+PYTHON ?= python3
+BIN := .venv/bin
+SETUP := .venv/installed
+
+.PHONY: demo test lint clean-demo
+
+$(SETUP): requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+.venv/installed-test: $(SETUP)
+	$(BIN)/python -m pip install --quiet -e ".[test]"
+	touch $@
+
+demo: $(SETUP) clean-demo
+	$(BIN)/python data/make_phantom.py --output data/demo --train-frames 96 --validation-frames 24 --height 400
+	$(BIN)/python unet/train.py --train data/demo/train --validation data/demo/validation --name demo \
+		--epochs 4 --batch-size 4 --base-channels 16 --learning-rate 1e-3 --scale 0.5
+	$(BIN)/python unet/predict.py --load checkpoints/unet/demo/best.pth --input data/demo/validation
+	$(BIN)/python unet/evaluate.py --load checkpoints/unet/demo/best.pth --input data/demo/validation
+	@echo
+	@echo "Look at:  results/unet/demo/epochs.xlsx             a row an epoch, curves"
+	@echo "          results/unet/demo/predict/panels/         image, truth, prediction"
+	@echo "          results/unet/demo/evaluate/files.xlsx     a row a file, summary, definitions"
+
+clean-demo:
+	rm -rf data/demo checkpoints/unet/demo results/unet/demo
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+
+test: .venv/installed-test lint
+	$(BIN)/python -m pytest

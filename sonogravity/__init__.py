@@ -1,0 +1,1 @@
+"""What all models of SonoGravity share: labels, metrics, data, training, scoring, worksheets."""

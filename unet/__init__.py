@@ -1,0 +1,1 @@
+"""U-Net: the network, its recipe and its scripts."""
