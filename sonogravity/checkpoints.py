@@ -1,0 +1,152 @@
+"""Checkpoints: whole, made of plain types and tensors, read without running code.
+
+Ours hold the weights under ``state_dict`` and everything else beside them. A bare state dict of other
+code also loads; what it doesn't say is taken from options, and said.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from sonogravity import paths
+from sonogravity.cli import say
+from sonogravity.decoding import BROKEN_FILE
+from sonogravity.errors import InputError, some
+from sonogravity.labels import Labels
+
+FORMAT = "sonogravity checkpoint 1"
+WRAPPERS = ("module.", "_orig_mod.")  # put before every key by DataParallel and torch.compile
+NESTED = ("state_dict", "model_state_dict", "model")  # where other code keeps the weights
+COUNTERS = ("total_ops", "total_params")  # left among the weights by a FLOP counter
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds. labels and scale are None in a bare state dict without them."""
+
+    path: object
+    model_name: str
+    model_options: dict
+    state_dict: dict
+    labels: Labels | None = None
+    scale: float | None = None
+    amp: bool = False
+    image_maximum: int | None = None
+    run: str | None = None
+    epoch: int | None = None
+    training: dict | None = None  # optimizer, scheduler, scaler, history, options: in last.pth only
+    extras: dict = field(default_factory=dict)
+
+
+def save(path, content):
+    """Write a dictionary of plain types and tensors, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with paths.whole(path) as beside:
+        torch.save({"format": FORMAT, **content}, beside)
+
+
+def load(path, model_class):
+    """Read a checkpoint of model_class (ours or a bare state dict); InputError names the file."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a checkpoint (.pth)")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except BROKEN_FILE as error:
+        reason = str(error).strip().split("\n")[0][:120] or type(error).__name__
+        raise InputError(
+            f"{path}: not a checkpoint that can be read safely ({reason}); it must hold tensors and plain values"
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+    if content.get("format") == FORMAT:
+        return _ours(path, content, model_class)
+    if "format" in content and "state_dict" in content:
+        raise InputError(f"{path}: is a '{content['format']}', this version reads '{FORMAT}'")
+    return _bare(path, content, model_class)
+
+
+def _ours(path, content, model_class):
+    if content["model_name"] != model_class.NAME:
+        raise InputError(
+            f"{path}: holds a {content['model_name']} model, this script runs {model_class.NAME}; "
+            f"use {content['model_name']}/ for it"
+        )
+    content = {key: value for key, value in content.items() if key != "format"}
+    return Checkpoint(path=path, **{**content, "labels": Labels.from_dict(content["labels"])})
+
+
+def _bare(path, content, model_class):
+    """A state dict as other code saves it: unwrap it, set extras apart, infer the architecture."""
+    outer = {}
+    for name in NESTED:
+        if isinstance(content.get(name), dict):
+            outer, content = content, content[name]
+            break
+    extras = {k: v for k, v in {**outer, **content}.items() if not isinstance(v, (torch.Tensor, dict))}
+    weights = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    for wrapper in WRAPPERS:
+        if weights and all(key.startswith(wrapper) for key in weights):
+            weights = {key.removeprefix(wrapper): value for key, value in weights.items()}
+    counters = [key for key in weights if key.rsplit(".", 1)[-1] in COUNTERS]
+    weights = {key: value for key, value in weights.items() if key not in counters}
+    options = model_class.options_from(weights)
+    if options is None:
+        raise InputError(
+            f"{path}: no {model_class.NAME} model: {_differences(weights, model_class().state_dict())}"
+        )
+    say(f"{path.name}: a bare state dict, read as {model_class.NAME} with "
+        + ", ".join(f"{key} {value}" for key, value in options.items())
+        + (f"; set apart: {some([*extras, *counters])}" if extras or counters else ""))  # fmt: skip
+    values = extras.get("mask_values")
+    labels = None
+    if values is not None:
+        if len(values) != options["classes"] or not all(isinstance(v, int) for v in values):
+            raise InputError(f"{path}: mask_values {values} do not fit {options['classes']} classes")
+        labels = Labels.create(values)
+    return Checkpoint(path, model_class.NAME, options, weights, labels, extras=extras)
+
+
+def _differences(found, expected):
+    """The keys that differ, in words."""
+    missing = [key for key in expected if key not in found]
+    extra = [key for key in found if key not in expected]
+    shapes = [
+        f"{key} {tuple(found[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected
+        if key in found and found[key].shape != expected[key].shape
+    ]
+    parts = [("missing", missing), ("unexpected", extra), ("of another shape", shapes)]
+    return "; ".join(f"{len(keys)} {what} ({some(keys)})" for what, keys in parts if keys)
+
+
+def load_weights(model, checkpoint):
+    """Put a checkpoint's weights into a model, strictly; InputError lists the keys that differ."""
+    differences = _differences(checkpoint.state_dict, model.state_dict())
+    if differences:
+        raise InputError(f"{checkpoint.path}: its weights do not fit this model: {differences}")
+    model.load_state_dict(checkpoint.state_dict)
+
+
+def check_options(checkpoint, options):
+    """Refuse a checkpoint of other architecture options than this run's, naming both."""
+    differing = [
+        f"{name} {checkpoint.model_options[name]} there, {value} here"
+        for name, value in options.items()
+        if checkpoint.model_options.get(name) != value
+    ]
+    if differing:
+        raise InputError(f"{checkpoint.path}: {'; '.join(differing)}: give the options of the file")
+
+
+def labels_for(checkpoint, mask_values=None):
+    """The classes to score with: the checkpoint's, else --mask-values, else 0, 1, ... and said."""
+    classes = checkpoint.model_options["classes"]
+    if checkpoint.labels is not None:
+        if mask_values and tuple(mask_values) != checkpoint.labels.values:
+            raise InputError(f"--mask-values: {checkpoint.path} has its own, {checkpoint.labels.describe()}")
+        return checkpoint.labels
+    if mask_values and len(mask_values) != classes:
+        raise InputError(f"--mask-values gives {len(mask_values)}, {checkpoint.path} has {classes} classes")
+    if not mask_values:
+        say(f"{checkpoint.path.name}: holds no mask values, so 0 to {classes - 1} are taken (--mask-values sets them)")
+    return Labels.create(mask_values or range(classes))

@@ -1,0 +1,236 @@
+"""The command line that all scripts share: options, their checks, and how a script ends.
+
+Nothing here imports torch, so that ``--help`` and a mistyped option answer at once.
+"""
+
+import argparse
+import functools
+import math
+import re
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from sonogravity import paths
+from sonogravity.errors import InputError
+from sonogravity.labels import parse_value
+
+# Options that may differ when a run is resumed: they don't change what is computed.
+FREE_ON_RESUME = ("resume", "epochs", "device", "workers", "check")
+UNSET = object()
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose refusals are the one line of all our refusals."""
+
+    def __init__(self, description, example):
+        super().__init__(
+            description=description, epilog=f"example: {example}", allow_abbrev=False,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )  # fmt: skip
+
+    def error(self, message):
+        raise InputError(f"{message}; {self.prog} --help lists the options")
+
+
+def script(main):
+    """Decorate a script's main: InputError becomes one line and exit code 2, Ctrl-C exit code 130."""
+
+    @functools.wraps(main)
+    def run(argv=None):
+        try:
+            return main(argv)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise SystemExit(130) from None
+
+    return run
+
+
+def say(message):
+    """Tell the user something that is as it should be."""
+    print(message, flush=True)
+
+
+def warn(message):
+    """Tell the user something to look into."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def _number(kind, low, high, open_low, what):
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"'{text}' is not {what}") from None
+        if not math.isfinite(value) or value > high or value < low or (open_low and value == low):
+            raise argparse.ArgumentTypeError(f"{text} is not {what}")
+        return value
+
+    return parse
+
+
+def _even(text):
+    value = int(text)
+    if value % 2:
+        raise ValueError
+    return value
+
+
+positive_int = _number(int, 1, math.inf, False, "a whole number of at least 1")
+natural = _number(int, 0, 2**31, False, "a whole number of at least 0")
+even_int = _number(_even, 2, math.inf, False, "an even whole number of at least 2")
+class_count = _number(int, 2, 255, False, "a number of classes from 2 to 255, background included")
+positive_float = _number(float, 0, math.inf, True, "a number above 0")
+non_negative_float = _number(float, 0, math.inf, False, "a number of at least 0")
+scale_factor = _number(float, 0, 4, True, "a scale above 0 and up to 4")
+
+
+def device_name(text):
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is none of auto, cpu, cuda, cuda:N, mps")
+    return text
+
+
+def mask_value(text):
+    try:
+        return parse_value(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no mask value: 0 to 65535, or #rrggbb") from None
+
+
+def mask_values(text):
+    return [mask_value(part) for part in text.split(",")]
+
+
+def class_names(text):
+    names = [name.strip() for name in text.split(",")]
+    if not all(names) or "background" in names:
+        raise argparse.ArgumentTypeError(f"'{text}': names of the foreground classes, parted by commas")
+    return names
+
+
+def run_name(text):
+    if not re.fullmatch(r"[\w][\w.+-]*", text):
+        raise argparse.ArgumentTypeError(f"'{text}': a run name has letters, digits and . _ + - only")
+    return text
+
+
+def subject_regex(text):
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is no regular expression ({error})") from None
+    return text
+
+
+def add_common(parser, batch_size):
+    """--device, --amp, --workers, --batch-size: every script has them."""
+    parser.add_argument("--device", type=device_name, default="auto", metavar="{auto,cpu,cuda[:N],mps}",
+                        help="where to compute; auto takes a GPU where there is one")  # fmt: skip
+    parser.add_argument("--workers", type=natural, metavar="N",
+                        help="threads or processes that prepare frames (default: by the device)")  # fmt: skip
+    parser.add_argument("--batch-size", "-b", type=positive_int, default=batch_size, metavar="B",
+                        help="frames at a time")  # fmt: skip
+
+
+def _switch(parser, name, default, text):
+    parser.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=text)
+
+
+def add_training(parser, *, batch_size, learning_rate, loss, optimizer="adam", scheduler="plateau"):
+    """The options of every train.py; the defaults are the model's recipe."""
+    add_common(parser, batch_size)
+    add = parser.add_argument
+    _switch(parser, "--amp", False, "mixed precision, where the device has it")
+    add("--epochs", "-e", type=positive_int, default=100, metavar="E", help="epochs in all, resumed ones included")
+    add("--learning-rate", "-l", type=positive_float, default=learning_rate, metavar="LR", help="at its highest")
+    add("--scale", "-s", type=scale_factor, default=0.5, metavar="S", help="the network sees frames resized by this")
+    add("--classes", "-c", type=class_count, metavar="C", help="checked against the masks; background included")
+    add("--channels", type=int, choices=(1, 3), default=1, help="1: frames are read as grey; 3: as colour")
+    add("--train", type=Path, default=paths.DATA / "train", metavar="DIR", help="holds images/ and masks/")
+    add("--validation", type=Path, default=paths.DATA / "validation", metavar="DIR", help="holds images/ and masks/")
+    add("--name", type=run_name, metavar="RUN", help="name of the run (default: a time stamp)")
+    add("--checkpoints", type=Path, default=paths.CHECKPOINTS, metavar="DIR", help="root of <model>/<run>/*.pth")
+    add("--results", type=Path, default=paths.RESULTS, metavar="DIR", help="root of <model>/<run>/epochs.xlsx ...")
+    add("--load", "-f", type=Path, metavar="CKPT", help="start from the weights of this file")
+    add("--resume", type=Path, metavar="CKPT", help="go on with the run of this last.pth, with its options")
+    add("--save-every", type=positive_int, default=5, metavar="N", help="epochs between epoch_NNN.pth and panels")
+    add("--optimizer", choices=("adam", "adamw", "sgd", "rmsprop"), default=optimizer, help="how weights are updated")
+    add("--weight-decay", type=non_negative_float, default=0.0, metavar="W", help="of the optimizer")
+    add("--scheduler", choices=("plateau", "cosine", "poly", "constant"), default=scheduler,
+        help="plateau: a tenth after 5 epochs without a better Dice; cosine and poly warm up first")  # fmt: skip
+    add("--loss", choices=("ce", "dice", "ce+dice"), default=loss, help="cross-entropy, soft Dice, or their sum")
+    _switch(parser, "--augment", True, "random flips, rotations, shifts, gain and noise")
+    add("--patience", type=positive_int, metavar="N", help="stop after N epochs without a better Dice (default: never)")
+    add("--seed", type=natural, default=0, metavar="N", help="of weights, order and augmentation")
+    add("--class-names", type=class_names, metavar="A,B", help="names of the foreground values, smallest first")
+    add("--background", type=mask_value, metavar="V", help="the background's mask value (default: the smallest)")
+    add("--snap-masks", action="store_true", help="take the nearest class for mask values between; needs --classes")
+    add("--subject-regex", type=subject_regex, metavar="RE", help="finds the subject in a file's stem (first group)")
+    add("--allow-overlap", action="store_true", help="allow a subject in both training and validation")
+    add("--cache-mb", type=non_negative_float, default=4096, metavar="N", help="memory for decoded frames")
+    add("--compile", action="store_true", help="torch.compile: minutes to start, then faster steps")
+    add("--check", action="store_true", help="look at the data, print what was found, and stop")
+
+
+def add_scoring(parser, *, panels):
+    """The options of predict.py (panels=True) and evaluate.py."""
+    add_common(parser, 4)
+    add = parser.add_argument
+    _switch(parser, "--amp", None, "mixed precision (default: as in training)")
+    add("--load", "-f", type=Path, required=True, metavar="CKPT", help="the checkpoint to use")
+    add("--input", type=Path, nargs="+", default=[paths.DATA / "validation"], metavar="PATH",
+        help="a folder with images/ [and masks/], a folder of images, or files")  # fmt: skip
+    add("--masks", type=Path, metavar="DIR", help="the folder of the true masks, where it is not beside images/")
+    add("--output", type=Path, metavar="DIR", help="(default: results/<model>/<run>/<script>)")
+    add("--scale", "-s", type=scale_factor, metavar="S", help="(default: the checkpoint's)")
+    add("--subject-regex", type=subject_regex, metavar="RE", help="finds the subject in a file's stem (first group)")
+    add("--mask-values", type=mask_values, metavar="V,V,...",
+        help="mask value of each class, for a weights file that holds none")  # fmt: skip
+    if panels:
+        add("--panels", choices=("png", "jpg", "none"), default="png", help="pictures of image, truth, prediction")
+
+
+def time_stamp():
+    """The default name of a run."""
+    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def options_as_dict(args):
+    """Options as plain types, paths absolute: what settings.json and checkpoints keep."""
+
+    def plain(value):
+        if isinstance(value, Path):
+            return str(value.resolve())
+        return [plain(item) for item in value] if isinstance(value, list) else value
+
+    return {name: plain(value) for name, value in vars(args).items()}
+
+
+def take_up(parser, argv, args, stored):
+    """Options of a resumed run: the stored ones, with what is free to change taken from argv.
+
+    InputError where an option given in argv contradicts the stored one.
+    """
+    given = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args), UNSET)))
+    given = argparse.Namespace(**{k: v for k, v in vars(given).items() if v is not UNSET})
+    paths_given = {name for name, value in vars(args).items() if isinstance(value, Path)}
+    for name, value in options_as_dict(given).items():
+        if name not in FREE_ON_RESUME and name in stored and value != stored[name]:
+            raise InputError(
+                f"--{name.replace('_', '-')} {value} contradicts the run to resume ({stored[name]}); leave it out, "
+                "or start a new run with --load"
+            )
+    merged = argparse.Namespace(**vars(args))
+    for name in vars(args):
+        if name in vars(given):
+            setattr(merged, name, getattr(given, name))
+        elif name in stored and name not in ("device", "workers", "check"):
+            value = stored[name]
+            setattr(merged, name, Path(value) if value is not None and name in paths_given else value)
+    merged.load = None  # its weights have long gone into the run
+    return merged

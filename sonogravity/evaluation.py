@@ -1,0 +1,81 @@
+"""Frames through a predictor, and each scored against its mask: one path for training and scripts."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sonogravity import data, metrics
+from sonogravity.inference import to_label_maps
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """One frame's outcome. prediction, truth: (H, W) uint8 class indices; the rest None without a truth.
+
+    seconds: the network and the resizing to native size, per frame.
+    """
+
+    frame: data.Frame
+    prediction: np.ndarray
+    truth: np.ndarray | None
+    confusion: np.ndarray | None
+    loss: float | None
+    seconds: float
+
+
+def batches_of_equal_size(frames, batch_size):
+    """Group neighbours of equal native size, so that no frame is padded and results don't depend on B."""
+    batch = []
+    for frame in frames:
+        if batch and (len(batch) == batch_size or frame.size != batch[0].size):
+            yield batch
+            batch = []
+        batch.append(frame)
+    if batch:
+        yield batch
+
+
+def segment(predictor, frames, batch_size, criterion=None):
+    """Frames -> FileResults, in order. criterion: also the loss of each frame alone, at native size."""
+    labels = predictor.labels
+    for batch in batches_of_equal_size(frames, batch_size):
+        start = time.perf_counter()
+        logits = predictor.logits(batch)
+        maps = to_label_maps(logits)
+        seconds = (time.perf_counter() - start) / len(batch)
+        for i, (frame, prediction) in enumerate(zip(batch, maps, strict=True)):
+            truth = confusion = loss = None
+            if frame.truth is not None:
+                truth = labels.to_classes(frame.truth, frame.pair.mask)
+                confusion = metrics.confusion_matrix(truth, prediction, labels.count)
+                if criterion is not None:
+                    target = torch.from_numpy(truth).to(logits.device, torch.int64)
+                    loss = float(criterion(logits[i : i + 1], target[None]))
+            yield FileResult(frame, prediction, truth, confusion, loss, seconds)
+
+
+def file_row(result, labels):
+    """The row of files.csv."""
+    height, width = result.frame.size
+    row = {"file": result.frame.pair.image.name, "width": width, "height": height}
+    if result.confusion is not None:
+        row |= metrics.file_metrics(result.confusion, labels)
+    return row | {"seconds": result.seconds}
+
+
+def read_frames(predictor, pairs, workers):
+    """Pairs -> (Frame, native image), decoded by threads ahead of the network."""
+
+    def read(pair):
+        image, mask = data.read_pair(pair, predictor.channels)
+        return data.Frame(pair, predictor.shrink(image), mask, image.shape[:2]), image
+
+    return data.ahead(read, pairs, workers)
+
+
+def row_names(labels):
+    """The columns of files.csv, known before the first file is scored."""
+    nothing = np.zeros((labels.count, labels.count), np.int64)
+    return ["file", "width", "height", *metrics.file_metrics(nothing, labels), "seconds"]

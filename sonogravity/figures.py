@@ -1,0 +1,88 @@
+"""Pictures: panels of image, truth and prediction, and the curves of a run."""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+OVERLAY = 0.45  # share of the class colour laid over the frame
+GAP = 6  # pixels between the pictures of a panel
+
+
+def grey_to_rgb(image):
+    """(H, W) or (H, W, 3) image of any supported type -> (H, W, 3) uint8 for the eye."""
+    if image.dtype == np.float32:
+        image = np.rint(image * 255).astype(np.uint8)
+    elif image.dtype == np.uint16:  # stretched to what the frame holds: for looking, not for measuring
+        image = (image.astype(np.float32) * (255 / max(1, int(image.max())))).astype(np.uint8)
+    return np.repeat(image[:, :, None], 3, 2) if image.ndim == 2 else image
+
+
+def overlay(image, classes, labels):
+    """(H, W, 3) uint8 frame with (H, W) class indices laid over it; background stays as it is."""
+    colours = labels.colours()[classes]
+    mixed = (image * (1 - OVERLAY) + colours * OVERLAY).astype(np.uint8)
+    return np.where((classes == labels.background)[:, :, None], image, mixed)
+
+
+def panel(image, maps, labels, caption=""):
+    """The frame, and beside it each of {title: (H, W) class indices} laid over it -> Pillow image.
+
+    A strip above names the pictures, one below the classes' colours and gives the caption.
+    """
+    picture = grey_to_rgb(image)
+    height, width = picture.shape[:2]
+    tiles = {"image": picture} | {title: overlay(picture, classes, labels) for title, classes in maps.items()}
+    size = max(11, min(28, height // 28))
+    font = ImageFont.load_default(size)
+    strip = int(size * 1.6)
+    sheet = Image.new("RGB", (len(tiles) * width + (len(tiles) - 1) * GAP, height + 2 * strip), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (title, tile) in enumerate(tiles.items()):
+        left = i * (width + GAP)
+        sheet.paste(Image.fromarray(tile), (left, strip))
+        draw.text((left + 4, strip // 2), title, "black", font, anchor="lm")
+    x, y = 4, strip + height + strip // 2
+    for c in labels.foreground:
+        draw.rectangle((x, y - size // 2, x + size, y + size // 2), tuple(labels.colours()[c].tolist()), "black")
+        draw.text((x + 1.4 * size, y), labels.names[c], "black", font, anchor="lm")
+        x += int(2.4 * size + draw.textlength(labels.names[c], font))
+    draw.text((x, y), caption, "black", font, anchor="lm")
+    return sheet
+
+
+def save_panel(path, image, maps, labels, caption=""):
+    """Write a panel as PNG or JPEG, by the path's suffix."""
+    options = {"quality": 90} if path.suffix == ".jpg" else {"compress_level": 3}
+    panel(image, maps, labels, caption).save(path, **options)
+
+
+def save_progress(path, history, labels):
+    """Draw the losses, the Dice (mean and per class) and the learning rate over the epochs as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure  # no pyplot: no global state, no window
+
+    epochs = [row["epoch"] for row in history]
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, dice, rate = figure.subplots(1, 3)
+    losses.plot(epochs, [row["train_loss"] for row in history], "o-", ms=3, color="#0072b2", label="training")
+    losses.plot(epochs, [row["val_loss"] for row in history], "s-", ms=3, color="#d55e00", label="validation")
+    losses.set_title("Loss")
+    losses.legend()
+    dice.plot(epochs, [row["dice"] for row in history], "o-", ms=3, color="black", label="mean of foreground")
+    for c in labels.foreground:
+        colour = tuple(labels.colours()[c] / 255)
+        dice.plot(epochs, [row[f"dice_{labels.names[c]}"] for row in history], "-", color=colour, label=labels.names[c])
+    best = max(history, key=lambda row: -1 if np.isnan(row["dice"]) else row["dice"])
+    if not np.isnan(best["dice"]):
+        dice.plot(best["epoch"], best["dice"], "*", ms=13, color="#d55e00", label=f"best {best['dice']:.4f}")
+    dice.set_title("Validation Dice")
+    dice.set_ylim(0, 1)
+    dice.legend()
+    rate.plot(epochs, [row["learning_rate"] for row in history], "o-", ms=3, color="#009e73")
+    rate.set_title("Learning rate")
+    rate.set_yscale("log")
+    for axes in (losses, dice, rate):
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.savefig(path, dpi=110, format="png")

@@ -1,0 +1,177 @@
+"""Every score from one integer confusion matrix: count once, divide later.
+
+All per file, at the image's native size. ``M[truth, prediction]`` counts pixels; TP, FP, FN and TN
+are one class against the rest. There is no epsilon: a score that is undefined is NaN (Maier-Hein
+et al., Metrics reloaded, Nature Methods 2024, on the empty mask; nnU-Net leaves such cases out too).
+"""
+
+import re
+import warnings
+
+import numpy as np
+
+OVERLAP = ("dice", "iou", "accuracy", "precision", "sensitivity", "specificity", "fpr", "fnr")
+PER_CLASS = tuple(name for name in OVERLAP if name != "accuracy")  # accuracy is one figure a file
+BOOTSTRAP_RESAMPLES = 2000
+BOOTSTRAP_SEED = 0
+FEW_SUBJECTS = 5
+
+
+def confusion_matrix(truth, prediction, classes):
+    """(H, W) class indices of truth and prediction -> (C, C) int64 counts, ``M[truth, prediction]``."""
+    if truth.shape != prediction.shape:
+        raise ValueError(f"truth is {truth.shape}, prediction {prediction.shape}: they must be of one size")
+    if max(truth.max(initial=0), prediction.max(initial=0)) >= classes:
+        raise ValueError(f"class indices must be under {classes}")
+    # C*C - 1 must fit: uint8 holds it up to 16 classes and is four times as fast as a wider type.
+    kind = np.uint8 if classes <= 16 else np.uint32
+    pairs = truth.astype(kind) * kind(classes) + prediction.astype(kind)
+    return np.bincount(pairs.ravel(), minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+
+
+def _ratio(part, whole):
+    """part / whole, NaN where whole is 0."""
+    whole = np.asarray(whole, float)
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+
+
+def class_metrics(confusion):
+    """(C, C) counts -> {metric: (C,) float64}: each class against the rest, NaN where undefined.
+
+    Dice = 2TP/(2TP+FP+FN); IoU = TP/(TP+FP+FN); precision = TP/(TP+FP), 0 where the class is in the
+    truth but nowhere predicted; sensitivity = TP/(TP+FN); specificity = TN/(TN+FP); FPR and FNR are
+    their complements.
+    """
+    tp = np.diag(confusion)
+    fp = confusion.sum(0) - tp
+    fn = confusion.sum(1) - tp
+    tn = confusion.sum() - tp - fp - fn
+    precision = _ratio(tp, tp + fp)
+    precision[(tp + fp == 0) & (fn > 0)] = 0.0
+    sensitivity = _ratio(tp, tp + fn)
+    specificity = _ratio(tn, tn + fp)
+    return {
+        "dice": _ratio(2 * tp, 2 * tp + fp + fn),
+        "iou": _ratio(tp, tp + fp + fn),
+        "precision": precision,
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "fpr": 1 - specificity,
+        "fnr": 1 - sensitivity,
+    }
+
+
+def accuracy(confusion):
+    """Share of pixels whose class is right, background included."""
+    return float(_ratio(np.trace(confusion), confusion.sum()))
+
+
+def nan_mean(values, axis=None):
+    """Mean of what is not NaN; NaN, without a warning, where nothing is left."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        return np.nanmean(np.asarray(values, float), axis=axis)
+
+
+def file_metrics(confusion, labels):
+    """One file's row: each overlap metric as the NaN-mean over foreground, then ``<metric>_<class>``.
+
+    Background is shown in the columns of its own class and left out of every mean. ``missed`` names
+    the classes in the truth only, ``spurious`` those in the prediction only.
+    """
+    per_class = class_metrics(confusion)
+    foreground = list(labels.foreground)
+    row = {}
+    for name in OVERLAP:
+        row[name] = accuracy(confusion) if name == "accuracy" else float(nan_mean(per_class[name][foreground]))
+    for c in (*labels.foreground, labels.background):
+        for name in PER_CLASS:
+            row[f"{name}_{labels.names[c]}"] = float(per_class[name][c])
+    in_truth, in_prediction = confusion.sum(1) > 0, confusion.sum(0) > 0
+    row["missed"] = ", ".join(labels.names[c] for c in labels.foreground if in_truth[c] and not in_prediction[c])
+    row["spurious"] = ", ".join(
+        labels.names[c] for c in labels.foreground if in_prediction[c] and not in_truth[c]
+    )
+    return row
+
+
+def bootstrap_interval(values, subjects):
+    """95 % percentile interval of the NaN-mean of (n,) values, resampling whole subjects.
+
+    Frames of one subject are near copies, so the subject, not the frame, is what is drawn (Efron and
+    Tibshirani 1993). subjects: n labels; pass the file names where no subject is known.
+    Returns (low, high), NaN where there is nothing to resample.
+    """
+    values = np.asarray(values, float)
+    known = ~np.isnan(values)
+    if not known.any():
+        return float("nan"), float("nan")
+    _, groups = np.unique(np.asarray(subjects, str)[known], return_inverse=True)
+    sums = np.bincount(groups, values[known])
+    counts = np.bincount(groups)
+    draws = np.random.default_rng(BOOTSTRAP_SEED).integers(len(sums), size=(BOOTSTRAP_RESAMPLES, len(sums)))
+    means = sums[draws].sum(1) / counts[draws].sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def column_summary(values, subjects):
+    """One column of the sheet -> mean, sd (ddof 1), median, quartiles, n and the bootstrap interval."""
+    known = np.asarray(values, float)
+    known = known[~np.isnan(known)]
+    nan = float("nan")
+    q1, median, q3 = (float(q) for q in np.percentile(known, [25, 50, 75])) if len(known) else (nan, nan, nan)
+    return {
+        "mean": float(known.mean()) if len(known) else nan,
+        "sd": float(known.std(ddof=1)) if len(known) > 1 else nan,
+        "median": median,
+        "q1": q1,
+        "q3": q3,
+        "n": len(known),
+        "ci95": list(bootstrap_interval(values, subjects)),
+    }
+
+
+def summarise(rows, labels, subjects):
+    """Rows of file_metrics -> {"files", "metrics", "classes"}, the shape of summary.json.
+
+    ``mean`` is the NaN-mean of a column, so a spreadsheet's AVERAGE gives the same;
+    ``mean_of_classes`` takes the mean over files per class first, then over classes (nnU-Net's figure).
+    """
+
+    def column(key):
+        return [row[key] for row in rows]
+
+    classes = {
+        labels.names[c]: {name: column_summary(column(f"{name}_{labels.names[c]}"), subjects) for name in PER_CLASS}
+        for c in (*labels.foreground, labels.background)
+    }
+    overall = {}
+    for name in OVERLAP:
+        overall[name] = column_summary(column(name), subjects)
+        if name != "accuracy":
+            means = [classes[labels.names[c]][name]["mean"] for c in labels.foreground]
+            overall[name]["mean_of_classes"] = float(nan_mean(means))
+    return {"files": len(rows), "metrics": overall, "classes": classes}
+
+
+def pooled(confusions, labels):
+    """Overlap metrics of the summed confusion matrices: all files as one large image."""
+    row = file_metrics(np.sum(confusions, axis=0, dtype=np.int64), labels)
+    return {name: value for name, value in row.items() if name not in ("missed", "spurious")}
+
+
+def subjects_of(stems, regex=None):
+    """The subject in each file name, or None where the names give none.
+
+    regex: its first group (or whole match) is the subject; InputError-free: callers validate it.
+    Without one, the subject is what stands before a last number set off by ``_``, ``-``, ``.`` or a
+    space: ``D10_032`` -> ``D10``. Names that then all give one and the same subject (``frame_001``)
+    are taken to give none.
+    """
+    if regex:
+        found = [re.search(regex, stem) for stem in stems]
+        return [(m.group(1) if m.re.groups else m.group(0)) if m else None for m in found]
+    found = [re.fullmatch(r"(.*[^_\-. ])[_\-. ]+(?:frame|img|image|slice)?[_\-. ]*\d+", stem, re.I) for stem in stems]
+    subjects = [m.group(1) if m else None for m in found]
+    return subjects if len(set(subjects)) > 1 else [None] * len(stems)

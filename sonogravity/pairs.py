@@ -1,0 +1,105 @@
+"""Which mask belongs to which image: by the stem of the file name, nothing silently passed over."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sonogravity.decoding import EXTENSIONS
+from sonogravity.errors import InputError, some
+
+LITTER = ("thumbs.db", "desktop.ini")  # what file managers leave; names with a leading dot besides
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A frame on disk, with its mask where there is one."""
+
+    image: Path
+    mask: Path | None = None
+
+    @property
+    def stem(self):
+        return self.image.stem
+
+
+def list_files(folder):
+    """{stem: path} of a folder's frames, sorted; and the names of what else lies there."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give one that holds images")
+    found, others = {}, []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name.lower() in LITTER:
+            continue
+        if path.suffix.lower() not in EXTENSIONS or not path.is_file():
+            others.append(path.name)
+        elif path.stem in found:
+            raise InputError(
+                f"{path}: {found[path.stem].name} has the same stem in this folder; keep one of the two"
+            )
+        else:
+            found[path.stem] = path
+    return found, others
+
+
+def pair_up(images, masks, partial=False):
+    """Two {stem: path} -> sorted Pairs; InputError lists what lacks a partner.
+
+    partial: images without a mask are welcome (prediction), masks without an image still are not.
+    """
+    missing = [path.name for stem, path in images.items() if stem not in masks]
+    extra = [path.name for stem, path in masks.items() if stem not in images]
+    folder = next(iter(images.values())).parent if images else None
+    if missing and not partial:
+        raise InputError(
+            f"{folder}: {len(missing)} of {len(images)} images have no mask of the same stem: "
+            f"{some(missing)}; add the masks or move these images away"
+        )
+    if extra and not partial:
+        raise InputError(
+            f"{next(iter(masks.values())).parent}: {len(extra)} masks have no image of the same stem: "
+            f"{some(extra)}; add the images or move these masks away"
+        )
+    return [Pair(path, masks.get(stem)) for stem, path in images.items()]
+
+
+def find_training_pairs(folder):
+    """``folder/images`` and ``folder/masks`` -> Pairs, and notes on files that were passed over."""
+    images, other_images = list_files(folder / "images")
+    masks, other_masks = list_files(folder / "masks")
+    if not images:
+        raise InputError(f"{folder / 'images'}: holds no image ({', '.join(EXTENSIONS)})")
+    notes = [
+        f"{folder / kind}: {len(others)} not read, being no image: {some(others)}"
+        for kind, others in (("images", other_images), ("masks", other_masks))
+        if others
+    ]
+    return pair_up(images, masks), notes
+
+
+def find_input_pairs(inputs, masks_folder=None, partial=False):
+    """``--input`` paths (folders with images/ [and masks/], folders of images, files) -> Pairs, notes."""
+    pairs, notes = [], []
+    for path in inputs:
+        if path.is_file():
+            if path.suffix.lower() not in EXTENSIONS:
+                raise InputError(f"{path}: not an image that can be read ({', '.join(EXTENSIONS)})")
+            images, others, own_masks = {path.stem: path}, [], path.parent.parent / "masks"
+            own_masks = own_masks if path.parent.name == "images" else None
+        else:
+            folder = path / "images" if (path / "images").is_dir() else path
+            images, others = list_files(folder)
+            own_masks = path / "masks" if folder != path else None
+        if others:
+            notes.append(f"{path}: {len(others)} not read, being no image: {some(others)}")
+        masks = masks_folder or own_masks
+        found = list_files(masks)[0] if masks and (masks_folder or masks.is_dir()) else {}
+        if path.is_file() or masks_folder:  # one file of many, or one mask folder for several inputs
+            found = {stem: mask for stem, mask in found.items() if stem in images}
+        pairs += pair_up(images, found, partial)
+    if not pairs:
+        raise InputError(f"{some(inputs)}: no image found ({', '.join(EXTENSIONS)})")
+    seen = {}
+    for pair in pairs:
+        if pair.stem in seen:
+            raise InputError(f"{pair.image} and {seen[pair.stem]} have one stem, so one output name; rename one")
+        seen[pair.stem] = pair.image
+    return pairs, notes

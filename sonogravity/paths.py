@@ -1,0 +1,65 @@
+"""Where things lie, and files that appear whole or not at all."""
+
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+from sonogravity.errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA, CHECKPOINTS, RESULTS = ROOT / "data", ROOT / "checkpoints", ROOT / "results"
+
+OUTPUT_FOLDERS = ("masks", "panels")
+OUTPUT_FILES = ("files.xlsx", "files.csv", "files.partial.csv", "summary.json", "settings.json")
+MARKER = "settings.json"  # written first, so that a folder can be told to be an earlier run's
+
+
+@contextmanager
+def whole(path):
+    """Yield a name beside ``path`` to write to; on success flush it to disk and rename it to ``path``.
+
+    A reader, or a run that resumes after a crash, sees the old file or the new one, never a part.
+    The name beside starts with a dot and ends in ``.partial``, so no search for ``*.pth`` finds it.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield beside
+        with open(beside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    if os.name == "posix":  # the rename itself reaches the disk with the folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_text(path, text):
+    """Write UTF-8 text, whole or not at all."""
+    with whole(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def claim_output(folder):
+    """Make a result folder ready: created, or emptied of what an earlier run of ours wrote.
+
+    InputError where it holds anything else: a folder of the user's is never touched.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; --output must name a folder")
+    held = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    foreign = sorted(held - set(OUTPUT_FOLDERS) - set(OUTPUT_FILES))
+    if foreign or (held and MARKER not in held):
+        raise InputError(
+            f"{folder}: holds files that no earlier run wrote ({(foreign or sorted(held))[0]}); "
+            "give another --output, or empty it"
+        )
+    for name in held - {MARKER}:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    folder.mkdir(parents=True, exist_ok=True)

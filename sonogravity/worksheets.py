@@ -1,0 +1,234 @@
+"""Every figure in a worksheet: epochs.xlsx and files.xlsx, and their CSV twins in full precision.
+
+The workbook rounds by cell format only; NaN and infinity are blank cells; text is written as text,
+whatever character it begins with.
+"""
+
+import json
+import math
+
+import pandas as pd
+from openpyxl import Workbook
+from openpyxl.chart import LineChart, Reference
+from openpyxl.styles import Alignment, Font, PatternFill
+from openpyxl.utils import get_column_letter
+
+from sonogravity import metrics, paths
+
+HEADER_FILL = PatternFill("solid", fgColor="1F4E78")
+HEADER_FONT = Font(bold=True, color="FFFFFF")
+BEST_FILL = PatternFill("solid", fgColor="C6E0B4")
+NOTE_FONT = Font(italic=True, color="7F7F7F")
+WHOLE = ("epoch", "width", "height", "n", "files")
+SHORT = {"seconds": "0.000", "images_per_second": "0.00", "learning_rate": "0.00E+00"}
+
+DEFINITIONS = {
+    "epoch": ("number of the epoch, from 1", ""),
+    "learning_rate": ("learning rate of the epoch's last step", ""),
+    "train_loss": ("mean over the epoch's batches of the training loss, at the size the network sees", ""),
+    "val_loss": ("mean over validation files of the loss of each file alone, at native size", ""),
+    "images_per_second": ("training frames a second, validation not counted", "frames/s"),
+    "file": ("file name of the image", ""),
+    "width": ("width of the image", "px"),
+    "height": ("height of the image", "px"),
+    "dice": ("2TP / (2TP + FP + FN)", "0 to 1"),
+    "iou": ("TP / (TP + FP + FN), Jaccard index", "0 to 1"),
+    "accuracy": ("share of all pixels with the right class, background included", "0 to 1"),
+    "precision": ("TP / (TP + FP); 0 where the class is in the truth and nowhere predicted", "0 to 1"),
+    "sensitivity": ("TP / (TP + FN), recall", "0 to 1"),
+    "specificity": ("TN / (TN + FP)", "0 to 1"),
+    "fpr": ("1 - specificity", "0 to 1"),
+    "fnr": ("1 - sensitivity", "0 to 1"),
+    "missed": ("foreground classes that are in the truth only", "class names"),
+    "spurious": ("foreground classes that are in the prediction only", "class names"),
+    "seconds": ("epochs: the whole epoch; files: network and resizing to native size, per frame", "s"),
+}
+NOTES = (
+    "TP, FP, FN, TN: pixels of one class against the rest, at the image's native size.",
+    "A metric without a class is the mean over the foreground classes for which it is defined; background is "
+    "left out of every mean and shown in columns of its own. <metric>_<class> is one class.",
+    "A class in neither truth nor prediction has no Dice and no IoU; one that is not in the truth has no "
+    "sensitivity and no FNR: blank cells, left out of means, and n counts what is left. A class in one of the "
+    "two only has Dice and IoU 0.",
+    "mean: over files of the column, so AVERAGE of the column gives the same. In epochs.xlsx every score is "
+    "this mean over the validation files.",
+    "mean_of_classes: mean over files per class first, then over classes (the figure that nnU-Net reports).",
+    "pooled: from the summed pixel counts of all files, as of one large image.",
+    "sd: standard deviation over files (n - 1). q1, median, q3: quartiles over files.",
+    f"ci95: 95 % bootstrap interval of the mean ({metrics.BOOTSTRAP_RESAMPLES} resamples, fixed seed), "
+    "resampling subjects where the file names give one, else files.",
+)
+
+
+def write_csv(path, rows):
+    """Rows as CSV in full precision; NaN and infinity are empty."""
+    frame = pd.DataFrame(rows).replace([math.inf, -math.inf], math.nan)
+    with paths.whole(path) as beside:
+        frame.to_csv(beside, index=False)
+
+
+def write_json(path, content):
+    """A dictionary as JSON; NaN and infinity are null."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {str(key): plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    paths.write_text(path, json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_epochs(folder, history, settings, definitions_of=()):
+    """epochs.csv and epochs.xlsx of a run: Epochs (best marked), Curves, Settings, Definitions."""
+    write_csv(folder / "epochs.csv", history)
+    book = Workbook()
+    sheet = book.active
+    sheet.title = "Epochs"
+    scored = [row["dice"] for row in history if not math.isnan(row["dice"])]
+    best = next((i for i, row in enumerate(history) if scored and row["dice"] == max(scored)), None)
+    _table(sheet, history, marked=() if best is None else (best,))
+    if best is not None:
+        sheet.cell(len(history) + 3, 1, f"green: the best epoch by validation Dice ({history[best]['epoch']})").font = NOTE_FONT
+    _curves(book.create_sheet("Curves"), sheet, history)
+    _settings(book.create_sheet("Settings"), settings)
+    _definitions(book.create_sheet("Definitions"), definitions_of or history[0])
+    _save(book, folder / "epochs.xlsx")
+
+
+def write_files(folder, rows, summary, settings, few_subjects=None):
+    """files.csv and files.xlsx: Files, Worst first, Summary, Settings, Definitions.
+
+    summary: the content of summary.json, or None where no file had a mask.
+    few_subjects: the number of subjects, if it is so small that the interval means little.
+    """
+    write_csv(folder / "files.csv", rows)
+    book = Workbook()
+    _table(book.active, rows)
+    book.active.title = "Files"
+    if summary is not None:
+        scored = [row for row in rows if "dice" in row]
+        worst = sorted(scored, key=lambda row: math.inf if math.isnan(row["dice"]) else row["dice"])
+        _table(book.create_sheet("Worst first"), worst)
+        _summary(book.create_sheet("Summary"), summary, few_subjects)
+    _settings(book.create_sheet("Settings"), settings)
+    _definitions(book.create_sheet("Definitions"), max(rows, key=len))
+    _save(book, folder / "files.xlsx")
+
+
+def _save(book, path):
+    with paths.whole(path) as beside:
+        book.save(beside)
+
+
+def _write(sheet, row, column, value, number_format=None):
+    """One cell; text stays text even if it begins with = (openpyxl would make it a formula)."""
+    cell = sheet.cell(row, column)
+    if isinstance(value, float) and not math.isfinite(value):
+        return cell
+    cell.value = value
+    if isinstance(value, str):
+        cell.data_type = "s"
+    elif number_format:
+        cell.number_format = number_format
+    return cell
+
+
+def _header(sheet, names):
+    for column, name in enumerate(names, 1):
+        cell = _write(sheet, 1, column, name)
+        cell.font, cell.fill, cell.alignment = HEADER_FONT, HEADER_FILL, Alignment(vertical="center")
+        sheet.column_dimensions[get_column_letter(column)].width = max(9, len(name) + 4)
+    sheet.freeze_panes = "B2"
+
+
+def _table(sheet, rows, marked=()):
+    """Dictionaries as a table with a frozen header and a filter; marked rows are green."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    _header(sheet, names)
+    for i, row in enumerate(rows):
+        for column, name in enumerate(names, 1):
+            form = "0" if name in WHOLE else SHORT.get(name, "0.0000")
+            cell = _write(sheet, i + 2, column, row.get(name), form)
+            if i in marked:
+                cell.fill = BEST_FILL
+    longest = max((len(str(row.get(names[0], ""))) for row in rows), default=0)
+    sheet.column_dimensions["A"].width = max(9, len(names[0]) + 4, min(60, longest + 2))
+    sheet.auto_filter.ref = f"A1:{get_column_letter(len(names))}{len(rows) + 1}"
+
+
+def _curves(sheet, data, history):
+    """Charts that draw from the Epochs sheet, so they follow when a user edits it."""
+    names = list(history[0])
+    last = len(history) + 1
+    dice = [name for name in names if name == "dice" or name.startswith("dice_")]
+    charts = (("Loss", ["train_loss", "val_loss"]), ("Validation Dice", dice), ("Learning rate", ["learning_rate"]))
+    for position, (title, columns) in enumerate(charts):
+        chart = LineChart()
+        chart.title, chart.height, chart.width = title, 8, 18
+        chart.x_axis.title = "epoch"
+        chart.x_axis.delete = chart.y_axis.delete = False  # some viewers hide axes that don't say this
+        for name in columns:
+            column = names.index(name) + 1
+            chart.add_data(Reference(data, min_col=column, min_row=1, max_row=last), titles_from_data=True)
+        chart.set_categories(Reference(data, min_col=1, min_row=2, max_row=last))
+        for series in chart.series:
+            series.smooth = False
+            series.marker.symbol = "circle"
+        if title == "Validation Dice":
+            chart.y_axis.scaling.min, chart.y_axis.scaling.max = 0, 1
+        sheet.add_chart(chart, f"A{1 + 17 * position}")
+
+
+def _summary(sheet, summary, few_subjects):
+    columns = ("mean", "ci95_low", "ci95_high", "mean_of_classes", "sd", "median", "q1", "q3", "n", "pooled")
+    _header(sheet, ("metric", *columns))
+    stored = dict(summary["metrics"])
+    for name, entries in summary["classes"].items():
+        stored |= {f"{metric}_{name}": entry for metric, entry in entries.items()}
+    for row, (key, entry) in enumerate(stored.items(), 2):
+        low, high = entry["ci95"]
+        flat = {**entry, "ci95_low": low, "ci95_high": high, "pooled": summary["pooled"].get(key)}
+        _write(sheet, row, 1, key)
+        for column, name in enumerate(columns, 2):
+            _write(sheet, row, column, flat.get(name), "0" if name == "n" else "0.0000")
+    sheet.column_dimensions["A"].width = 26
+    lines = [f"files: {summary['files']}"]
+    lines += [f"{what}: {summary[what]} classes over all files" for what in ("missed", "spurious")]
+    if few_subjects is not None:
+        lines.append(f"Only {few_subjects} subjects: the ci95 interval means little.")
+    for offset, line in enumerate(lines, len(stored) + 3):
+        _write(sheet, offset, 1, line).font = NOTE_FONT
+
+
+def _settings(sheet, settings):
+    _header(sheet, ("setting", "value"))
+    row = 2
+    for group, entries in settings.items():
+        entries = entries if isinstance(entries, dict) else {"": entries}
+        for name, value in entries.items():
+            _write(sheet, row, 1, f"{group} {name}".strip())
+            simple = value is None or isinstance(value, (int, float, str))
+            _write(sheet, row, 2, value if simple else json.dumps(value, ensure_ascii=False))
+            row += 1
+    sheet.column_dimensions["A"].width, sheet.column_dimensions["B"].width = 34, 80
+
+
+def _definitions(sheet, columns):
+    _header(sheet, ("column", "definition", "unit"))
+    row = 2
+    for name in columns:
+        metric = name if name in DEFINITIONS else name.split("_")[0]
+        text, unit = DEFINITIONS[metric]
+        if name not in DEFINITIONS:
+            text = f"{metric} of class {name.split('_', 1)[1]} alone"
+        for column, value in enumerate((name, text, unit), 1):
+            _write(sheet, row, column, value)
+        row += 1
+    for note in NOTES:
+        row += 1
+        cell = _write(sheet, row, 2, note)
+        cell.alignment = Alignment(wrap_text=True, vertical="top")
+    for letter, width in (("A", 26), ("B", 110), ("C", 14)):
+        sheet.column_dimensions[letter].width = width

@@ -1,0 +1,123 @@
+"""U-Net (Ronneberger, Fischer and Brox, MICCAI 2015), with padding and batch normalisation.
+
+Four levels down by max pooling, four up by transposed convolution (or bilinear resizing), the
+encoder's features joined at each level. Parameter names are those of the publicly known PyTorch U-Net
+(``inc.double_conv.0.weight``, ..., ``outc.conv.bias``), so that its weights load.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+LEVELS = 4
+MULTIPLE = 2**LEVELS  # height and width inside the network
+
+
+class DoubleConv(nn.Module):
+    """(3x3 convolution, batch normalisation, ReLU) twice; height and width stay."""
+
+    def __init__(self, in_channels, out_channels, mid_channels=None):
+        super().__init__()
+        mid_channels = mid_channels or out_channels
+        self.double_conv = nn.Sequential(
+            nn.Conv2d(in_channels, mid_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(mid_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(mid_channels, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, x):
+        return self.double_conv(x)
+
+
+class Down(nn.Module):
+    """Halve height and width, then DoubleConv."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.maxpool_conv = nn.Sequential(nn.MaxPool2d(2), DoubleConv(in_channels, out_channels))
+
+    def forward(self, x):
+        return self.maxpool_conv(x)
+
+
+class Up(nn.Module):
+    """Double height and width, join the encoder's features, then DoubleConv."""
+
+    def __init__(self, in_channels, out_channels, bilinear):
+        super().__init__()
+        if bilinear:
+            self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+            self.conv = DoubleConv(in_channels, out_channels, in_channels // 2)
+        else:
+            self.up = nn.ConvTranspose2d(in_channels, in_channels // 2, 2, stride=2)
+            self.conv = DoubleConv(in_channels, out_channels)
+
+    def forward(self, x, skip):
+        return self.conv(torch.cat([skip, self.up(x)], 1))
+
+
+class OutConv(nn.Module):
+    """1x1 convolution to one logit a class."""
+
+    def __init__(self, in_channels, classes):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, classes, 1)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+class UNet(nn.Module):
+    """(N, in_channels, H, W) float32 in 0 to 1 -> logits (N, classes, H, W), for any H and W.
+
+    base_channels: features at full size, doubled at each of the four levels (64 in the paper).
+    bilinear: resize instead of transposed convolutions; fewer parameters (17.3 against 31.0 million).
+    """
+
+    NAME = "unet"
+
+    def __init__(self, in_channels=1, classes=3, base_channels=64, bilinear=False):
+        super().__init__()
+        width = [base_channels * 2**level for level in range(LEVELS + 1)]
+        halved = 2 if bilinear else 1  # resizing keeps the channels, so the deeper ones are halved
+        self.inc = DoubleConv(in_channels, width[0])
+        self.down1 = Down(width[0], width[1])
+        self.down2 = Down(width[1], width[2])
+        self.down3 = Down(width[2], width[3])
+        self.down4 = Down(width[3], width[4] // halved)
+        self.up1 = Up(width[4], width[3] // halved, bilinear)
+        self.up2 = Up(width[3], width[2] // halved, bilinear)
+        self.up3 = Up(width[2], width[1] // halved, bilinear)
+        self.up4 = Up(width[1], width[0], bilinear)
+        self.outc = OutConv(width[0], classes)
+
+    def forward(self, x):
+        height, width = x.shape[2:]
+        # The border is repeated, not filled with black, up to the next multiple of 16.
+        x = F.pad(x, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
+        x1 = self.inc(x)  # (N, 64, H, W)
+        x2 = self.down1(x1)  # (N, 128, H/2, W/2)
+        x3 = self.down2(x2)  # (N, 256, H/4, W/4)
+        x4 = self.down3(x3)  # (N, 512, H/8, W/8)
+        x5 = self.down4(x4)  # (N, 1024, H/16, W/16)
+        x = self.up1(x5, x4)
+        x = self.up2(x, x3)
+        x = self.up3(x, x2)
+        x = self.up4(x, x1)  # (N, 64, H, W)
+        return self.outc(x)[:, :, :height, :width]
+
+    @staticmethod
+    def options_from(state_dict):
+        """The options that give weights of these names and shapes; None where they are no U-Net's."""
+        first, last = state_dict.get("inc.double_conv.0.weight"), state_dict.get("outc.conv.weight")
+        if first is None or last is None or first.ndim != 4 or last.ndim != 4:
+            return None
+        return {
+            "in_channels": first.shape[1],
+            "classes": last.shape[0],
+            "base_channels": first.shape[0],
+            "bilinear": "up1.up.weight" not in state_dict,
+        }
