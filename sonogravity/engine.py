@@ -164,9 +164,8 @@ def _one_epoch(epoch, history, run, network, predictor, loader, validation, crit
     run.report(history, predictor.labels)
     if numbered or epoch == settings.epochs:
         _write_panels(run.panels_folder(epoch), kept, predictor)
-    per_class = ", ".join(
-        f"{predictor.labels.names[c]} {row['dice_' + predictor.labels.names[c]]:.4f}" for c in predictor.labels.foreground
-    )
+    names = [predictor.labels.names[c] for c in predictor.labels.foreground]
+    per_class = ", ".join(f"{name} {row[f'dice_{name}']:.4f}" for name in names)
     say(
         f"{title}  train loss {train_loss:.4f}  val loss {val_loss:.4f}  Dice {row['dice']:.6f} ({per_class})  "
         f"{row['seconds']:.0f} s, {speed:.2f} img/s" + ("  best" if improved else "")

@@ -75,7 +75,7 @@ def read_frames(predictor, pairs, workers):
     return data.ahead(read, pairs, workers)
 
 
-def row_names(labels):
-    """The columns of files.csv, known before the first file is scored."""
+def row_names(labels, scored):
+    """The columns of files.csv, known before the first file; scored: some file has a mask."""
     nothing = np.zeros((labels.count, labels.count), np.int64)
-    return ["file", "width", "height", *metrics.file_metrics(nothing, labels), "seconds"]
+    return ["file", "width", "height", *(metrics.file_metrics(nothing, labels) if scored else ()), "seconds"]

@@ -98,7 +98,7 @@ def score_files(predictor, pairs, folder, settings, *, batch_size, workers, subj
 
     rows, confusions, empty = [], [], []
     size = labels.count
-    columns = evaluation.row_names(labels) if any(pair.mask for pair in pairs) else ("file", "width", "height", "seconds")
+    columns = evaluation.row_names(labels, scored=any(pair.mask for pair in pairs))
     with PartialCsv(folder, columns) as partial:
         results = evaluation.segment(predictor, frames(), batch_size)
         for result in tqdm(results, "frames", len(pairs), unit="frame", leave=False, file=sys.stderr):

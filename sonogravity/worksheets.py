@@ -80,7 +80,7 @@ def write_json(path, content):
     paths.write_text(path, json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n")
 
 
-def write_epochs(folder, history, settings, definitions_of=()):
+def write_epochs(folder, history, settings):
     """epochs.csv and epochs.xlsx of a run: Epochs (best marked), Curves, Settings, Definitions."""
     write_csv(folder / "epochs.csv", history)
     book = Workbook()
@@ -90,10 +90,11 @@ def write_epochs(folder, history, settings, definitions_of=()):
     best = next((i for i, row in enumerate(history) if scored and row["dice"] == max(scored)), None)
     _table(sheet, history, marked=() if best is None else (best,))
     if best is not None:
-        sheet.cell(len(history) + 3, 1, f"green: the best epoch by validation Dice ({history[best]['epoch']})").font = NOTE_FONT
+        note = f"green: the best epoch by validation Dice ({history[best]['epoch']})"
+        _write(sheet, len(history) + 3, 1, note).font = NOTE_FONT
     _curves(book.create_sheet("Curves"), sheet, history)
     _settings(book.create_sheet("Settings"), settings)
-    _definitions(book.create_sheet("Definitions"), definitions_of or history[0])
+    _definitions(book.create_sheet("Definitions"), history[0])
     _save(book, folder / "epochs.xlsx")
 
 
