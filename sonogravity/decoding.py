@@ -119,7 +119,8 @@ def _two_or_colour(array, path):
 
 def _image_array(array, path):
     """Check depth and range of an array that shows an image."""
-    array = _two_or_colour(array, path)[..., :3] if array.ndim > 2 else _two_or_colour(array, path)
+    array = _two_or_colour(array, path)
+    array = array[:, :, :3] if array.ndim == 3 else array
     if array.dtype == bool:
         return array.astype(np.uint8) * 255
     if array.dtype in (np.uint8, np.uint16):

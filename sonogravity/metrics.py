@@ -15,6 +15,8 @@ PER_CLASS = tuple(name for name in OVERLAP if name != "accuracy")  # accuracy is
 BOOTSTRAP_RESAMPLES = 2000
 BOOTSTRAP_SEED = 0
 FEW_SUBJECTS = 5
+# What stands before the last number, and before a word like "frame" that belongs to that number.
+SUBJECT = re.compile(r"(.*?[^_\-. ])[_\-. ]+(?:(?:frame|img|image|slice)[_\-. ]*)?\d+", re.IGNORECASE)
 
 
 def confusion_matrix(truth, prediction, classes):
@@ -172,6 +174,6 @@ def subjects_of(stems, regex=None):
     if regex:
         found = [re.search(regex, stem) for stem in stems]
         return [(m.group(1) if m.re.groups else m.group(0)) if m else None for m in found]
-    found = [re.fullmatch(r"(.*[^_\-. ])[_\-. ]+(?:frame|img|image|slice)?[_\-. ]*\d+", stem, re.I) for stem in stems]
+    found = [SUBJECT.fullmatch(stem) for stem in stems]
     subjects = [m.group(1) if m else None for m in found]
     return subjects if len(set(subjects)) > 1 else [None] * len(stems)

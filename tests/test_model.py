@@ -1,0 +1,144 @@
+"""The network: sizes, names, shapes; and the losses that train it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sonogravity.labels import IGNORE_INDEX
+from sonogravity.losses import SegmentationLoss, soft_dice_loss
+from sonogravity.optimizers import make_optimizer, make_scheduler, schedule_factor
+from unet.model import UNet
+
+
+def test_parameters_are_as_published():
+    assert sum(p.numel() for p in UNet(1, 3).parameters()) == 31_036_611
+    assert sum(p.numel() for p in UNet(1, 3, bilinear=True).parameters()) == 17_261_955
+
+
+def test_parameter_names_are_the_publicly_known_ones():
+    names = set(UNet(1, 3, 4).state_dict())
+    for name in ("inc.double_conv.0.weight", "inc.double_conv.1.running_var", "inc.double_conv.3.weight",
+                 "down1.maxpool_conv.1.double_conv.0.weight", "down4.maxpool_conv.1.double_conv.4.bias",
+                 "up1.up.weight", "up1.up.bias", "up4.conv.double_conv.3.weight", "outc.conv.bias"):  # fmt: skip
+        assert name in names
+    assert len(names) == 18 * 6 + 8 + 2  # 18 convolutions with their normalisation, 4 transposed, the last
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_any_size_goes_in_and_comes_out(height, width, bilinear):
+    model = UNet(3, 2, 2, bilinear).eval()
+    with torch.inference_mode():
+        assert model(torch.rand(2, 3, height, width)).shape == (2, 2, height, width)
+
+
+def test_padding_inside_changes_nothing_where_none_is_needed():
+    torch.manual_seed(0)
+    model = UNet(1, 2, 4).eval()
+    image = torch.rand(1, 1, 32, 48)
+    repeated = F.pad(image, (0, 16, 0, 16), mode="replicate")
+    with torch.inference_mode():
+        assert torch.allclose(model(image[..., :41]), model(F.pad(image[..., :41], (0, 7, 0, 0), mode="replicate"))[..., :41])
+        assert model(repeated).shape[-2:] == (48, 64)
+
+
+@pytest.mark.parametrize("bilinear", [False, True])
+def test_options_are_read_from_the_weights(bilinear):
+    assert UNet.options_from(UNet(3, 5, 6, bilinear).state_dict()) == {
+        "in_channels": 3, "classes": 5, "base_channels": 6, "bilinear": bilinear}  # fmt: skip
+    assert UNet.options_from({"weight": torch.zeros(3)}) is None
+
+
+def one_hot_logits(classes, count=3, height=20.0):
+    return F.one_hot(classes, count).movedim(-1, 1).float() * height
+
+
+@pytest.mark.parametrize("kind", ["ce", "dice", "ce+dice"])
+def test_losses_have_a_gradient_that_leads_down(kind):
+    torch.manual_seed(0)
+    classes = torch.randint(3, (2, 6, 7))
+    logits = torch.randn(2, 3, 6, 7, requires_grad=True)
+    loss = SegmentationLoss(kind)
+    before = loss(logits, classes)
+    before.backward()
+    assert logits.grad.abs().max() > 0 and torch.isfinite(logits.grad).all()
+    assert loss(logits - 0.5 * logits.grad / logits.grad.norm(), classes) < before
+    assert loss(one_hot_logits(classes), classes) < 1e-3
+
+
+def test_soft_dice_gradient_is_right():
+    torch.manual_seed(0)
+    classes = torch.randint(3, (2, 3, 4))
+    classes[0, 0] = IGNORE_INDEX
+    logits = torch.randn(2, 3, 3, 4, requires_grad=True)
+    analytic = torch.autograd.grad(soft_dice_loss(logits, classes), logits)[0]
+    with torch.no_grad():
+        step = 1e-2
+        for index in ((0, 1, 1, 2), (1, 2, 0, 0), (0, 1, 0, 1)):
+            shift = torch.zeros_like(logits)
+            shift[index] = step
+            slope = (soft_dice_loss(logits + shift, classes) - soft_dice_loss(logits - shift, classes)) / (2 * step)
+            assert float(slope) == pytest.approx(float(analytic[index]), abs=2e-4)
+    assert (analytic[0, :, 0] == 0).all(), "padding has no say"
+
+
+def test_soft_dice_by_hand():
+    classes = torch.tensor([[[0, 1], [1, 0]]])
+    logits = torch.zeros(1, 2, 2, 2)  # probability 1/2 everywhere: 2 * 1 / (2 + 2)
+    assert soft_dice_loss(logits, classes) == pytest.approx(0.5)
+
+
+def test_soft_dice_is_batch_wise_and_counts_only_classes_of_the_truth():
+    present, absent = torch.ones(1, 4, 4, dtype=torch.int64), torch.zeros(1, 4, 4, dtype=torch.int64)
+    both = torch.cat([present, absent])
+    assert soft_dice_loss(one_hot_logits(both), both) == pytest.approx(0, abs=1e-4)
+    assert soft_dice_loss(torch.randn(1, 3, 4, 4), absent) == 0
+    logits = torch.randn(1, 3, 4, 4)
+    assert soft_dice_loss(logits, present) == pytest.approx(
+        1 - 2 * float(logits.softmax(1)[:, 1].sum()) / float(logits.softmax(1)[:, 1].sum() + 16)
+    )
+
+
+@pytest.mark.parametrize("kind", ["ce", "dice", "ce+dice"])
+def test_padding_is_left_out_of_the_loss(kind):
+    torch.manual_seed(1)
+    classes, logits = torch.randint(3, (1, 5, 5)), torch.randn(1, 3, 5, 5)
+    padded = F.pad(classes, (0, 3, 0, 2), value=IGNORE_INDEX)
+    loss = SegmentationLoss(kind)
+    assert loss(F.pad(logits, (0, 3, 0, 2), value=9.0), padded) == pytest.approx(float(loss(logits, classes)), rel=1e-5)
+
+
+def test_losses_are_float32_in_half_precision():
+    loss = SegmentationLoss("ce+dice")(torch.randn(1, 3, 4, 4, dtype=torch.bfloat16), torch.randint(3, (1, 4, 4)))
+    assert loss.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd", "rmsprop"])
+def test_optimizers_move_weights_down(kind):
+    weight = torch.nn.Parameter(torch.tensor([2.0]))
+    optimizer = make_optimizer(kind, [weight], 0.05, 0.01)
+    for _ in range(30):
+        optimizer.zero_grad()
+        (weight**2).sum().backward()
+        optimizer.step()
+    assert abs(float(weight.detach())) < 1.5
+    assert optimizer.param_groups[0]["weight_decay"] == 0.01
+
+
+def test_schedules():
+    assert schedule_factor("constant", 70, 100) == 1
+    for kind in ("cosine", "poly"):
+        factors = [schedule_factor(kind, step, 100) for step in range(101)]
+        assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+        assert all(a > b for a, b in zip(factors[5:], factors[6:], strict=False)) and factors[-1] == pytest.approx(0)
+    assert schedule_factor("cosine", 52, 99) == pytest.approx(0.5, abs=0.02)
+
+
+def test_plateau_cuts_the_rate_when_dice_stalls():
+    optimizer = make_optimizer("adam", [torch.nn.Parameter(torch.zeros(1))], 1e-2, 0)
+    scheduler = make_scheduler("plateau", optimizer, 100)
+    for dice in [0.5] + [0.4] * 6:
+        scheduler.step(dice)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-3)
