@@ -171,8 +171,11 @@ def make_dataset(folder, *, train_frames, validation_frames, subjects, validatio
         people = [draw_subject(f"S{first + i:02d}", seed) for i in range(count)]
         jobs += [(part, people[i % count], i // count + 1) for i in range(frames)]
     write = partial(_write_frame, folder=folder, seed=seed, height=height)
-    with ProcessPoolExecutor(workers) as pool:
-        rows = sorted(pool.map(write, jobs, chunksize=8))
+    if workers == 1:
+        rows = sorted(map(write, jobs))
+    else:
+        with ProcessPoolExecutor(workers) as pool:
+            rows = sorted(pool.map(write, jobs, chunksize=8))
     with open(folder / "spacing.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("file", "pixels_per_mm"), *rows])
 

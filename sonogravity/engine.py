@@ -31,7 +31,10 @@ class Settings:
 
 
 def train_one_epoch(network, loader, criterion, optimizer, scaler, step_scheduler, amp, device, title):
-    """Every batch once -> mean loss over frames, and frames a second. InputError on a non-finite loss."""
+    """Every batch once -> mean loss over frames, last learning rate, frames a second.
+
+    InputError on a loss that is not finite.
+    """
     network.train()
     losses, stems, sizes = [], [], []
     start = time.perf_counter()
@@ -48,6 +51,7 @@ def train_one_epoch(network, loader, criterion, optimizer, scaler, step_schedule
             torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_CLIP_NORM)
             scaler.step(optimizer)
             scaler.update()
+            rate = optimizer.param_groups[0]["lr"]
             if step_scheduler is not None:
                 step_scheduler.step()
             losses.append(loss.detach())
@@ -58,7 +62,7 @@ def train_one_epoch(network, loader, criterion, optimizer, scaler, step_schedule
                 speed = sum(sizes) / (time.perf_counter() - start)
                 progress.set_postfix_str(f"loss {np.mean(shown):.4f}, {speed:.2f} img/s")
     values = _finite(losses, stems, title)
-    return float(np.average(values, weights=sizes)), sum(sizes) / (time.perf_counter() - start)
+    return float(np.average(values, weights=sizes)), rate, sum(sizes) / (time.perf_counter() - start)
 
 
 def _finite(losses, stems, title):
@@ -145,11 +149,10 @@ def _one_epoch(epoch, history, run, network, predictor, loader, validation, crit
     torch.manual_seed(data.epoch_seed(settings.seed, epoch))
     loader.batch_sampler.epoch = epoch
     plateau = isinstance(scheduler, ReduceLROnPlateau)
-    train_loss, speed = train_one_epoch(
+    train_loss, rate, speed = train_one_epoch(
         network, loader, criterion, optimizer, scaler, None if plateau else scheduler, settings.amp,
         predictor.device, title,
     )  # fmt: skip
-    rate = optimizer.param_groups[0]["lr"]
     rows, val_loss, kept = validate(predictor, validation, criterion, settings.batch_size, shown, "validation")
     row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss, "val_loss": val_loss}
     row |= epoch_scores(rows, predictor.labels)

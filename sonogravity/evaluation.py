@@ -29,10 +29,13 @@ def batches_of_equal_size(frames, batch_size):
     """Group neighbours of equal native size, so that no frame is padded and results don't depend on B."""
     batch = []
     for frame in frames:
-        if batch and (len(batch) == batch_size or frame.size != batch[0].size):
+        if batch and frame.size != batch[0].size:
             yield batch
             batch = []
         batch.append(frame)
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
     if batch:
         yield batch
 

@@ -231,5 +231,6 @@ def _definitions(sheet, columns):
         row += 1
         cell = _write(sheet, row, 2, note)
         cell.alignment = Alignment(wrap_text=True, vertical="top")
+        sheet.row_dimensions[row].height = 15 * math.ceil(len(note) / 100)  # no viewer finds it by itself
     for letter, width in (("A", 26), ("B", 110), ("C", 14)):
         sheet.column_dimensions[letter].width = width

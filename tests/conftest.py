@@ -1,6 +1,7 @@
 """Small data and small runs that many tests share."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ def load_phantom_script():
     """data/make_phantom.py as a module."""
     spec = importlib.util.spec_from_file_location("make_phantom", paths.ROOT / "data" / "make_phantom.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its worker processes find it by name
     spec.loader.exec_module(module)
     return module
 
@@ -66,9 +68,10 @@ def trained(tmp_path_factory):
     from unet import train
 
     root = tmp_path_factory.mktemp("trained")
-    make_folder(root / "train")
+    make_folder(root / "train", frames=12)
     make_folder(root / "validation", subjects=("C", "D"), seed=1)
-    arguments = train_arguments(root / "train", root / "validation", root, "--save-every", 1, "--epochs", 6)
+    arguments = train_arguments(root / "train", root / "validation", root, "--save-every", 1, "--epochs", 6,
+                                "--no-augment", "--loss", "ce+dice", "--base-channels", 8)
     assert train.main(arguments) == 0
     return root
 

@@ -113,10 +113,10 @@ def test_training_starts_from_given_weights(trained, sets, tmp_path, refused):
     best = trained / "checkpoints" / "unet" / "run" / "best.pth"
     common = ["--train", sets[0], "--validation", sets[1], "--checkpoints", tmp_path / "c", "--results", tmp_path / "r",
               "--epochs", 1, "--learning-rate", 1e-9, "--load", best]  # fmt: skip
-    line = refused(train.main, [*common, "--base-channels", 8])
-    assert "base_channels 4 there, 8 here" in line
+    line = refused(train.main, [*common, "--base-channels", 4])
+    assert "base_channels 8 there, 4 here" in line
     assert not (tmp_path / "c").exists()
-    assert train.main([str(a) for a in [*common, "--base-channels", 4, "--name", "tuned"]]) == 0
+    assert train.main([str(a) for a in [*common, "--base-channels", 8, "--name", "tuned"]]) == 0
     old = checkpoints.load(best, UNet).state_dict
     new = checkpoints.load(tmp_path / "c" / "unet" / "tuned" / "best.pth", UNet).state_dict
     assert torch.allclose(old["outc.conv.weight"], new["outc.conv.weight"], atol=1e-5)

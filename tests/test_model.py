@@ -1,5 +1,7 @@
 """The network: sizes, names, shapes; and the losses that train it."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -40,7 +42,9 @@ def test_padding_inside_changes_nothing_where_none_is_needed():
     image = torch.rand(1, 1, 32, 48)
     repeated = F.pad(image, (0, 16, 0, 16), mode="replicate")
     with torch.inference_mode():
-        assert torch.allclose(model(image[..., :41]), model(F.pad(image[..., :41], (0, 7, 0, 0), mode="replicate"))[..., :41])
+        narrow = image[..., :41]
+        padded = model(F.pad(narrow, (0, 7, 0, 0), mode="replicate"))
+        assert torch.allclose(model(narrow), padded[..., :41])
         assert model(repeated).shape[-2:] == (48, 64)
 
 
@@ -132,7 +136,7 @@ def test_schedules():
     for kind in ("cosine", "poly"):
         factors = [schedule_factor(kind, step, 100) for step in range(101)]
         assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-        assert all(a > b for a, b in zip(factors[5:], factors[6:], strict=False)) and factors[-1] == pytest.approx(0)
+        assert all(a > b for a, b in pairwise(factors[5:])) and factors[-1] == pytest.approx(0)
     assert schedule_factor("cosine", 52, 99) == pytest.approx(0.5, abs=0.02)
 
 

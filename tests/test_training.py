@@ -35,7 +35,8 @@ def epochs(root):
 
 def test_a_run_leaves_what_the_readme_lists(trained):
     kept = trained / "checkpoints" / "unet" / "run"
-    assert sorted(p.name for p in kept.iterdir()) == ["best.pth", *(f"epoch_00{i}.pth" for i in range(1, 7)), "last.pth"]
+    assert sorted(p.name for p in kept.iterdir()) == [
+        "best.pth", *(f"epoch_00{i}.pth" for i in range(1, 7)), "last.pth"]  # fmt: skip
     results = trained / "results" / "unet" / "run"
     assert sorted(p.name for p in results.iterdir()) == [
         "epochs.csv", "epochs.xlsx", "panels", "progress.png", "settings.json"]  # fmt: skip
@@ -43,8 +44,8 @@ def test_a_run_leaves_what_the_readme_lists(trained):
     panels = [p.name for p in (results / "panels" / "epoch_006").iterdir()]
     assert len(panels) == 5 and sum(name.startswith("worst_") for name in panels) == 1
     settings = json.loads((results / "settings.json").read_text())
-    assert settings["options"]["base_channels"] == 4 and settings["versions"]["torch"]
-    assert settings["data"] == {"training": 8, "validation": 8}
+    assert settings["options"]["base_channels"] == 8 and settings["versions"]["torch"]
+    assert settings["data"] == {"training": 24, "validation": 8}
 
 
 def test_epochs_are_complete_in_csv_and_workbook(trained):
@@ -73,7 +74,8 @@ def test_best_is_the_epoch_of_highest_dice(trained):
     table = epochs(trained)
     best = weights(trained, "best.pth")
     assert best["epoch"] == table["dice"].idxmax() + 1
-    assert "training" not in best and same(best["state_dict"], weights(trained, f"epoch_00{best['epoch']}.pth")["state_dict"])
+    numbered = weights(trained, f"epoch_00{best['epoch']}.pth")
+    assert "training" not in best and same(best["state_dict"], numbered["state_dict"])
 
 
 @pytest.mark.parametrize("scheduler", ["plateau", "cosine"])
@@ -101,7 +103,8 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(sets, tmp_path, schedu
     assert same(whole["state_dict"], cut["state_dict"])
     for key, state in whole["training"]["optimizer"]["state"].items():
         assert same(state, cut["training"]["optimizer"]["state"][key])
-    assert same(weights(tmp_path / "whole", "best.pth")["state_dict"], weights(tmp_path / "cut", "best.pth")["state_dict"])
+    best = [weights(tmp_path / name, "best.pth")["state_dict"] for name in ("whole", "cut")]
+    assert same(*best)
     assert epochs(tmp_path / "whole").drop(columns=TIMES).equals(epochs(tmp_path / "cut").drop(columns=TIMES))
 
 
