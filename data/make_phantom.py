@@ -97,8 +97,8 @@ def make_frame(subject, number, seed, height):
     pixels_per_mm = height / subject.depth_mm
 
     # Scan conversion: where each pixel lies on the polar grid of the curved array.
-    x_mm = (np.arange(width) + 0.5 - width / 2)[None] / pixels_per_mm
-    z_mm = (np.arange(height) + 0.5)[:, None] / pixels_per_mm
+    x_mm = (np.arange(width, dtype=np.float32) + 0.5 - width / 2)[None] / np.float32(pixels_per_mm)
+    z_mm = (np.arange(height, dtype=np.float32) + 0.5)[:, None] / np.float32(pixels_per_mm)
     centre = subject.probe_radius_mm * np.cos(subject.half_angle)  # above the skin line
     radius = np.hypot(x_mm, z_mm + centre)
     angle = np.arctan2(x_mm, z_mm + centre)
@@ -110,7 +110,7 @@ def make_frame(subject, number, seed, height):
     polar = _echo(subject, offset_mm, wobble, centre, farthest, rng)
     image = map_coordinates(polar, [sample, beam], order=1, mode="nearest")
     image = np.where(inside, image, 0)
-    bone, ligament = anatomy(*np.broadcast_arrays(x_mm, z_mm), subject, offset_mm, wobble)
+    bone, ligament = anatomy(x_mm, z_mm, subject, offset_mm, wobble)
     mask = np.zeros((height, width), np.uint8)
     mask[ligament & inside] = LIGAMENT
     mask[bone & inside] = BONE
@@ -154,8 +154,8 @@ def _write_frame(job, folder, seed, height):
     part, subject, number = job
     image, mask, pixels_per_mm = make_frame(subject, number, seed, height)
     name = f"{subject.name}_{number:03d}.png"
-    Image.fromarray(image).save(folder / part / "images" / name, compress_level=3)
-    Image.fromarray(mask).save(folder / part / "masks" / name, compress_level=3)
+    Image.fromarray(image).save(folder / part / "images" / name, compress_level=1)
+    Image.fromarray(mask).save(folder / part / "masks" / name, compress_level=1)
     return name, f"{pixels_per_mm:.6f}"
 
 

@@ -120,7 +120,7 @@ def score_files(predictor, pairs, folder, settings, *, batch_size, workers, subj
         worksheets.write_files(folder, rows, summary, settings, few)
         if summary is not None:
             worksheets.write_json(folder / "summary.json", summary)
-    _report(rows, summary, few, empty, folder)
+    _report(rows, summary, few, empty, labels, folder)
     return summary
 
 
@@ -141,14 +141,15 @@ def _summarise(rows, confusions, labels, subject_regex):
     return summary, few
 
 
-def _report(rows, summary, few, empty, folder):
+def _report(rows, summary, few, empty, labels, folder):
     """What a user should read on the terminal."""
     if summary is not None:
         if summary["files"] < len(rows):
             say(f"{len(rows) - summary['files']} of {len(rows)} files have no mask: their scores are blank")
         dice = summary["metrics"]["dice"]
         low, high = dice["ci95"]
-        classes = ", ".join(f"{name} {entry['dice']['mean']:.4f}" for name, entry in summary["classes"].items())
+        names = [labels.names[c] for c in labels.foreground]
+        classes = ", ".join(f"{name} {summary['classes'][name]['dice']['mean']:.4f}" for name in names)
         say(f"Dice {dice['mean']:.6f} (95 % interval {low:.4f} to {high:.4f}), n {dice['n']}; {classes}")
         if few is not None:
             warn(f"only {few} subjects: the interval means little")
