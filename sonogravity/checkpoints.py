@@ -92,7 +92,8 @@ def _bare(path, content, model_class):
     options = model_class.options_from(weights)
     if options is None:
         raise InputError(
-            f"{path}: no {model_class.NAME} model: {_differences(weights, model_class().state_dict())}"
+            f"{path}: no {model_class.NAME} model: it holds {some(weights) or 'no weights'}; "
+            f"{model_class.NAME} has {some(model_class().state_dict())}"
         )
     say(f"{path.name}: a bare state dict, read as {model_class.NAME} with "
         + ", ".join(f"{key} {value}" for key, value in options.items())

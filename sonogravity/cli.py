@@ -137,6 +137,12 @@ def add_common(parser, batch_size):
                         help="frames at a time")  # fmt: skip
 
 
+def add_subject_regex(parser):
+    """--subject-regex: how the subject is read from a file's name."""
+    parser.add_argument("--subject-regex", type=subject_regex, metavar="RE",
+                        help="finds the subject in a file's stem (first group)")  # fmt: skip
+
+
 def _switch(parser, name, default, text):
     parser.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=text)
 
@@ -170,7 +176,7 @@ def add_training(parser, *, batch_size, learning_rate, loss, optimizer="adam", s
     add("--class-names", type=class_names, metavar="A,B", help="names of the foreground values, smallest first")
     add("--background", type=mask_value, metavar="V", help="the background's mask value (default: the smallest)")
     add("--snap-masks", action="store_true", help="take the nearest class for mask values between; needs --classes")
-    add("--subject-regex", type=subject_regex, metavar="RE", help="finds the subject in a file's stem (first group)")
+    add_subject_regex(parser)
     add("--allow-overlap", action="store_true", help="allow a subject in both training and validation")
     add("--cache-mb", type=non_negative_float, default=4096, metavar="N", help="memory for decoded frames")
     add("--compile", action="store_true", help="torch.compile: minutes to start, then faster steps")
@@ -188,7 +194,7 @@ def add_scoring(parser, *, panels):
     add("--masks", type=Path, metavar="DIR", help="the folder of the true masks, where it is not beside images/")
     add("--output", type=Path, metavar="DIR", help="(default: results/<model>/<run>/<script>)")
     add("--scale", "-s", type=scale_factor, metavar="S", help="(default: the checkpoint's)")
-    add("--subject-regex", type=subject_regex, metavar="RE", help="finds the subject in a file's stem (first group)")
+    add_subject_regex(parser)
     add("--mask-values", type=mask_values, metavar="V,V,...",
         help="mask value of each class, for a weights file that holds none")  # fmt: skip
     if panels:

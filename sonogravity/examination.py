@@ -137,7 +137,7 @@ def examine(training, validation, labels, *, subject_regex=None, allow_overlap=F
         if strays:
             raise InputError(
                 f"{fact.pair.mask}: holds the {'values' if len(strays) > 1 else 'value'} "
-                f"{some(map(value_text, strays))}, which no training mask holds "
+                f"{some(map(value_text, strays))}, none of the classes "
                 f"({', '.join(map(value_text, labels.values))}); repair it, or see --snap-masks"
             )
     sixteen = [fact.maximum for fact in training if fact.kind == "uint16"]

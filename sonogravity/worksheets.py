@@ -88,14 +88,14 @@ def write_epochs(folder, history, settings):
     sheet.title = "Epochs"
     scored = [row["dice"] for row in history if not math.isnan(row["dice"])]
     best = next((i for i, row in enumerate(history) if scored and row["dice"] == max(scored)), None)
-    _table(sheet, history, marked=() if best is None else (best,))
+    add_table(sheet, history, marked=() if best is None else (best,))
     if best is not None:
         note = f"green: the best epoch by validation Dice ({history[best]['epoch']})"
-        _write(sheet, len(history) + 3, 1, note).font = NOTE_FONT
+        write_cell(sheet, len(history) + 3, 1, note).font = NOTE_FONT
     _curves(book.create_sheet("Curves"), sheet, history)
     _settings(book.create_sheet("Settings"), settings)
     _definitions(book.create_sheet("Definitions"), history[0])
-    _save(book, folder / "epochs.xlsx")
+    save_book(book, folder / "epochs.xlsx")
 
 
 def write_files(folder, rows, summary, settings, few_subjects=None):
@@ -106,24 +106,25 @@ def write_files(folder, rows, summary, settings, few_subjects=None):
     """
     write_csv(folder / "files.csv", rows)
     book = Workbook()
-    _table(book.active, rows)
+    add_table(book.active, rows)
     book.active.title = "Files"
     if summary is not None:
         scored = [row for row in rows if "dice" in row]
         worst = sorted(scored, key=lambda row: math.inf if math.isnan(row["dice"]) else row["dice"])
-        _table(book.create_sheet("Worst first"), worst)
+        add_table(book.create_sheet("Worst first"), worst)
         _summary(book.create_sheet("Summary"), summary, few_subjects)
     _settings(book.create_sheet("Settings"), settings)
     _definitions(book.create_sheet("Definitions"), max(rows, key=len))
-    _save(book, folder / "files.xlsx")
+    save_book(book, folder / "files.xlsx")
 
 
-def _save(book, path):
+def save_book(book, path):
+    """Write a workbook, whole or not at all."""
     with paths.whole(path) as beside:
         book.save(beside)
 
 
-def _write(sheet, row, column, value, number_format=None):
+def write_cell(sheet, row, column, value, number_format=None):
     """One cell; text stays text even if it begins with = (openpyxl would make it a formula)."""
     cell = sheet.cell(row, column)
     if isinstance(value, float) and not math.isfinite(value):
@@ -138,20 +139,20 @@ def _write(sheet, row, column, value, number_format=None):
 
 def _header(sheet, names):
     for column, name in enumerate(names, 1):
-        cell = _write(sheet, 1, column, name)
+        cell = write_cell(sheet, 1, column, name)
         cell.font, cell.fill, cell.alignment = HEADER_FONT, HEADER_FILL, Alignment(vertical="center")
         sheet.column_dimensions[get_column_letter(column)].width = max(9, len(name) + 4)
     sheet.freeze_panes = "B2"
 
 
-def _table(sheet, rows, marked=()):
+def add_table(sheet, rows, marked=()):
     """Dictionaries as a table with a frozen header and a filter; marked rows are green."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     _header(sheet, names)
     for i, row in enumerate(rows):
         for column, name in enumerate(names, 1):
             form = "0" if name in WHOLE else SHORT.get(name, "0.0000")
-            cell = _write(sheet, i + 2, column, row.get(name), form)
+            cell = write_cell(sheet, i + 2, column, row.get(name), form)
             if i in marked:
                 cell.fill = BEST_FILL
     longest = max((len(str(row.get(names[0], ""))) for row in rows), default=0)
@@ -191,16 +192,16 @@ def _summary(sheet, summary, few_subjects):
     for row, (key, entry) in enumerate(stored.items(), 2):
         low, high = entry["ci95"]
         flat = {**entry, "ci95_low": low, "ci95_high": high, "pooled": summary["pooled"].get(key)}
-        _write(sheet, row, 1, key)
+        write_cell(sheet, row, 1, key)
         for column, name in enumerate(columns, 2):
-            _write(sheet, row, column, flat.get(name), "0" if name == "n" else "0.0000")
+            write_cell(sheet, row, column, flat.get(name), "0" if name == "n" else "0.0000")
     sheet.column_dimensions["A"].width = 26
     lines = [f"files: {summary['files']}"]
     lines += [f"{what}: {summary[what]} classes over all files" for what in ("missed", "spurious")]
     if few_subjects is not None:
         lines.append(f"Only {few_subjects} subjects: the ci95 interval means little.")
     for offset, line in enumerate(lines, len(stored) + 3):
-        _write(sheet, offset, 1, line).font = NOTE_FONT
+        write_cell(sheet, offset, 1, line).font = NOTE_FONT
 
 
 def _settings(sheet, settings):
@@ -209,9 +210,9 @@ def _settings(sheet, settings):
     for group, entries in settings.items():
         entries = entries if isinstance(entries, dict) else {"": entries}
         for name, value in entries.items():
-            _write(sheet, row, 1, f"{group} {name}".strip())
+            write_cell(sheet, row, 1, f"{group} {name}".strip())
             simple = value is None or isinstance(value, (int, float, str))
-            _write(sheet, row, 2, value if simple else json.dumps(value, ensure_ascii=False))
+            write_cell(sheet, row, 2, value if simple else json.dumps(value, ensure_ascii=False))
             row += 1
     sheet.column_dimensions["A"].width, sheet.column_dimensions["B"].width = 34, 80
 
@@ -225,11 +226,11 @@ def _definitions(sheet, columns):
         if name not in DEFINITIONS:
             text = f"{metric} of class {name.split('_', 1)[1]} alone"
         for column, value in enumerate((name, text, unit), 1):
-            _write(sheet, row, column, value)
+            write_cell(sheet, row, column, value)
         row += 1
     for note in NOTES:
         row += 1
-        cell = _write(sheet, row, 2, note)
+        cell = write_cell(sheet, row, 2, note)
         cell.alignment = Alignment(wrap_text=True, vertical="top")
         sheet.row_dimensions[row].height = 15 * math.ceil(len(note) / 100)  # no viewer finds it by itself
     for letter, width in (("A", 26), ("B", 110), ("C", 14)):

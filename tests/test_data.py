@@ -6,10 +6,10 @@ import torch
 from conftest import make_folder, simple_frame, write_frame
 
 from sonogravity import data
+from sonogravity.augmentation import Augmentation
 from sonogravity.errors import InputError
 from sonogravity.labels import IGNORE_INDEX, Labels
 from sonogravity.pairs import find_input_pairs, find_training_pairs
-from unet.dataset import Augmentation
 
 LABELS = Labels.create([0, 128, 255])
 

@@ -1,0 +1,1 @@
+"""DeepLabV3: the network, its recipe and its scripts."""

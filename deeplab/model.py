@@ -1,0 +1,193 @@
+"""DeepLabV3 (Chen, Papandreou, Schroff and Adam, arXiv 1706.05587, 2017), as torchvision builds it.
+
+A backbone whose last stages are dilated instead of strided, so that its features are an eighth of the
+frame (output stride 8) with ResNet-50 and ResNet-101, a sixteenth with MobileNetV3; then atrous spatial
+pyramid pooling, five views of these features side by side: a 1x1 convolution, 3x3 convolutions at atrous
+rates 12, 24 and 36, and the mean over the frame. Trained with cross-entropy on the logits resized to the
+frame; with ``--aux-loss`` a small head on an earlier stage is trained beside it (weight 0.5, as in
+torchvision's references) and dropped in prediction. State-dict keys are torchvision's (``backbone.*``,
+``classifier.*``, ``aux_classifier.*``).
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+from torchvision.models import segmentation
+from torchvision.models.segmentation.deeplabv3 import DeepLabV3 as TorchvisionDeepLabV3
+
+from sonogravity.cli import say
+from sonogravity.decoding import BROKEN_FILE
+from sonogravity.errors import InputError
+
+BUILDERS = {
+    "resnet50": (segmentation.deeplabv3_resnet50, segmentation.DeepLabV3_ResNet50_Weights),
+    "resnet101": (segmentation.deeplabv3_resnet101, segmentation.DeepLabV3_ResNet101_Weights),
+    "mobilenet_v3_large": (
+        segmentation.deeplabv3_mobilenet_v3_large,
+        segmentation.DeepLabV3_MobileNet_V3_Large_Weights,
+    ),
+}
+AUX_WEIGHT = 0.5
+TORCHVISION_CLASSES = 21  # of its own weights: COCO images with the labels of Pascal VOC
+SMALLEST_BATCH = 2  # the mean over the frame leaves one value a channel, which one frame cannot normalise
+CLASSIFIER, AUXILIARY = "classifier.4", "aux_classifier.4"  # the last convolutions, one output a class
+
+
+class DeepLabV3(TorchvisionDeepLabV3):
+    """(N, in_channels, H, W) float32 in 0 to 1 -> logits (N, classes, H, W), for any H and W.
+
+    With aux_loss and in training mode a pair of such logits: the classifier's and the auxiliary head's
+    (see AuxiliaryLoss).
+    """
+
+    NAME = "deeplab"
+
+    def __init__(self, in_channels=1, classes=3, backbone="resnet50", aux_loss=False):
+        build, _ = BUILDERS[backbone]
+        built = build(weights=None, weights_backbone=None, num_classes=classes, aux_loss=aux_loss)
+        super().__init__(built.backbone, built.classifier, built.aux_classifier)
+        if in_channels != 3:
+            _replace_first_convolution(self.backbone, in_channels)
+
+    def forward(self, x):
+        if not self.training or self.aux_classifier is None:
+            return self._resized(self.classifier(self.backbone(x)["out"]), x)
+        features = self.backbone(x)
+        main, auxiliary = self.classifier(features["out"]), self.aux_classifier(features["aux"])
+        return self._resized(main, x), self._resized(auxiliary, x)
+
+    @staticmethod
+    def _resized(logits, x):
+        """(N, C, H/8, W/8) -> (N, C, H, W)."""
+        return nn.functional.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=False)
+
+    @staticmethod
+    def options_from(state_dict):
+        """The options that give weights of these names and shapes; None where they are no DeepLabV3's."""
+        last = state_dict.get(f"{CLASSIFIER}.weight")
+        first = state_dict.get("backbone.conv1.weight", state_dict.get("backbone.0.0.weight"))
+        if first is None or last is None or first.ndim != 4 or last.ndim != 4:
+            return None
+        resnet = "resnet101" if "backbone.layer3.22.conv1.weight" in state_dict else "resnet50"
+        return {
+            "in_channels": first.shape[1],
+            "classes": last.shape[0],
+            "backbone": resnet if "backbone.conv1.weight" in state_dict else "mobilenet_v3_large",
+            "aux_loss": f"{AUXILIARY}.weight" in state_dict,
+        }
+
+
+def _replace_first_convolution(backbone, in_channels):
+    """Give the backbone's first convolution another number of input channels."""
+    parent, name = (backbone, "conv1") if "conv1" in backbone else (backbone["0"], "0")
+    old = getattr(parent, name)
+    new = nn.Conv2d(in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=False)
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    setattr(parent, name, new)
+
+
+class AuxiliaryLoss(nn.Module):
+    """The criterion of the logits, plus half of that of the auxiliary head's where there are such."""
+
+    def __init__(self, criterion):
+        super().__init__()
+        self.criterion = criterion
+
+    def forward(self, logits, classes):
+        if isinstance(logits, torch.Tensor):
+            return self.criterion(logits, classes)
+        main, auxiliary = logits
+        return self.criterion(main, classes) + AUX_WEIGHT * self.criterion(auxiliary, classes)
+
+
+def adapt(weights, model):
+    """Weights trained for other classes or channels -> weights that fit the model, and what was done.
+
+    Heads of another class count keep the model's own fresh values; RGB filters of the first convolution
+    are summed for one grey channel; an auxiliary head that the model lacks is left out.
+    """
+    own, words = model.state_dict(), []
+    fitted = dict(weights)
+    if not any(key.startswith("aux_classifier.") for key in own):
+        fitted = {key: value for key, value in fitted.items() if not key.startswith("aux_classifier.")}
+    for head in (CLASSIFIER, AUXILIARY):
+        given = fitted.get(f"{head}.weight")
+        if given is not None and len(given) != len(own[f"{head}.weight"]):
+            words.append(f"{head} of {len(given)} classes replaced by a fresh one of {len(own[f'{head}.weight'])}")
+            fitted |= {f"{head}.{part}": own[f"{head}.{part}"] for part in ("weight", "bias")}
+    for key in ("backbone.conv1.weight", "backbone.0.0.weight"):
+        if key in fitted and key in own and fitted[key].shape[1] == 3 and own[key].shape[1] == 1:
+            words.append("RGB filters summed for the grey channel")
+            fitted[key] = fitted[key].sum(1, keepdim=True)
+    return fitted, words
+
+
+def from_torchvision(checkpoint, model, options):
+    """A bare file of torchvision's 21 classes, or with an auxiliary head too many, adapted to the model.
+
+    Anything else comes back as it is, for the strict checks of all checkpoints.
+    """
+    given = checkpoint.model_options
+    foreign_head = given["classes"] == TORCHVISION_CLASSES != options["classes"]
+    spare_head = given["aux_loss"] and not options["aux_loss"]
+    if checkpoint.labels is not None or checkpoint.run is not None or not (foreign_head or spare_head):
+        return checkpoint
+    fitted, words = adapt(checkpoint.state_dict, model)
+    if words:
+        say(f"{checkpoint.path.name}: {'; '.join(words)}")
+    same = {**given, "aux_loss": given["aux_loss"] and options["aux_loss"]}
+    if foreign_head:
+        same["classes"] = options["classes"]
+    if words and given["in_channels"] == 3:
+        same["in_channels"] = options["in_channels"]
+    return replace(checkpoint, state_dict=fitted, model_options=same)
+
+
+def load_pretrained(model, backbone, file=None):
+    """Start from torchvision's weights for the backbone, downloaded or from a file; say what was done.
+
+    file: a DeepLabV3 state dict, or one of the bare backbone as torchvision's classifiers save it.
+    InputError names the file, or tells how to pass one where there is no network.
+    """
+    if file is None:
+        source = BUILDERS[backbone][1].DEFAULT
+        try:
+            weights = source.get_state_dict(progress=True, check_hash=True)
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                f"--pretrained: {source.url} cannot be downloaded ({error}); download it elsewhere and pass it as "
+                "--pretrained FILE"
+            ) from error
+        name = str(source)
+    else:
+        weights, name = _read_weights(file), str(file)
+    fitted, words = adapt(weights, model)
+    own = model.state_dict()
+    fresh = [key for key in own if key not in fitted and not key.startswith("backbone.")]
+    if fresh:  # a bare backbone brings no heads
+        words.append(f"{len(fresh)} values of the heads start fresh")
+        fitted |= {key: own[key] for key in fresh}
+    wrong = [key for key in own if key not in fitted or fitted[key].shape != own[key].shape]
+    wrong += [key for key in fitted if key not in own]
+    if wrong:
+        raise InputError(f"{name}: is not for {backbone}: {len(wrong)} weights differ ({wrong[0]}, ...)")
+    model.load_state_dict(fitted)
+    say(f"starts from {name}" + (f": {'; '.join(words)}" if words else ""))
+
+
+def _read_weights(file):
+    """A state dict with DeepLabV3's key names."""
+    if not file.is_file():
+        raise InputError(f"--pretrained {file}: no such file")
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+    except BROKEN_FILE as error:
+        raise InputError(f"--pretrained {file}: not a state dict that can be read safely") from error
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise InputError(f"--pretrained {file}: holds no state dict of tensors")
+    if any(key.startswith("backbone.") for key in weights):
+        return weights
+    heads = ("fc.", "classifier.")  # of the image classifiers
+    kept = {key: value for key, value in weights.items() if not key.startswith(heads)}
+    return {f"backbone.{key.removeprefix('features.')}": value for key, value in kept.items()}

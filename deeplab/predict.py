@@ -1,0 +1,49 @@
+"""Label frames with a trained DeepLabV3: masks, panels, and scores where the true masks are at hand.
+
+    python predict.py --load ../checkpoints/deeplab/<run>/best.pth --input FOLDER
+
+Writes masks/, panels/, files.xlsx, files.csv (and summary.json) to results/deeplab/<run>/predict.
+"""
+
+import sys
+
+from sonogravity import cli
+
+
+def build_parser():
+    parser = cli.Parser("Label frames with a trained DeepLabV3.", "python predict.py --load ckpt.pth --input FOLDER")
+    cli.add_scoring(parser, panels=True)
+    return parser
+
+
+@cli.script
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+
+    from deeplab.model import DeepLabV3
+    from sonogravity import devices, scoring
+    from sonogravity.pairs import find_input_pairs
+
+    predictor, checkpoint = scoring.open_predictor(
+        args.load, DeepLabV3, device=devices.pick_device(args.device), amp=args.amp, scale=args.scale,
+        mask_values=args.mask_values,
+    )  # fmt: skip
+    pairs, notes = find_input_pairs(args.input, args.masks, partial=True)
+    for note in notes:
+        cli.warn(note)
+    scoring.score_files(
+        predictor,
+        pairs,
+        scoring.output_folder(args.output, checkpoint, "predict"),
+        scoring.describe(predictor, checkpoint, cli.options_as_dict(args)),
+        batch_size=args.batch_size,
+        workers=devices.decoding_threads(args.workers),
+        subject_regex=args.subject_regex,
+        masks=True,
+        panels=None if args.panels == "none" else args.panels,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

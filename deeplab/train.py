@@ -1,0 +1,98 @@
+"""Train DeepLabV3 on a folder of frames and masks.
+
+    python train.py --epochs 100 --batch-size 8 --amp
+
+Reads data/train and data/validation (each with images/ and masks/), looks at all of it first, then
+writes checkpoints/deeplab/<run> and results/deeplab/<run> after every epoch.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from sonogravity import cli
+
+
+def build_parser():
+    """The options; the defaults are DeepLabV3's recipe."""
+    parser = cli.Parser("Train DeepLabV3 on a folder of frames and masks.", "python train.py --epochs 100 -b 8 --amp")
+    cli.add_training(parser, batch_size=2, learning_rate=1e-4, loss="ce+dice")
+    parser.add_argument("--backbone", choices=("resnet50", "resnet101", "mobilenet_v3_large"), default="resnet50",
+                        help="the encoder; mobilenet_v3_large for live use on a laptop")  # fmt: skip
+    parser.add_argument("--aux-loss", action=argparse.BooleanOptionalAction, default=False,
+                        help="train a small head on an earlier stage beside the classifier")  # fmt: skip
+    parser.add_argument("--pretrained", type=Path, nargs="?", const=True, metavar="FILE",
+                        help="start from torchvision's weights: downloaded, or from FILE")  # fmt: skip
+    return parser
+
+
+@cli.script
+def main(argv=None):
+    parser = build_parser()
+    parser.parse_args(argv)  # wrong options are refused before torch is imported
+
+    import torch
+
+    from deeplab.dataset import make_loader
+    from deeplab.model import AuxiliaryLoss, DeepLabV3, from_torchvision, load_pretrained
+    from sonogravity import checkpoints, devices, engine, examination, runs
+    from sonogravity.inference import Predictor
+    from sonogravity.losses import SegmentationLoss
+    from sonogravity.optimizers import make_optimizer, make_scheduler
+
+    args, resumed = runs.begin(parser, argv, DeepLabV3)
+    if resumed and not args.check and args.epochs <= resumed.epoch:
+        cli.say(f"{resumed.path}: the run has its {resumed.epoch} epochs; ask for more with --epochs")
+        return 0
+    device = devices.pick_device(args.device)
+    loaded = checkpoints.load(args.load, DeepLabV3) if args.load else resumed
+    training, validation, findings = examination.open_data(
+        args.train, args.validation, scale=args.scale, channels=args.channels, cache_mb=args.cache_mb,
+        workers=devices.decoding_threads(args.workers), known_labels=loaded.labels if loaded else None,
+        classes=args.classes, class_names=args.class_names, background=args.background, snap=args.snap_masks,
+        subject_regex=args.subject_regex, allow_overlap=args.allow_overlap,
+    )  # fmt: skip
+    if args.check:
+        return 0
+
+    labels = findings.labels
+    torch.manual_seed(args.seed)
+    options = {"in_channels": args.channels, "classes": labels.count,
+               "backbone": args.backbone, "aux_loss": args.aux_loss}  # fmt: skip
+    model = DeepLabV3(**options)
+    if args.pretrained and not loaded:
+        load_pretrained(model, args.backbone, None if args.pretrained is True else args.pretrained)
+    if loaded:
+        loaded = from_torchvision(loaded, model, options)
+        checkpoints.check_options(loaded, options)
+        checkpoints.load_weights(model, loaded)
+    amp = devices.amp_type(device, args.amp)
+    predictor = Predictor(
+        model, labels=labels, scale=args.scale, channels=args.channels,
+        image_maximum=findings.image_maximum, device=device, amp=amp,
+    )  # fmt: skip
+    loader = make_loader(
+        training, labels, image_maximum=findings.image_maximum, augment=args.augment, batch_size=args.batch_size,
+        seed=args.seed, workers=devices.worker_count(args.workers, device), device=device,
+    )  # fmt: skip
+    optimizer = make_optimizer(args.optimizer, model.parameters(), args.learning_rate, args.weight_decay)
+    run = runs.open_run(args, resumed, model_class=DeepLabV3, model_options=options, findings=findings, device=device)
+    engine.fit(
+        run=run,
+        network=torch.compile(model) if args.compile else model,
+        predictor=predictor,
+        loader=loader,
+        validation=validation,
+        criterion=AuxiliaryLoss(SegmentationLoss(args.loss, labels.background)),
+        optimizer=optimizer,
+        scheduler=make_scheduler(args.scheduler, optimizer, args.epochs * len(loader)),
+        settings=engine.Settings(
+            args.epochs, args.save_every, args.patience, args.seed, args.batch_size, amp
+        ),
+        resumed=resumed,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
