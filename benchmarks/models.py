@@ -1,0 +1,31 @@
+"""Parameters and floating-point operations of each model, by torch's own counter.
+
+    python benchmarks/models.py
+
+A frame of 370x400 (half of 740x800), one grey channel, three classes; counted on torch's meta device, so
+nothing is computed. An addition and a multiplication count as two operations.
+"""
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from deeplab.model import BUILDERS, DeepLabV3
+from unet.model import UNet
+
+
+def main():
+    models = {"unet": lambda: UNet(1, 3), "unet --bilinear": lambda: UNet(1, 3, bilinear=True)}
+    models |= {f"deeplab {name}": lambda name=name: DeepLabV3(1, 3, name) for name in BUILDERS}
+    print(f"{'model':30}{'parameters':>12}{'GFLOP a frame':>15}")
+    for name, build in models.items():
+        with torch.device("meta"):
+            model = build().eval()
+            frame = torch.empty(1, 1, 400, 370)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(frame)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        print(f"{name:30}{parameters:>12,}{counter.get_total_flops() / 1e9:>15.1f}")
+
+
+if __name__ == "__main__":
+    main()
