@@ -14,4 +14,4 @@ def make_loader(store, labels, *, image_maximum, augment, batch_size, seed, work
     frames = TrainingFrames(store, labels, image_maximum, Augmentation(labels.background) if augment else None)
     return training_loader(
         frames, batch_size=batch_size, seed=seed, workers=workers, device=device, smallest=SMALLEST_BATCH
-    )
+    )  # fmt: skip

@@ -30,6 +30,7 @@ BUILDERS = {
 }
 AUX_WEIGHT = 0.5
 TORCHVISION_CLASSES = 21  # of its own weights: COCO images with the labels of Pascal VOC
+BATCH_NORM_MOMENTUM = 0.1
 SMALLEST_BATCH = 2  # the mean over the frame leaves one value a channel, which one frame cannot normalise
 CLASSIFIER, AUXILIARY = "classifier.4", "aux_classifier.4"  # the last convolutions, one output a class
 
@@ -47,6 +48,11 @@ class DeepLabV3(TorchvisionDeepLabV3):
         build, _ = BUILDERS[backbone]
         built = build(weights=None, weights_backbone=None, num_classes=classes, aux_loss=aux_loss)
         super().__init__(built.backbone, built.classifier, built.aux_classifier)
+        # MobileNetV3's own momentum of 0.01 is for ImageNet's many steps: on small data its running statistics lag
+        # hundreds of steps behind the weights, and validation is empty for ten epochs (benchmarks/README.md).
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = BATCH_NORM_MOMENTUM
         if in_channels != 3:
             _replace_first_convolution(self.backbone, in_channels)
 

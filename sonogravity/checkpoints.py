@@ -4,7 +4,7 @@ Ours hold the weights under ``state_dict`` and everything else beside them. A ba
 code also loads; what it doesn't say is taken from options, and said.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 
@@ -12,7 +12,7 @@ from sonogravity import paths
 from sonogravity.cli import say
 from sonogravity.decoding import BROKEN_FILE
 from sonogravity.errors import InputError, some
-from sonogravity.labels import Labels
+from sonogravity.labels import Labels, parse_value
 
 FORMAT = "sonogravity checkpoint 1"
 WRAPPERS = ("module.", "_orig_mod.")  # put before every key by DataParallel and torch.compile
@@ -66,12 +66,14 @@ def load(path, model_class):
 
 
 def _ours(path, content, model_class):
-    if content["model_name"] != model_class.NAME:
-        raise InputError(
-            f"{path}: holds a {content['model_name']} model, this script runs {model_class.NAME}; "
-            f"use {content['model_name']}/ for it"
-        )
+    name = content.get("model_name")
+    if name != model_class.NAME:
+        raise InputError(f"{path}: holds a {name} model, this script runs {model_class.NAME}; use {name}/ for it")
     content = {key: value for key, value in content.items() if key != "format"}
+    known = {item.name for item in fields(Checkpoint)} - {"path", "extras"}
+    missing = {"model_options", "state_dict", "labels", "scale", "run", "epoch"} - set(content)
+    if missing or set(content) - known:
+        raise InputError(f"{path}: is damaged: {some(sorted(missing | (set(content) - known)))} missing or unknown")
     return Checkpoint(path=path, **{**content, "labels": Labels.from_dict(content["labels"])})
 
 
@@ -83,7 +85,9 @@ def _bare(path, content, model_class):
             outer, content = content, content[name]
             break
     extras = {k: v for k, v in {**outer, **content}.items() if not isinstance(v, (torch.Tensor, dict))}
-    weights = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    extras |= {key: content[key] for key in ("mask_values",) if key in content}  # a tensor at times
+    tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    weights = {key: value for key, value in tensors.items() if isinstance(key, str) and key not in extras}
     for wrapper in WRAPPERS:
         if weights and all(key.startswith(wrapper) for key in weights):
             weights = {key.removeprefix(wrapper): value for key, value in weights.items()}
@@ -98,13 +102,34 @@ def _bare(path, content, model_class):
     say(f"{path.name}: a bare state dict, read as {model_class.NAME} with "
         + ", ".join(f"{key} {value}" for key, value in options.items())
         + (f"; set apart: {some([*extras, *counters])}" if extras or counters else ""))  # fmt: skip
-    values = extras.get("mask_values")
+    if options["in_channels"] not in (1, 3) or options["classes"] < 2:
+        raise InputError(
+            f"{path}: has {options['in_channels']} channels and {options['classes']} classes; 1 or 3 channels and two "
+            "classes at least are supported"
+        )
     labels = None
-    if values is not None:
-        if len(values) != options["classes"] or not all(isinstance(v, int) for v in values):
-            raise InputError(f"{path}: mask_values {values} do not fit {options['classes']} classes")
+    if "mask_values" in extras:
+        values = _mask_values(extras["mask_values"])
+        if values is None or len(set(values)) != options["classes"]:
+            raise InputError(f"{path}: mask_values {extras['mask_values']} do not fit {options['classes']} classes")
         labels = Labels.create(values)
     return Checkpoint(path, model_class.NAME, options, weights, labels, extras=extras)
+
+
+def _mask_values(stored):
+    """Whole numbers, floats or [red, green, blue] as other code stores them -> mask values; None if unclear."""
+    stored = stored.tolist() if isinstance(stored, torch.Tensor) else stored
+    if not isinstance(stored, (list, tuple)):
+        return None
+    values = []
+    for value in stored:
+        if isinstance(value, (list, tuple)) and len(value) == 3 and all(v in range(256) for v in value):
+            values.append(parse_value("#" + bytes(map(int, value)).hex()))
+        elif isinstance(value, (int, float)) and value in range(65536):
+            values.append(int(value))
+        else:
+            return None
+    return values
 
 
 def _differences(found, expected):

@@ -15,8 +15,11 @@ from sonogravity import paths
 from sonogravity.errors import InputError
 from sonogravity.labels import parse_value
 
-# Options that may differ when a run is resumed: they don't change what is computed.
-FREE_ON_RESUME = ("resume", "epochs", "device", "workers", "check")
+# Options that may differ when a run is resumed: they don't change what is computed. Folders may move,
+# for the data are compared by content.
+FREE_ON_RESUME = (
+    "resume", "epochs", "device", "workers", "check", "train", "validation", "checkpoints", "results", "cache_mb",
+)  # fmt: skip
 UNSET = object()
 
 
@@ -38,10 +41,20 @@ def script(main):
 
     @functools.wraps(main)
     def run(argv=None):
+        for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show must not end the run
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
         try:
             return main(argv)
         except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
+            # From a worker process the text comes with the worker's traceback; its last line is ours.
+            line = str(error).strip().split("\n")[-1].removeprefix(f"{InputError.__module__}.InputError: ")
+            print(f"error: {line}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except OSError as error:
+            where = error.filename or "reading or writing"
+            reason = error.strerror or error
+            print(f"error: {where}: {reason}; check the path, its rights and the disk", file=sys.stderr)
             raise SystemExit(2) from None
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
@@ -217,13 +230,18 @@ def options_as_dict(args):
     return {name: plain(value) for name, value in vars(args).items()}
 
 
+def given_options(parser, argv, args):
+    """The part of args that was given on the command line rather than by default."""
+    given = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args), UNSET)))
+    return argparse.Namespace(**{name: value for name, value in vars(given).items() if value is not UNSET})
+
+
 def take_up(parser, argv, args, stored):
     """Options of a resumed run: the stored ones, with what is free to change taken from argv.
 
     InputError where an option given in argv contradicts the stored one.
     """
-    given = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args), UNSET)))
-    given = argparse.Namespace(**{k: v for k, v in vars(given).items() if v is not UNSET})
+    given = given_options(parser, argv, args)
     paths_given = {name for name, value in vars(args).items() if isinstance(value, Path)}
     for name, value in options_as_dict(given).items():
         if name not in FREE_ON_RESUME and name in stored and value != stored[name]:

@@ -266,8 +266,12 @@ def collate(samples):
     return torch.stack(images), torch.stack(masks).long(), [stem for _, _, stem in samples]
 
 
-def training_loader(frames, *, batch_size, seed, workers, device, smallest=1):
-    """A DataLoader over TrainingFrames; its batch_sampler's ``epoch`` is set before each epoch."""
+def training_loader(frames, *, batch_size, seed, workers, device, smallest=2):
+    """A DataLoader over TrainingFrames; its batch_sampler's ``epoch`` is set before each epoch.
+
+    smallest: a lone last frame joins the batch before it, as one frame makes poor batch statistics (and none
+    at all where the deepest features are one pixel).
+    """
     return DataLoader(
         frames,
         batch_sampler=EpochBatches(len(frames), batch_size, seed, smallest),

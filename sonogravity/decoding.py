@@ -76,7 +76,10 @@ def _read(path):
     suffix = path.suffix.lower()
     try:
         if suffix == ".npy":
-            return np.load(path, allow_pickle=False)
+            array = np.load(path, allow_pickle=False)
+            if not isinstance(array, np.ndarray):
+                raise InputError(f"{path}: is an archive of arrays; save each array as a .npy of its own")
+            return array
         if suffix in (".pth", ".pt"):
             return _read_tensor(path)
         with warnings.catch_warnings():
@@ -85,6 +88,7 @@ def _read(path):
                 frames = getattr(image, "n_frames", 1)
                 if frames > 1:
                     raise InputError(f"{path}: holds {frames} frames; save each as a file of its own")
+                _refuse_16_bit_colour(path, image)
                 image.load()
                 return image
     except Image.DecompressionBombWarning as error:
@@ -92,6 +96,15 @@ def _read(path):
     except BROKEN_FILE as error:
         reason = str(error).strip().split("\n")[0][:150] or type(error).__name__
         raise InputError(f"{path}: cannot be read ({reason}); replace or remove the file") from error
+
+
+def _refuse_16_bit_colour(path, image):
+    """Pillow cuts colour and grey-alpha PNGs of 16 bits to 8 without a word; better none than wrong ones."""
+    if image.format == "PNG" and image.mode not in GREY_16_BIT:
+        with open(path, "rb") as file:
+            header = file.read(25)  # signature 8, length 4, IHDR 4, width 4, height 4, then the bit depth
+        if header[24] == 16:
+            raise InputError(f"{path}: is a 16-bit colour PNG; save it as 16-bit grey, or as 8-bit")
 
 
 def _read_tensor(path):

@@ -9,7 +9,7 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm import tqdm
 
-from sonogravity import data, evaluation, figures, metrics
+from sonogravity import data, evaluation, figures, metrics, paths
 from sonogravity.cli import say, warn
 from sonogravity.errors import InputError, some
 
@@ -71,8 +71,8 @@ def _finite(losses, stems, title):
     if not np.isfinite(values).all():
         batch = int(np.argmin(np.isfinite(values)))
         raise InputError(
-            f"{title}, batch {batch + 1} ({some(stems[batch])}): the loss is {values[batch]}; the last good "
-            "checkpoint is kept. Try a lower --learning-rate, or --no-amp, and look at these frames"
+            f"{title}, batch {batch + 1} ({some(stems[batch])}): the loss is {values[batch]}; checkpoints of "
+            "earlier epochs are kept. Try a lower --learning-rate, or --no-amp, and look at these frames"
         )
     return values
 
@@ -80,10 +80,11 @@ def _finite(losses, stems, title):
 def validate(predictor, store, criterion, batch_size, shown, title):
     """Score every validation frame -> results' rows, mean loss, and the FileResults to show.
 
-    shown: indices of frames to keep for panels; the frame of lowest Dice is kept besides.
+    shown: indices of frames to keep for panels; the frame of lowest Dice is kept besides. Warns where all
+    predictions are background.
     """
     labels = predictor.labels
-    rows, losses, kept, worst, lowest = [], [], [], None, math.inf
+    rows, losses, kept, worst, lowest, foreground = [], [], [], None, math.inf, False
     frames = (store[i] for i in range(len(store)))
     results = evaluation.segment(predictor, frames, batch_size, criterion)
     for i, result in enumerate(tqdm(results, title, len(store), unit="frame", leave=False)):
@@ -92,10 +93,13 @@ def validate(predictor, store, criterion, batch_size, shown, title):
         losses.append(result.loss)
         if i in shown:
             kept.append(("", row["dice"], result))
-        elif row["dice"] < lowest:
+        if row["dice"] < lowest:
             worst, lowest = result, row["dice"]
+        foreground |= bool((result.prediction != labels.background).any())
     if worst is not None:
         kept.append(("worst_", lowest, worst))
+    if not foreground:
+        warn("every prediction is background only; the first epochs may be so, later ones should not")
     return rows, float(np.mean(losses)), kept
 
 
@@ -154,6 +158,11 @@ def _one_epoch(epoch, history, run, network, predictor, loader, validation, crit
         predictor.device, title,
     )  # fmt: skip
     rows, val_loss, kept = validate(predictor, validation, criterion, settings.batch_size, shown, "validation")
+    if not math.isfinite(val_loss):
+        raise InputError(
+            f"{title}: the validation loss is {val_loss}; checkpoints of earlier epochs are kept. Try a lower "
+            "--learning-rate, or --no-amp"
+        )
     row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss, "val_loss": val_loss}
     row |= epoch_scores(rows, predictor.labels)
     row |= {"seconds": time.perf_counter() - start, "images_per_second": speed}
@@ -173,8 +182,6 @@ def _one_epoch(epoch, history, run, network, predictor, loader, validation, crit
         f"{title}  train loss {train_loss:.4f}  val loss {val_loss:.4f}  Dice {row['dice']:.6f} ({per_class})  "
         f"{row['seconds']:.0f} s, {speed:.2f} img/s" + ("  best" if improved else "")
     )
-    if all(r["sensitivity"] == 0 for r in rows if not math.isnan(r["sensitivity"])):
-        warn("every prediction is background only; the first epochs may be so, later ones should not")
 
 
 def _stateful(optimizer, scheduler, scaler):
@@ -183,7 +190,8 @@ def _stateful(optimizer, scheduler, scaler):
 
 def _restore(training, optimizer, scheduler, scaler):
     for name, part in _stateful(optimizer, scheduler, scaler):
-        part.load_state_dict(training[name])
+        if training[name]:  # the scaler's is empty where there was no float16
+            part.load_state_dict(training[name])
     return list(training["history"])
 
 
@@ -198,5 +206,6 @@ def _write_panels(folder, kept, predictor):
     for prefix, dice, result in kept:
         image, _ = data.read_pair(result.frame.pair, predictor.channels)
         maps = {"truth": result.truth, "prediction": result.prediction}
-        path = folder / f"{prefix}{result.frame.pair.stem}.png"
-        figures.save_panel(path, image, maps, predictor.labels, f"{result.frame.pair.stem}  Dice {dice:.4f}")
+        stem = result.frame.pair.stem
+        with paths.whole(folder / f"{prefix}{stem}.png") as beside:
+            figures.save_panel(beside, "png", image, maps, predictor.labels, f"{stem}  Dice {dice:.4f}")

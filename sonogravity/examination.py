@@ -13,7 +13,7 @@ from tqdm import tqdm
 from sonogravity import data
 from sonogravity.cli import say, warn
 from sonogravity.errors import InputError, some
-from sonogravity.labels import Labels, value_text
+from sonogravity.labels import Labels, components, value_text
 from sonogravity.metrics import subjects_of
 from sonogravity.pairs import Pair, find_training_pairs
 
@@ -23,6 +23,7 @@ THUMBNAIL = 32  # near-copies are compared at 32 x 32
 NEAR_COPY = 0.98
 # More values than this, with no --classes, are taken for blurred borders rather than classes.
 PLAUSIBLE_CLASSES = 16
+TINY_SHARE = 1e-5  # of a set's pixels, under which a class is more likely a slip of the pen
 SNAP_SEPARATION = 16  # grey levels between the peaks that --snap-masks snaps to
 
 
@@ -102,11 +103,22 @@ def find_labels(facts, *, classes=None, class_names=None, background=None, snap=
     if known is not None:
         if classes not in (None, known.count):
             raise InputError(f"--classes {classes}, but the checkpoint has {known.count} ({known.describe()})")
-        return Labels(known.values, known.names, known.background, snap or known.snap)
+        if background not in (None, known.values[known.background]):
+            raise InputError(f"--background {value_text(background)}, but the checkpoint has {known.describe()}")
+        names = class_names or [known.names[c] for c in known.foreground]
+        given = [n for n, c in zip(names, known.foreground, strict=False) if n != value_text(known.values[c])]
+        return Labels.create(
+            known.values, known.values[known.background], names if class_names or given else None, snap or known.snap
+        )
     if snap:
         if classes is None:
             raise InputError("--snap-masks needs --classes C, the number of values that the masks should hold")
         values = _peaks(totals, classes)
+        if len(values) < classes:
+            raise InputError(
+                f"--snap-masks --classes {classes}: the masks hold only {len(values)} values that lie "
+                f"{SNAP_SEPARATION} levels apart ({', '.join(map(value_text, values))}); give that number, or mend them"
+            )
     elif len(values) > (classes or PLAUSIBLE_CLASSES) or (classes and len(values) != classes):
         expected = _peaks(totals, classes) if classes else None
         worst = max(facts, key=lambda fact: len(set(fact.counts) - set(expected or ())))
@@ -122,10 +134,11 @@ def find_labels(facts, *, classes=None, class_names=None, background=None, snap=
 
 
 def _peaks(totals, classes):
-    """The most frequent values, taken greedily, each some grey levels off the others."""
+    """The most frequent values, taken greedily, each some levels off the others in grey or colour."""
     peaks = []
     for value in sorted(totals, key=totals.get, reverse=True):
-        if len(peaks) < classes and all(abs(value - peak) >= SNAP_SEPARATION for peak in peaks):
+        apart = np.abs(components(peaks) - components([value])).max(1) if peaks else np.array([SNAP_SEPARATION])
+        if len(peaks) < classes and (apart >= SNAP_SEPARATION).all():
             peaks.append(value)
     return sorted(peaks)
 
@@ -153,7 +166,7 @@ def examine(training, validation, labels, *, subject_regex=None, allow_overlap=F
         lines.append(f"16-bit:     divided by {image_maximum}, the training set's maximum")
     lines += _subjects(training, validation, subject_regex, allow_overlap, warnings)
     lines += _copies(training, validation, warnings)
-    counts = {"training": len(training), "validation": len(validation)}
+    counts = {"training": len(training), "validation": len(validation), "digest": _digest((*training, *validation))}
     return Findings(labels, image_maximum, lines, warnings, counts)
 
 
@@ -175,9 +188,19 @@ def _describe(name, facts, labels, warnings):
         share = pixels[:, c].sum() / pixels.sum()
         what = "background" if c == labels.background else labels.names[c]
         lines.append(f"{'':12}{what}: {share:.2%} of pixels, lacking in {lacking} of {len(facts)} frames")
+        if 0 < share < TINY_SHARE:
+            warnings.append(f"{what} covers only {share:.4%} of {name} pixels: a stray value? --classes C would tell")
         if lacking == len(facts):
             warnings.append(f"no {name} mask holds {what}: its scores stay blank there")
     return lines
+
+
+def _digest(facts):
+    """A short text that changes with any image or mask, to tell on --resume that the data are the same."""
+    whole = hashlib.blake2b(digest_size=16)
+    for fact in facts:
+        whole.update(fact.pair.stem.encode("utf-8", "surrogateescape") + fact.digest + repr(fact.counts).encode())
+    return whole.hexdigest()
 
 
 def _subjects(training, validation, regex, allow_overlap, warnings):
@@ -228,6 +251,8 @@ def open_data(
     classes=None, class_names=None, background=None, snap=False, subject_regex=None, allow_overlap=False,
 ):  # fmt: skip
     """Find, decode, examine and report both sets -> training store, validation store, Findings."""
+    if training_folder.resolve() == validation_folder.resolve():
+        raise InputError(f"{training_folder}: training and validation are one folder; keep other subjects apart")
     stores, facts = [], []
     for name, folder in (("training", training_folder), ("validation", validation_folder)):
         pairs, notes = find_training_pairs(folder)

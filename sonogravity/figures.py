@@ -49,10 +49,15 @@ def panel(image, maps, labels, caption=""):
     return sheet
 
 
-def save_panel(path, image, maps, labels, caption=""):
-    """Write a panel as PNG or JPEG, by the path's suffix."""
-    options = {"quality": 90} if path.suffix == ".jpg" else {"compress_level": 3}
+def save_panel(path, kind, image, maps, labels, caption=""):
+    """Write a panel; kind: ``png`` or ``jpg``."""
+    options = {"format": "JPEG", "quality": 90} if kind == "jpg" else {"format": "PNG", "compress_level": 3}
     panel(image, maps, labels, caption).save(path, **options)
+
+
+def plain(text):
+    """Text as matplotlib shows it to the letter: a dollar sign would begin a formula."""
+    return text.replace("$", r"\$")
 
 
 def save_progress(path, history, labels):
@@ -71,7 +76,8 @@ def save_progress(path, history, labels):
     dice.plot(epochs, [row["dice"] for row in history], "o-", ms=3, color="black", label="mean of foreground")
     for c in labels.foreground:
         colour = tuple(labels.colours()[c] / 255)
-        dice.plot(epochs, [row[f"dice_{labels.names[c]}"] for row in history], "-", color=colour, label=labels.names[c])
+        scores = [row[f"dice_{labels.names[c]}"] for row in history]
+        dice.plot(epochs, scores, "-", color=colour, label=plain(labels.names[c]))
     best = max(history, key=lambda row: -1 if np.isnan(row["dice"]) else row["dice"])
     if not np.isnan(best["dice"]):
         dice.plot(best["epoch"], best["dice"], "*", ms=13, color="#d55e00", label=f"best {best['dice']:.4f}")

@@ -140,7 +140,7 @@ class Labels:
                 f"{some(map(value_text, strays))}; the classes are {', '.join(map(value_text, self.values))}: "
                 "repair the mask, or train with --snap-masks to take the nearest class"
             )
-        nearest = np.abs(_components(present)[:, None] - _components(np.array(self.values))[None]).sum(-1).argmin(1)
+        nearest = np.abs(components(present)[:, None] - components(np.array(self.values))[None]).sum(-1).argmin(1)
         return nearest.astype(np.uint8)[np.searchsorted(present, mask)] if mask.dtype != np.uint8 else _lut(
             present, nearest
         )[mask]
@@ -148,7 +148,7 @@ class Labels:
     def to_values(self, classes):
         """(H, W) class indices -> the mask as a file holds it: uint8 or uint16 (H, W), or uint8 (H, W, 3)."""
         if max(self.values) >= COLOUR:
-            return _components(np.array(self.values)).astype(np.uint8)[classes]
+            return components(np.array(self.values)).astype(np.uint8)[classes]
         return np.array(self.values, np.uint8 if max(self.values) < 256 else np.uint16)[classes]
 
     def colours(self):
@@ -165,7 +165,7 @@ def _lut(present, classes):
     return table
 
 
-def _components(values):
+def components(values):
     """(n,) mask values -> (n, 3) red, green, blue; a grey level counts as grey."""
     values = np.asarray(values, np.int64)
     grey = np.repeat(values[:, None], 3, 1)

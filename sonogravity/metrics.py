@@ -18,6 +18,8 @@ FEW_SUBJECTS = 5
 # What stands before the last number, and before a word like "frame" that belongs to that number.
 SUBJECT = re.compile(r"(.*?[^_\-. ])[_\-. ]+(?:(?:frame|img|image|slice)[_\-. ]*)?\d+", re.IGNORECASE)
 
+COMMON_WORDS = ("frame", "img", "image", "im", "slice", "scan", "us", "mask", "picture", "screenshot", "file")
+
 
 def confusion_matrix(truth, prediction, classes):
     """(H, W) class indices of truth and prediction -> (C, C) int64 counts, ``M[truth, prediction]``."""
@@ -168,12 +170,13 @@ def subjects_of(stems, regex=None):
 
     regex: its first group (or whole match) is the subject; InputError-free: callers validate it.
     Without one, the subject is what stands before a last number set off by ``_``, ``-``, ``.`` or a
-    space: ``D10_032`` -> ``D10``. Names that then all give one and the same subject (``frame_001``)
-    are taken to give none.
+    space: ``D10_032`` -> ``D10``. Where all names give one and the same common word (``frame_001``) they are
+    taken to give none.
     """
     if regex:
         found = [re.search(regex, stem) for stem in stems]
         return [(m.group(1) if m.re.groups else m.group(0)) if m else None for m in found]
     found = [SUBJECT.fullmatch(stem) for stem in stems]
     subjects = [m.group(1) if m else None for m in found]
-    return subjects if len(set(subjects)) > 1 else [None] * len(stems)
+    common = set(subjects) <= {None} or (len(set(subjects)) == 1 and subjects[0].lower() in COMMON_WORDS)
+    return [None] * len(stems) if common else subjects

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from sonogravity.decoding import EXTENSIONS
 from sonogravity.errors import InputError, some
-
-LITTER = ("thumbs.db", "desktop.ini")  # what file managers leave; names with a leading dot besides
+from sonogravity.paths import is_litter
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ def list_files(folder):
         raise InputError(f"{folder}: no such folder; give one that holds images")
     found, others = {}, []
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name.lower() in LITTER:
+        if is_litter(path.name):
             continue
         if path.suffix.lower() not in EXTENSIONS or not path.is_file():
             others.append(path.name)
@@ -43,7 +42,7 @@ def list_files(folder):
 def pair_up(images, masks, partial=False):
     """Two {stem: path} -> sorted Pairs; InputError lists what lacks a partner.
 
-    partial: images without a mask are welcome (prediction), masks without an image still are not.
+    partial: images without a mask are welcome (prediction).
     """
     missing = [path.name for stem, path in images.items() if stem not in masks]
     extra = [path.name for stem, path in masks.items() if stem not in images]
@@ -87,13 +86,17 @@ def find_input_pairs(inputs, masks_folder=None, partial=False):
         else:
             folder = path / "images" if (path / "images").is_dir() else path
             images, others = list_files(folder)
-            own_masks = path / "masks" if folder != path else None
-        if others:
-            notes.append(f"{path}: {len(others)} not read, being no image: {some(others)}")
+            own_masks = folder.parent / "masks" if folder.name == "images" else None
         masks = masks_folder or own_masks
-        found = list_files(masks)[0] if masks and (masks_folder or masks.is_dir()) else {}
+        found, other_masks = list_files(masks) if masks and (masks_folder or masks.is_dir()) else ({}, [])
+        for where, names in ((path, others), (masks, other_masks)):
+            if names:
+                notes.append(f"{where}: {len(names)} not read, being no image: {some(names)}")
+        extra = [mask.name for stem, mask in found.items() if stem not in images]
         if path.is_file() or masks_folder:  # one file of many, or one mask folder for several inputs
             found = {stem: mask for stem, mask in found.items() if stem in images}
+        elif extra and partial:
+            notes.append(f"{masks}: {len(extra)} masks have no image of the same stem: {some(extra)}")
         pairs += pair_up(images, found, partial)
     if not pairs:
         raise InputError(f"{some(inputs)}: no image found ({', '.join(EXTENSIONS)})")

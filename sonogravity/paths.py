@@ -1,5 +1,7 @@
 """Where things lie, and files that appear whole or not at all."""
 
+import csv
+import json
 import os
 import shutil
 from contextlib import contextmanager
@@ -45,15 +47,44 @@ def write_text(path, text):
         beside.write_text(text, encoding="utf-8")
 
 
-def claim_output(folder):
-    """Make a result folder ready: created, or emptied of what an earlier run of ours wrote.
+def is_litter(name):
+    """What file managers and office programs leave behind: dot files, Thumbs.db, lock files."""
+    return name.startswith((".", "~$")) or name.lower() in ("thumbs.db", "desktop.ini")
 
-    InputError where it holds anything else: a folder of the user's is never touched.
+
+def _not_written_by(folder, script):
+    """Names in an earlier run's folder that the script did not write there, as far as its list tells."""
+    try:
+        settings = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return [MARKER]
+    if not isinstance(settings, dict) or settings.get("script") != script:
+        return [MARKER]
+    stems = set()
+    for name in ("files.csv", "files.partial.csv"):
+        if (folder / name).is_file():
+            with open(folder / name, newline="", encoding="utf-8") as file:
+                stems |= {Path(row["file"]).stem for row in csv.DictReader(file) if row.get("file")}
+    return sorted(
+        f"{part}/{path.name}"
+        for part in OUTPUT_FOLDERS
+        if (folder / part).is_dir()
+        for path in (folder / part).iterdir()
+        if path.stem not in stems and not is_litter(path.name)
+    )
+
+
+def claim_output(folder, script):
+    """Make a result folder ready: created, or emptied of what an earlier run of the same script wrote.
+
+    InputError where it holds anything else: a file of the user's is never touched.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; --output must name a folder")
-    held = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    held = {path.name for path in folder.iterdir() if not is_litter(path.name)} if folder.exists() else set()
     foreign = sorted(held - set(OUTPUT_FOLDERS) - set(OUTPUT_FILES))
+    if held and not foreign and MARKER in held:
+        foreign = _not_written_by(folder, script)
     if foreign or (held and MARKER not in held):
         raise InputError(
             f"{folder}: holds files that no earlier run wrote ({(foreign or sorted(held))[0]}); "

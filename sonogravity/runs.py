@@ -14,11 +14,18 @@ PACKAGES = ("sonogravity", "torch", "torchvision", "numpy", "pillow", "scipy", "
 
 
 def begin(parser, argv, model_class):
-    """Parse a train.py command line -> options and, with --resume, the Checkpoint taken up (else None)."""
+    """Parse a train.py command line -> options, the Checkpoint to start from, the one to resume (None, None).
+
+    With --load alone, architecture options that were not given are the file's. A resumed Checkpoint is also
+    the one to start from.
+    """
     args = parser.parse_args(argv)
     if args.resume is None:
         args.name = args.name or cli.time_stamp()
-        return args, None
+        loaded = checkpoints.load(args.load, model_class) if args.load else None
+        if loaded:
+            _adopt_architecture(args, cli.given_options(parser, argv, args), loaded)
+        return args, loaded, None
     if args.load is not None:
         raise InputError("--load starts a new run, --resume goes on with one; give only one of them")
     resumed = checkpoints.load(args.resume, model_class)
@@ -26,7 +33,22 @@ def begin(parser, argv, model_class):
         raise InputError(
             f"{args.resume}: holds weights only; resume from last.pth beside it, or start a new run with --load"
         )
-    return cli.take_up(parser, argv, args, resumed.training["options"]), resumed
+    args = cli.take_up(parser, argv, args, resumed.training["options"])
+    expected = args.checkpoints.resolve() / resumed.model_name / args.name
+    if args.resume.resolve().parent != expected:
+        raise InputError(
+            f"{args.resume}: belongs in {expected}; move it back, or give --checkpoints ROOT and --results ROOT"
+        )
+    return args, resumed, resumed
+
+
+def _adopt_architecture(args, given, loaded):
+    """Take options of the architecture from a loaded file where the command line is silent."""
+    for name, value in loaded.model_options.items():
+        option = "channels" if name == "in_channels" else name
+        if name != "classes" and option not in given and getattr(args, option) != value:
+            cli.say(f"{loaded.path.name}: --{option.replace('_', '-')} {value}, as in the file")
+            setattr(args, option, value)
 
 
 def describe_versions():
@@ -69,7 +91,8 @@ class Run:
             checkpoints.save(self.checkpoints / "best.pth", content)
         if numbered:
             checkpoints.save(self.checkpoints / f"epoch_{epoch:03d}.pth", content)
-        training = {**training, "history": history, "options": self.settings["options"]}
+        kept = {"history": history, "options": self.settings["options"], "data": self.settings["data"]}
+        training = {**training, **kept}
         checkpoints.save(self.checkpoints / "last.pth", {**content, "training": training})
 
     def report(self, history, labels):
@@ -85,22 +108,27 @@ class Run:
         return folder
 
 
-def open_run(args, resumed, *, model_class, model_options, findings, device):
-    """Make or take up the run's folders and write settings.json; InputError if the run exists already."""
-    folders = [root.resolve() / model_class.NAME / args.name for root in (args.checkpoints, args.results)]
-    if resumed:
-        folders[0] = resumed.path.resolve().parent
-    else:
-        for folder in folders:
-            if folder.exists():
-                raise InputError(
-                    f"{folder}: the run '{args.name}' exists; give another --name, or go on with --resume "
-                    f"{folders[0] / 'last.pth'}"
-                )
-    for folder in folders:
+def open_run(options, resumed, *, model_name, model_options, findings, device, amp):
+    """Make or take up the run's folders and write settings.json.
+
+    options: the script's, as plain types. amp: whether mixed precision is really used. InputError if the run
+    exists already, or if the data are not those that a resumed run was trained on.
+    """
+    name = options["name"]
+    kept, results = (Path(options[root]) / model_name / name for root in ("checkpoints", "results"))
+    if resumed and resumed.training["data"] != findings.counts:
+        raise InputError(
+            f"{resumed.path}: the data are not those of this run (then {_describe_data(resumed.training['data'])}, "
+            f"now {_describe_data(findings.counts)}); bring them back, or start a new run with --load"
+        )
+    if not resumed and (any(kept.glob("*.pth")) or (results / "epochs.csv").exists()):
+        raise InputError(
+            f"{kept}: the run '{name}' exists; give another --name, or go on with --resume {kept / 'last.pth'}"
+        )
+    for folder in (kept, results):
         folder.mkdir(parents=True, exist_ok=True)
     settings = {
-        "options": cli.options_as_dict(args),
+        "options": options,
         "labels": findings.labels.as_dict(),
         "data": findings.counts,
         "image_maximum": findings.image_maximum,
@@ -108,14 +136,18 @@ def open_run(args, resumed, *, model_class, model_options, findings, device):
         "commit": commit(),
         "versions": describe_versions(),
     }
-    worksheets.write_json(folders[1] / "settings.json", settings)
+    worksheets.write_json(results / "settings.json", settings)
     shared = {
-        "model_name": model_class.NAME,
+        "model_name": model_name,
         "model_options": model_options,
         "labels": findings.labels.as_dict(),
-        "scale": args.scale,
-        "amp": args.amp,
+        "scale": options["scale"],
+        "amp": amp,
         "image_maximum": findings.image_maximum,
-        "run": args.name,
+        "run": name,
     }
-    return Run(args.name, *folders, settings, shared)
+    return Run(name, kept, results, settings, shared)
+
+
+def _describe_data(counts):
+    return f"{counts['training']} and {counts['validation']} frames, {counts['digest'][:8]}"

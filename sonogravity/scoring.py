@@ -38,13 +38,14 @@ def output_folder(asked, checkpoint, script):
     """--output, else results/<model>/<run>/<script>; ready to be written to."""
     run = checkpoint.run or checkpoint.path.stem
     folder = asked or paths.RESULTS / checkpoint.model_name / run / script
-    paths.claim_output(folder)
+    paths.claim_output(folder, script)
     return folder
 
 
-def describe(predictor, checkpoint, options):
+def describe(predictor, checkpoint, options, script):
     """The content of settings.json and of the Settings sheet."""
     return {
+        "script": script,
         "options": options,
         "checkpoint": {"path": str(checkpoint.path.resolve()), "run": checkpoint.run, "epoch": checkpoint.epoch},
         "labels": predictor.labels.as_dict(),
@@ -109,12 +110,14 @@ def score_files(predictor, pairs, folder, settings, *, batch_size, workers, subj
             if (result.prediction == labels.background).all():
                 empty.append(row["file"])
             if masks:
-                write_mask(folder / "masks" / f"{stem}.png", labels.to_values(result.prediction))
+                with paths.whole(folder / "masks" / f"{stem}.png") as beside:
+                    write_mask(beside, labels.to_values(result.prediction))
             if panels:
                 maps = {} if result.truth is None else {"truth": result.truth}
                 caption = f"{stem}  Dice {row['dice']:.4f}" if "dice" in row else stem
-                path = folder / "panels" / f"{stem}.{panels}"
-                figures.save_panel(path, natives.pop(stem), {**maps, "prediction": result.prediction}, labels, caption)
+                maps["prediction"] = result.prediction
+                with paths.whole(folder / "panels" / f"{stem}.{panels}") as beside:
+                    figures.save_panel(beside, panels, natives.pop(stem), maps, labels, caption)
             partial.append(row)
         summary, few = _summarise(rows, confusions, labels, subject_regex)
         worksheets.write_files(folder, rows, summary, settings, few)

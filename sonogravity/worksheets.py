@@ -60,9 +60,14 @@ NOTES = (
 )
 
 
+def column_names(rows):
+    """The columns of a table: those of its fullest row (a file without a mask has fewer)."""
+    return list(max(rows, key=len))
+
+
 def write_csv(path, rows):
     """Rows as CSV in full precision; NaN and infinity are empty."""
-    frame = pd.DataFrame(rows).replace([math.inf, -math.inf], math.nan)
+    frame = pd.DataFrame(rows, columns=column_names(rows)).replace([math.inf, -math.inf], math.nan)
     with paths.whole(path) as beside:
         frame.to_csv(beside, index=False)
 
@@ -114,7 +119,7 @@ def write_files(folder, rows, summary, settings, few_subjects=None):
         add_table(book.create_sheet("Worst first"), worst)
         _summary(book.create_sheet("Summary"), summary, few_subjects)
     _settings(book.create_sheet("Settings"), settings)
-    _definitions(book.create_sheet("Definitions"), max(rows, key=len))
+    _definitions(book.create_sheet("Definitions"), column_names(rows))
     save_book(book, folder / "files.xlsx")
 
 
@@ -147,7 +152,7 @@ def _header(sheet, names):
 
 def add_table(sheet, rows, marked=()):
     """Dictionaries as a table with a frozen header and a filter; marked rows are green."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = column_names(rows)
     _header(sheet, names)
     for i, row in enumerate(rows):
         for column, name in enumerate(names, 1):

@@ -1,5 +1,7 @@
 """Checkpoints of ours and of others: what loads, what is refused, and in which words."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -103,6 +105,7 @@ def test_foreign_weights_without_values_give_class_indices(sets, tmp_path, small
     from sonogravity.decoding import decode_mask
 
     images = sets[1] / "images"
+    shutil.rmtree(sets[1] / "masks")
     bare = save(tmp_path / "bare.pth", small.state_dict())
     assert predict.main(["--load", str(bare), "--input", str(images), "--output", str(tmp_path / "p")]) == 0
     assert "0 to 2 are taken" in capsys.readouterr().out

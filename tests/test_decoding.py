@@ -1,6 +1,8 @@
 """Each file format, depth and layout, as image and as mask."""
 
 import pickle
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -155,3 +157,24 @@ def test_pickles_do_not_run(tmp_path):
         with pytest.raises(InputError, match=name):
             decode_image(tmp_path / name, 1)
     assert not mark.exists()
+
+
+def test_16_bit_colour_is_refused_rather_than_cut(tmp_path):
+    """A 2x2 RGB PNG of 16 bits, written by hand: Pillow would read it as 8 bits without a word."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    rows = b"".join(b"\0" + struct.pack(">6H", *range(row, row + 6)) for row in (4000, 5000))
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0))
+    (tmp_path / "a.png").write_bytes(png + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    for decode in (lambda path: decode_image(path, 1), decode_mask):
+        with pytest.raises(InputError, match=r"a\.png: is a 16-bit colour PNG"):
+            decode(tmp_path / "a.png")
+
+
+def test_an_archive_is_no_array(tmp_path):
+    np.savez(tmp_path / "a.npz", GREY)
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    with pytest.raises(InputError, match="archive"):
+        decode_image(tmp_path / "a.npy", 1)

@@ -83,3 +83,33 @@ def test_one_value_only_is_refused(tmp_path, refused):
         write_frame(tmp_path / part, f"{subject}_1", np.zeros((10, 10), np.uint8), np.zeros((10, 10), np.uint8))
     line = refused(train.main, train_arguments(tmp_path / "train", tmp_path / "validation", tmp_path))
     assert "two at least" in line
+
+
+def test_snapping_that_finds_too_few_values_is_refused(tmp_path, refused):
+    mask = np.zeros((20, 20), np.uint8)
+    mask[:5], mask[5:9] = 255, 5
+    for part, subject in (("train", "A"), ("validation", "B")):
+        write_frame(tmp_path / part, f"{subject}_1", np.full((20, 20), 9, np.uint8), mask)
+    folders = tmp_path / "train", tmp_path / "validation"
+    line = refused(train.main, train_arguments(*folders, tmp_path, "--snap-masks", "--classes", 3))
+    assert "only 2 values" in line and "0, 255" in line
+
+
+def test_colours_are_snapped_as_colours(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for part, subject in (("train", "A"), ("validation", "B")):
+        mask = np.zeros((40, 40, 3), np.uint8)
+        mask[5:15, :, 0], mask[20:30, :, 2] = 255, 255
+        noisy = np.clip(mask.astype(int) + rng.integers(-3, 4, mask.shape) * (rng.random((40, 40, 1)) < 0.3), 0, 255)
+        image = rng.integers(0, 255, (40, 40), dtype=np.uint8)
+        write_frame(tmp_path / part, f"{subject}_1", image, noisy.astype(np.uint8))
+    check(tmp_path / "train", tmp_path / "validation", tmp_path, "--snap-masks", "--classes", 3)
+    said = capsys.readouterr().out
+    assert "#0000ff: 25.00% of pixels" in said and "#ff0000: 25.00% of pixels" in said
+
+
+def test_one_subject_in_one_folder_for_both_is_refused(tmp_path, refused):
+    folder = make_folder(tmp_path / "a", subjects=("S01",))
+    other = make_folder(tmp_path / "b", subjects=("S01",), seed=4)
+    assert "S01" in refused(train.main, train_arguments(folder, other, tmp_path))
+    assert "one folder" in refused(train.main, train_arguments(folder, folder, tmp_path))

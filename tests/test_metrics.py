@@ -191,6 +191,7 @@ def test_wrong_input_is_refused():
         (["P01_L_frame_12", "P02_L_frame_3"], None, ["P01_L", "P02_L"]),
         (["frame_001", "frame_002"], None, [None, None]),
         (["frame_001", "frame_002"], r"(frame)", ["frame", "frame"]),
+        (["S01_001", "S01_002"], None, ["S01", "S01"]),
         (["001", "002"], None, [None, None]),
         (["x12y", "x13y"], r"\d+", ["12", "13"]),
     ],

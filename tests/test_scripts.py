@@ -112,7 +112,8 @@ def test_an_undefined_score_is_a_blank_cell_and_null(trained, best, tmp_path):
 
 
 def test_prediction_without_masks(trained, best, tmp_path, capsys):
-    files = call(predict.main, best, trained / "validation" / "images", tmp_path / "p")
+    shutil.copytree(trained / "validation" / "images", tmp_path / "frames")
+    files = call(predict.main, best, tmp_path / "frames", tmp_path / "p")
     assert list(files.columns) == ["file", "width", "height", "seconds"]
     assert not (tmp_path / "p" / "summary.json").exists()
     some = tmp_path / "some"
@@ -147,8 +148,14 @@ def test_output_folders_of_the_user_are_never_touched(trained, best, tmp_path, r
     assert "no earlier run wrote" in refused(predict.main, arguments)
     assert sorted(mine.rglob("*")) == before
     call(predict.main, best, trained / "validation", tmp_path / "p")
+    (tmp_path / "p" / ".DS_Store").write_text("litter is no reason to refuse")
     call(predict.main, best, trained / "validation" / "images" / "C_001.png", tmp_path / "p")
+    arguments[-1] = tmp_path / "p"
+    assert "no earlier run wrote" in refused(evaluate.main, arguments), "predict's folder is not evaluate's"
     assert [p.name for p in (tmp_path / "p" / "masks").iterdir()] == ["C_001.png"]
+    (tmp_path / "p" / "masks" / "drawn_by_hand.png").write_bytes(b"x")
+    assert "drawn_by_hand.png" in refused(predict.main, arguments)
+    assert (tmp_path / "p" / "masks" / "drawn_by_hand.png").exists()
 
 
 def test_default_output_stands_under_results(trained, best, tmp_path, monkeypatch):

@@ -45,7 +45,7 @@ def test_a_run_leaves_what_the_readme_lists(trained):
     assert len(panels) == 5 and sum(name.startswith("worst_") for name in panels) == 1
     settings = json.loads((results / "settings.json").read_text())
     assert settings["options"]["base_channels"] == 8 and settings["versions"]["torch"]
-    assert settings["data"] == {"training": 24, "validation": 8}
+    assert settings["data"]["training"] == 24 and settings["data"]["validation"] == 8
 
 
 def test_epochs_are_complete_in_csv_and_workbook(trained):
@@ -202,3 +202,39 @@ def test_progress_and_panels_are_pictures(trained):
     for path in [results / "progress.png", *(results / "panels" / "epoch_006").iterdir()]:
         with Image.open(path) as picture:
             assert picture.width > 100 and np.asarray(picture.convert("L")).std() > 10
+
+
+def test_resuming_on_other_data_is_refused(sets, tmp_path, refused):
+    run(*sets, tmp_path, "--epochs", 1)
+    last = tmp_path / "checkpoints" / "unet" / "run" / "last.pth"
+    for kind in ("images", "masks"):
+        (sets[0] / kind / "A_001.png").unlink()
+    line = refused(train.main, ["--resume", last, "--epochs", 2])
+    assert "then 8 and 4 frames" in line and "now 7 and 4 frames" in line
+
+
+def test_a_run_that_moved_resumes_with_its_roots(sets, tmp_path, refused):
+    run(*sets, tmp_path / "old", "--epochs", 1)
+    (tmp_path / "old").rename(tmp_path / "new")
+    last = tmp_path / "new" / "checkpoints" / "unet" / "run" / "last.pth"
+    assert "belongs in" in refused(train.main, ["--resume", last, "--epochs", 2])
+    roots = ["--checkpoints", str(tmp_path / "new" / "checkpoints"), "--results", str(tmp_path / "new" / "results")]
+    assert train.main(["--resume", str(last), "--epochs", "2", *roots]) == 0
+    assert len(epochs(tmp_path / "new")) == 2
+
+
+def test_a_validation_loss_that_is_not_finite_stops_too(sets, tmp_path, refused, monkeypatch):
+    monkeypatch.setattr(engine, "validate", lambda *args: ([], float("nan"), []))
+    monkeypatch.setattr(engine, "epoch_scores", lambda *args: {"dice": 0.5})
+    assert "validation loss is nan" in refused(train.main, train_arguments(*sets, tmp_path))
+    assert not list((tmp_path / "checkpoints").rglob("*.pth"))
+    monkeypatch.undo()
+    assert run(*sets, tmp_path, "--epochs", 1) == 0, "a run that left no checkpoint does not hold its name"
+
+
+def test_architecture_comes_with_the_loaded_file(sets, tmp_path, trained, capsys):
+    best = trained / "checkpoints" / "unet" / "run" / "best.pth"
+    common = ["--train", sets[0], "--validation", sets[1], "--checkpoints", tmp_path / "c", "--results", tmp_path / "r"]
+    assert train.main([str(a) for a in [*common, "--epochs", 1, "--load", best, "--class-names", "bone,ligament"]]) == 0
+    said = capsys.readouterr().out
+    assert "--base-channels 8, as in the file" in said and "(bone)" in said

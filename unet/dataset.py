@@ -7,6 +7,4 @@ from sonogravity.data import TrainingFrames, training_loader
 def make_loader(store, labels, *, image_maximum, augment, batch_size, seed, workers, device):
     """The training batches: every frame once an epoch."""
     frames = TrainingFrames(store, labels, image_maximum, Augmentation(labels.background) if augment else None)
-    return training_loader(
-        frames, batch_size=batch_size, seed=seed, workers=workers, device=device
-    )
+    return training_loader(frames, batch_size=batch_size, seed=seed, workers=workers, device=device)

@@ -35,7 +35,7 @@ def main(argv=None):
         predictor,
         pairs,
         scoring.output_folder(args.output, checkpoint, "evaluate"),
-        scoring.describe(predictor, checkpoint, cli.options_as_dict(args)),
+        scoring.describe(predictor, checkpoint, cli.options_as_dict(args), "evaluate"),
         batch_size=args.batch_size,
         workers=devices.decoding_threads(args.workers),
         subject_regex=args.subject_regex,

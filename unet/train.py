@@ -34,12 +34,11 @@ def main(argv=None):
     from unet.dataset import make_loader
     from unet.model import UNet
 
-    args, resumed = runs.begin(parser, argv, UNet)
+    args, loaded, resumed = runs.begin(parser, argv, UNet)
     if resumed and not args.check and args.epochs <= resumed.epoch:
         cli.say(f"{resumed.path}: the run has its {resumed.epoch} epochs; ask for more with --epochs")
         return 0
     device = devices.pick_device(args.device)
-    loaded = checkpoints.load(args.load, UNet) if args.load else resumed
     training, validation, findings = examination.open_data(
         args.train, args.validation, scale=args.scale, channels=args.channels, cache_mb=args.cache_mb,
         workers=devices.decoding_threads(args.workers), known_labels=loaded.labels if loaded else None,
@@ -67,7 +66,10 @@ def main(argv=None):
         seed=args.seed, workers=devices.worker_count(args.workers, device), device=device,
     )  # fmt: skip
     optimizer = make_optimizer(args.optimizer, model.parameters(), args.learning_rate, args.weight_decay)
-    run = runs.open_run(args, resumed, model_class=UNet, model_options=options, findings=findings, device=device)
+    run = runs.open_run(
+        cli.options_as_dict(args), resumed, model_name=UNet.NAME, model_options=options, findings=findings,
+        device=device, amp=amp is not None,
+    )  # fmt: skip
     engine.fit(
         run=run,
         network=torch.compile(model) if args.compile else model,
