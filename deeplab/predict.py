@@ -22,26 +22,16 @@ def main(argv=None):
 
     from deeplab.model import DeepLabV3
     from sonogravity import devices, scoring
-    from sonogravity.pairs import find_input_pairs
 
     predictor, checkpoint = scoring.open_predictor(
         args.load, DeepLabV3, device=devices.pick_device(args.device), amp=args.amp, scale=args.scale,
         mask_values=args.mask_values,
     )  # fmt: skip
-    pairs, notes = find_input_pairs(args.input, args.masks, partial=True)
-    for note in notes:
-        cli.warn(note)
-    scoring.score_files(
-        predictor,
-        pairs,
-        scoring.output_folder(args.output, checkpoint, "predict"),
-        scoring.describe(predictor, checkpoint, cli.options_as_dict(args), "predict"),
-        batch_size=args.batch_size,
-        workers=devices.decoding_threads(args.workers),
-        subject_regex=args.subject_regex,
-        masks=True,
-        panels=None if args.panels == "none" else args.panels,
-    )
+    scoring.score_inputs(
+        predictor, checkpoint, args.input, args.masks, script="predict", output=args.output,
+        options=cli.options_as_dict(args), batch_size=args.batch_size, workers=args.workers,
+        subject_regex=args.subject_regex, panels=None if args.panels == "none" else args.panels,
+    )  # fmt: skip
     return 0
 
 

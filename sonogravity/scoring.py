@@ -11,6 +11,7 @@ from sonogravity.cli import say, warn
 from sonogravity.decoding import write_mask
 from sonogravity.errors import some
 from sonogravity.inference import Predictor
+from sonogravity.pairs import find_input_pairs
 
 DEFAULT_SCALE = 0.5  # train.py's, for a weights file that doesn't say
 
@@ -34,12 +35,25 @@ def open_predictor(path, model_class, *, device, amp, scale, mask_values):
     return predictor, checkpoint
 
 
-def output_folder(asked, checkpoint, script):
-    """--output, else results/<model>/<run>/<script>; ready to be written to."""
+def score_inputs(
+    predictor, checkpoint, inputs, masks_folder, *, script, output, options, batch_size, workers, subject_regex, panels
+):  # fmt: skip
+    """Find the frames, claim the output folder, then segment, score and write.
+
+    script: ``predict`` writes masks (and panels) and takes frames without a mask; ``evaluate`` writes scores
+    only and wants a mask for each. output: None takes results/<model>/<run>/<script>.
+    """
+    predicting = script == "predict"
+    pairs, notes = find_input_pairs(inputs, masks_folder, partial=predicting)
+    for note in notes:
+        warn(note)
     run = checkpoint.run or checkpoint.path.stem
-    folder = asked or paths.RESULTS / checkpoint.model_name / run / script
+    folder = output or paths.RESULTS / checkpoint.model_name / run / script
     paths.claim_output(folder, script)
-    return folder
+    score_files(
+        predictor, pairs, folder, describe(predictor, checkpoint, options, script), batch_size=batch_size,
+        workers=devices.decoding_threads(workers), subject_regex=subject_regex, masks=predicting, panels=panels,
+    )  # fmt: skip
 
 
 def describe(predictor, checkpoint, options, script):

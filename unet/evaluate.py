@@ -21,27 +21,17 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
 
     from sonogravity import devices, scoring
-    from sonogravity.pairs import find_input_pairs
     from unet.model import UNet
 
     predictor, checkpoint = scoring.open_predictor(
         args.load, UNet, device=devices.pick_device(args.device), amp=args.amp, scale=args.scale,
         mask_values=args.mask_values,
     )  # fmt: skip
-    pairs, notes = find_input_pairs(args.input, args.masks)
-    for note in notes:
-        cli.warn(note)
-    scoring.score_files(
-        predictor,
-        pairs,
-        scoring.output_folder(args.output, checkpoint, "evaluate"),
-        scoring.describe(predictor, checkpoint, cli.options_as_dict(args), "evaluate"),
-        batch_size=args.batch_size,
-        workers=devices.decoding_threads(args.workers),
-        subject_regex=args.subject_regex,
-        masks=False,
-        panels=None,
-    )
+    scoring.score_inputs(
+        predictor, checkpoint, args.input, args.masks, script="evaluate", output=args.output,
+        options=cli.options_as_dict(args), batch_size=args.batch_size, workers=args.workers,
+        subject_regex=args.subject_regex, panels=None,
+    )  # fmt: skip
     return 0
 
 
