@@ -19,7 +19,7 @@ HEADER_FILL = PatternFill("solid", fgColor="1F4E78")
 HEADER_FONT = Font(bold=True, color="FFFFFF")
 BEST_FILL = PatternFill("solid", fgColor="C6E0B4")
 NOTE_FONT = Font(italic=True, color="7F7F7F")
-WHOLE = ("epoch", "width", "height", "n", "files")
+WHOLE = ("epoch", "width", "height", "n", "files", "subjects")
 SHORT = {"seconds": "0.000", "images_per_second": "0.00", "learning_rate": "0.00E+00"}
 
 DEFINITIONS = {
