@@ -7,6 +7,8 @@ import numpy as np
 import torch
 
 from sonogravity import data, metrics
+from sonogravity.decoding import decode_mask
+from sonogravity.errors import InputError
 from sonogravity.inference import to_label_maps
 
 
@@ -14,7 +16,7 @@ from sonogravity.inference import to_label_maps
 class FileResult:
     """One frame's outcome. prediction, truth: (H, W) uint8 class indices; the rest None without a truth.
 
-    seconds: the network and the resizing to native size, per frame.
+    seconds: the network and the resizing to native size, per frame; None where the mask came from a file.
     """
 
     frame: data.Frame
@@ -22,7 +24,7 @@ class FileResult:
     truth: np.ndarray | None
     confusion: np.ndarray | None
     loss: float | None
-    seconds: float
+    seconds: float | None
 
 
 def batches_of_equal_size(frames, batch_size):
@@ -59,15 +61,6 @@ def segment(predictor, frames, batch_size, criterion=None):
             yield FileResult(frame, prediction, truth, confusion, loss, seconds)
 
 
-def file_row(result, labels):
-    """The row of files.csv."""
-    height, width = result.frame.size
-    row = {"file": result.frame.pair.image.name, "width": width, "height": height}
-    if result.confusion is not None:
-        row |= metrics.file_metrics(result.confusion, labels)
-    return row | {"seconds": result.seconds}
-
-
 def read_frames(predictor, pairs, workers):
     """Pairs -> (Frame, native image), decoded by threads ahead of the network."""
 
@@ -78,7 +71,23 @@ def read_frames(predictor, pairs, workers):
     return data.ahead(read, pairs, workers)
 
 
-def row_names(labels, scored):
-    """The columns of files.csv, known before the first file; scored: some file has a mask."""
-    nothing = np.zeros((labels.count, labels.count), np.int64)
-    return ["file", "width", "height", *(metrics.file_metrics(nothing, labels) if scored else ()), "seconds"]
+def read_predictions(pairs, predictions, labels, workers):
+    """Pairs and {stem: mask file} of predictions -> FileResults without a network, in order.
+
+    A pair's mask is its truth. InputError where sizes differ or a mask holds a value that is no class.
+    """
+
+    def read(pair):
+        path = predictions[pair.stem]
+        truth = labels.to_classes(decode_mask(pair.mask), pair.mask)
+        prediction = labels.to_classes(decode_mask(path), path)
+        if prediction.shape != truth.shape:
+            sizes = [f"{shape[1]}x{shape[0]}" for shape in (prediction.shape, truth.shape)]
+            raise InputError(
+                f"{path}: is {sizes[0]}, the mask {pair.mask} {sizes[1]} (width x height); both must be of the "
+                "image's size"
+            )
+        confusion = metrics.confusion_matrix(truth, prediction, labels.count)
+        return FileResult(data.Frame(pair, None, truth, truth.shape), prediction, truth, confusion, None, None)
+
+    return data.ahead(read, pairs, workers)

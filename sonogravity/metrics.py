@@ -10,6 +10,8 @@ import warnings
 
 import numpy as np
 
+from sonogravity.boundary import BOUNDARY, box_around
+
 OVERLAP = ("dice", "iou", "accuracy", "precision", "sensitivity", "specificity", "fpr", "fnr")
 PER_CLASS = tuple(name for name in OVERLAP if name != "accuracy")  # accuracy is one figure a file
 BOOTSTRAP_RESAMPLES = 2000
@@ -30,7 +32,13 @@ def confusion_matrix(truth, prediction, classes):
     # C*C - 1 must fit: uint8 holds it up to 16 classes and is four times as fast as a wider type.
     kind = np.uint8 if classes <= 16 else np.uint32
     pairs = truth.astype(kind) * kind(classes) + prediction.astype(kind)
-    return np.bincount(pairs.ravel(), minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+    counted = pairs
+    if pairs.ndim == 2:  # around the structures all is 0 in both, which needs no counting
+        box = box_around(pairs)
+        counted = pairs[:0] if box is None else pairs[box]
+    counts = np.bincount(counted.ravel(), minlength=classes * classes).astype(np.int64)
+    counts[0] += pairs.size - counted.size
+    return counts.reshape(classes, classes)
 
 
 def _ratio(part, whole):
@@ -77,20 +85,33 @@ def nan_mean(values, axis=None):
         return np.nanmean(np.asarray(values, float), axis=axis)
 
 
-def file_metrics(confusion, labels):
-    """One file's row: each overlap metric as the NaN-mean over foreground, then ``<metric>_<class>``.
+def finite_mean(values):
+    """Mean of what is neither NaN nor infinite; NaN where nothing is left."""
+    values = np.asarray(values, float)
+    return float(nan_mean(values[np.isfinite(values)]))
 
-    Background is shown in the columns of its own class and left out of every mean. ``missed`` names
-    the classes in the truth only, ``spurious`` those in the prediction only.
+
+def file_metrics(confusion, labels, boundary=None):
+    """One file's row: each metric as the mean over foreground, then ``<metric>_<class>``.
+
+    boundary: {column: {class: figure}} of boundary metrics, for foreground classes. Means leave out what is undefined
+    and what is infinite. Background is shown in the columns of its own class and left out of every mean. ``missed``
+    names the classes in the truth only, ``spurious`` those in the prediction only.
     """
+    boundary = boundary or {}
     per_class = class_metrics(confusion)
     foreground = list(labels.foreground)
     row = {}
     for name in OVERLAP:
         row[name] = accuracy(confusion) if name == "accuracy" else float(nan_mean(per_class[name][foreground]))
+    for name, figures in boundary.items():
+        row[name] = finite_mean([figures[c] for c in foreground])
     for c in (*labels.foreground, labels.background):
         for name in PER_CLASS:
             row[f"{name}_{labels.names[c]}"] = float(per_class[name][c])
+        for name, figures in boundary.items():
+            if c in figures:
+                row[f"{name}_{labels.names[c]}"] = figures[c]
     in_truth, in_prediction = confusion.sum(1) > 0, confusion.sum(0) > 0
     row["missed"] = ", ".join(labels.names[c] for c in labels.foreground if in_truth[c] and not in_prediction[c])
     row["spurious"] = ", ".join(
@@ -100,14 +121,14 @@ def file_metrics(confusion, labels):
 
 
 def bootstrap_interval(values, subjects):
-    """95 % percentile interval of the NaN-mean of (n,) values, resampling whole subjects.
+    """95 % percentile interval of the mean of the finite ones of (n,) values, resampling whole subjects.
 
     Frames of one subject are near copies, so the subject, not the frame, is what is drawn (Efron and
     Tibshirani 1993). subjects: n labels; pass the file names where no subject is known.
     Returns (low, high), NaN where there is nothing to resample.
     """
     values = np.asarray(values, float)
-    known = ~np.isnan(values)
+    known = np.isfinite(values)
     if not known.any():
         return float("nan"), float("nan")
     _, groups = np.unique(np.asarray(subjects, str)[known], return_inverse=True)
@@ -122,7 +143,7 @@ def bootstrap_interval(values, subjects):
 def column_summary(values, subjects):
     """One column of the sheet -> mean, sd (ddof 1), median, quartiles, n and the bootstrap interval."""
     known = np.asarray(values, float)
-    known = known[~np.isnan(known)]
+    known = known[np.isfinite(known)]
     nan = float("nan")
     q1, median, q3 = (float(q) for q in np.percentile(known, [25, 50, 75])) if len(known) else (nan, nan, nan)
     return {
@@ -136,26 +157,32 @@ def column_summary(values, subjects):
     }
 
 
-def summarise(rows, labels, subjects):
+def summarise(rows, labels, subjects, names=OVERLAP):
     """Rows of file_metrics -> {"files", "metrics", "classes"}, the shape of summary.json.
 
-    ``mean`` is the NaN-mean of a column, so a spreadsheet's AVERAGE gives the same;
-    ``mean_of_classes`` takes the mean over files per class first, then over classes (nnU-Net's figure).
+    names: the file's metrics to summarise. ``mean`` is the mean of a column, so a spreadsheet's AVERAGE gives the
+    same; ``mean_of_classes`` takes the mean over files per class first, then over classes (nnU-Net's figure).
+    Boundary metrics also count ``missed`` and ``spurious``: what their means leave out.
     """
 
-    def column(key):
-        return [row[key] for row in rows]
+    def entry(name, owner=None):
+        column = name if owner is None else f"{name}_{owner}"
+        found = column_summary([row[column] for row in rows], subjects)
+        if name.split("_")[0] in BOUNDARY:
+            for what in ("missed", "spurious"):
+                listed = [row[what].split(", ") for row in rows if row[what]]
+                found[what] = sum(len(classes) if owner is None else owner in classes for classes in listed)
+        return found
 
-    classes = {
-        labels.names[c]: {name: column_summary(column(f"{name}_{labels.names[c]}"), subjects) for name in PER_CLASS}
-        for c in (*labels.foreground, labels.background)
-    }
-    overall = {}
-    for name in OVERLAP:
-        overall[name] = column_summary(column(name), subjects)
-        if name != "accuracy":
-            means = [classes[labels.names[c]][name]["mean"] for c in labels.foreground]
-            overall[name]["mean_of_classes"] = float(nan_mean(means))
+    classes = {}
+    for c in (*labels.foreground, labels.background):
+        owner = labels.names[c]
+        classes[owner] = {name: entry(name, owner) for name in names if f"{name}_{owner}" in rows[0]}
+    overall = {name: entry(name) for name in names}
+    for name, found in overall.items():
+        means = [classes[labels.names[c]][name]["mean"] for c in labels.foreground if name in classes[labels.names[c]]]
+        if means:
+            found["mean_of_classes"] = float(nan_mean(means))
     return {"files": len(rows), "metrics": overall, "classes": classes}
 
 
