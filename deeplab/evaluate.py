@@ -1,6 +1,7 @@
-"""Score a trained DeepLabV3 on frames with masks: worksheets only, no pictures.
+"""Score a trained DeepLabV3 on frames with masks, or any masks against others: worksheets, no pictures.
 
     python evaluate.py --load ../checkpoints/deeplab/<run>/best.pth --input FOLDER
+    python evaluate.py --predictions MASKS --input FOLDER
 
 Writes files.xlsx, files.csv and summary.json to results/deeplab/<run>/evaluate.
 """
@@ -12,7 +13,7 @@ from sonogravity import cli
 
 def build_parser():
     parser = cli.Parser("Score a trained DeepLabV3 on frames with masks.", "python evaluate.py --load ckpt.pth")
-    cli.add_scoring(parser, panels=False)
+    cli.add_scoring(parser, predicting=False, margin=False)
     return parser
 
 
@@ -21,17 +22,16 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
 
     from deeplab.model import DeepLabV3
-    from sonogravity import devices, scoring
+    from sonogravity import scoring
 
+    request = scoring.Request("evaluate", **cli.scoring_values(args))
+    if args.predictions:
+        scoring.score_predictions("deeplab", args.predictions, args.mask_values, request)
+        return 0
     predictor, checkpoint = scoring.open_predictor(
-        args.load, DeepLabV3, device=devices.pick_device(args.device), amp=args.amp, scale=args.scale,
-        mask_values=args.mask_values,
-    )  # fmt: skip
-    scoring.score_inputs(
-        predictor, checkpoint, args.input, args.masks, script="evaluate", output=args.output,
-        options=cli.options_as_dict(args), batch_size=args.batch_size, workers=args.workers,
-        subject_regex=args.subject_regex, panels=None,
-    )  # fmt: skip
+        args.load, DeepLabV3, device=args.device, amp=args.amp, scale=args.scale, mask_values=args.mask_values
+    )
+    scoring.score_inputs(predictor, checkpoint, request)
     return 0
 
 

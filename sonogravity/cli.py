@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from sonogravity import paths
+from sonogravity.calibration import DEFAULT_MARGIN_MM
 from sonogravity.errors import InputError
 from sonogravity.labels import parse_value
 
@@ -121,8 +122,11 @@ def mask_values(text):
 
 def class_names(text):
     names = [name.strip() for name in text.split(",")]
-    if not all(names) or "background" in names:
-        raise argparse.ArgumentTypeError(f"'{text}': names of the foreground classes, parted by commas")
+    if not all(names) or set(names) & {"background", "original", "dilated", "eroded"}:  # columns of the sheets
+        raise argparse.ArgumentTypeError(
+            f"'{text}': names of the foreground classes, parted by commas; background, original, dilated and eroded "
+            "have a meaning of their own"
+        )
     return names
 
 
@@ -196,22 +200,49 @@ def add_training(parser, *, batch_size, learning_rate, loss, optimizer="adam", s
     add("--check", action="store_true", help="look at the data, print what was found, and stop")
 
 
-def add_scoring(parser, *, panels):
-    """The options of predict.py (panels=True) and evaluate.py."""
+def add_scoring(parser, *, predicting, margin):
+    """The options of predict (predicting) and evaluate, with a margin or without."""
     add_common(parser, 4)
     add = parser.add_argument
     _switch(parser, "--amp", None, "mixed precision (default: as in training)")
-    add("--load", "-f", type=Path, required=True, metavar="CKPT", help="the checkpoint to use")
+    source = parser if predicting else parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--load", "-f", type=Path, required=predicting, metavar="CKPT", help="the checkpoint to use")
+    if not predicting:
+        source.add_argument("--predictions", type=Path, metavar="DIR",
+                            help="masks of any origin to score, in place of a model's")  # fmt: skip
     add("--input", type=Path, nargs="+", default=[paths.DATA / "validation"], metavar="PATH",
         help="a folder with images/ [and masks/], a folder of images, or files")  # fmt: skip
     add("--masks", type=Path, metavar="DIR", help="the folder of the true masks, where it is not beside images/")
     add("--output", type=Path, metavar="DIR", help="(default: results/<model>/<run>/<script>)")
     add("--scale", "-s", type=scale_factor, metavar="S", help="(default: the checkpoint's)")
+    calibration = parser.add_mutually_exclusive_group()
+    calibration.add_argument("--pixels-per-mm", type=positive_float, metavar="P",
+                             help="of all files: distances are then in mm")  # fmt: skip
+    calibration.add_argument("--spacing", type=Path, metavar="FILE.csv",
+                             help="columns file, pixels_per_mm (or pixels_per_mm_x, pixels_per_mm_y)")  # fmt: skip
+    if margin:
+        add("--margin-mm", type=positive_float, default=DEFAULT_MARGIN_MM, metavar="MM",
+            help="the true borders are taken to be known to within this")  # fmt: skip
     add_subject_regex(parser)
     add("--mask-values", type=mask_values, metavar="V,V,...",
-        help="mask value of each class, for a weights file that holds none")  # fmt: skip
-    if panels:
+        help="mask value of each class, where neither the checkpoint nor the masks should say")  # fmt: skip
+    if predicting:
         add("--panels", choices=("png", "jpg", "none"), default="png", help="pictures of image, truth, prediction")
+
+
+def scoring_values(args):
+    """The options of add_scoring that say what to score and where to write it, for scoring.Request."""
+    names = ("masks", "output", "batch_size", "workers", "subject_regex", "pixels_per_mm", "spacing")
+    values = {name: getattr(args, name) for name in names}
+    panels = getattr(args, "panels", "none")
+    if getattr(args, "predictions", None) and (args.scale is not None or args.amp is not None):
+        raise InputError("--scale and --amp are for a model; with --predictions there is none, so leave them out")
+    return values | {
+        "inputs": args.input,
+        "margin_mm": getattr(args, "margin_mm", None),
+        "panels": None if panels == "none" else panels,
+        "options": options_as_dict(args),
+    }
 
 
 def time_stamp():

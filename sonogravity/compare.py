@@ -19,7 +19,9 @@ from openpyxl.drawing.image import Image as Picture
 from scipy.stats import wilcoxon
 
 from sonogravity import cli, metrics, paths, worksheets
+from sonogravity.boundary import BOUNDARY
 from sonogravity.errors import InputError, some
+from sonogravity.margin import VARIANTS
 
 WORST = 8  # disagreements shown with their panels
 PANEL_WIDTH = 700  # pixels in the sheet
@@ -28,11 +30,12 @@ FEWEST_SUBJECTS = 6  # with fewer, no outcome of the test can reach p < 0.05
 
 def find_run(path):
     """A run folder or a files.csv -> (name, files.csv, folders where its panels may lie)."""
-    candidates = [path] if path.is_file() else [path / part / "files.csv" for part in ("", "evaluate", "predict")]
+    scripts = ("evaluate", "predict", "evaluate_w_margin", "predict_w_margin")
+    candidates = [path] if path.is_file() else [path / part / "files.csv" for part in ("", *scripts)]
     for file in candidates:
         if file.is_file():
             folder = file.parent
-            name = folder.parent.name if folder.name in ("evaluate", "predict") else folder.name
+            name = folder.parent.name if folder.name in scripts else folder.name
             return name, file, [folder / "panels", folder.parent / "predict" / "panels", folder / "predict" / "panels"]
     raise InputError(f"{path}: no files.csv there, nor in evaluate/ or predict/ under it; run evaluate.py first")
 
@@ -51,8 +54,10 @@ def read_scores(file):
 
 
 def scored_columns(tables):
-    """Overlap metrics that all tables share, without the background's own columns where names tell."""
-    names = [name for name in tables[0].columns if name.split("_")[0] in metrics.OVERLAP]
+    """Overlap and boundary metrics that all tables share (in one unit, then); the variants of a margin left out."""
+    known = (*metrics.OVERLAP, *BOUNDARY)
+    variants = [f"dice_{name}" for name in VARIANTS]
+    names = [name for name in tables[0].columns if name.split("_")[0] in known and name not in variants]
     return [name for name in names if all(name in table for table in tables[1:])]
 
 

@@ -92,3 +92,32 @@ def save_progress(path, history, labels):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(path, dpi=110, format="png")
+
+
+def save_sweep(path, margin):
+    """Draw tolerant Dice and NSD over the margin as PNG. margin: the ``margin`` of summary.json."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = margin["sweep"]
+    steps = [row["margin_mm"] for row in rows]
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    scores, chosen = figure.subplots(1, 2)
+    scores.plot(steps, [row["tolerant_dice"] for row in rows], "o-", ms=4, color="#0072b2", label="tolerant Dice")
+    scores.plot(steps, [row["nsd"] for row in rows], "s-", ms=4, color="#d55e00", label="NSD")
+    scores.axvline(margin["mm"], color="black", lw=1, ls=":", label=f"margin {margin['mm']:g} mm")
+    scores.set_title("Mean over files")
+    scores.set_ylim(0, 1.02)
+    scores.legend(loc="lower right")
+    below = np.zeros(len(rows))
+    for (name, _), colour in zip(margin["chosen"].items(), ("#bbbbbb", "#56b4e9", "#e69f00"), strict=True):
+        counts = np.array([row[name] for row in rows])
+        chosen.bar(steps, counts, 0.2, below, color=colour, label=name)
+        below += counts
+    chosen.set_title("Files by the variant chosen")
+    chosen.legend(loc="lower right")
+    for axes in (scores, chosen):
+        axes.set_xlabel("margin, mm" + (" (pixels per mm assumed)" if margin["assumed"] else ""))
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110, format="png")

@@ -106,3 +106,42 @@ def find_input_pairs(inputs, masks_folder=None, partial=False):
             raise InputError(f"{pair.image} and {seen[pair.stem]} have one stem, so one output name; rename one")
         seen[pair.stem] = pair.image
     return pairs, notes
+
+
+def find_mask_pairs(inputs, masks_folder, predictions):
+    """True masks and predicted ones -> Pairs of true masks, {stem: predicted mask}, notes.
+
+    inputs: folders with masks/ or of masks, or mask files; masks_folder, where given, holds the true masks instead.
+    Every true mask needs a prediction of the same stem, and the reverse unless inputs are single files.
+    """
+    truths, notes, single = {}, [], False
+    for path in [masks_folder] if masks_folder else inputs:
+        if path.is_file():
+            found, single = {path.stem: path}, True
+        else:
+            folder = path / "masks" if (path / "masks").is_dir() else path
+            found, others = list_files(folder)
+            if others:
+                notes.append(f"{folder}: {len(others)} not read, being no image: {some(others)}")
+        doubled = sorted(set(truths) & set(found))
+        if doubled:
+            raise InputError(f"{found[doubled[0]]} and {truths[doubled[0]]} have one stem; score them apart")
+        truths |= found
+    if not truths:
+        raise InputError(f"{some([masks_folder] if masks_folder else inputs)}: no mask found ({', '.join(EXTENSIONS)})")
+    found, others = list_files(predictions)
+    if others:
+        notes.append(f"{predictions}: {len(others)} not read, being no image: {some(others)}")
+    missing = [path.name for stem, path in truths.items() if stem not in found]
+    if missing:
+        raise InputError(
+            f"{predictions}: no prediction for {len(missing)} of {len(truths)} true masks: {some(missing)}; add them, "
+            "or give the files to score as --input"
+        )
+    extra = [path.name for stem, path in found.items() if stem not in truths]
+    if extra and not single:
+        raise InputError(
+            f"{predictions}: {len(extra)} of {len(found)} have no true mask of the same stem: {some(extra)}; add the "
+            "masks or move these away"
+        )
+    return [Pair(path, path) for path in truths.values()], found, notes

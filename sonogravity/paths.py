@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA, CHECKPOINTS, RESULTS = ROOT / "data", ROOT / "checkpoints", ROOT / "results"
 
 OUTPUT_FOLDERS = ("masks", "panels")
-OUTPUT_FILES = ("files.xlsx", "files.csv", "files.partial.csv", "summary.json", "settings.json")
+OUTPUT_FILES = ("files.xlsx", "files.csv", "files.partial.csv", "summary.json", "settings.json", "sweep.png")
 MARKER = "settings.json"  # written first, so that a folder can be told to be an earlier run's
 
 

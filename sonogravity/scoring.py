@@ -2,22 +2,29 @@
 
 import csv
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from sonogravity import checkpoints, devices, evaluation, figures, metrics, paths, runs, worksheets
+from sonogravity import checkpoints, data, devices, evaluation, figures, margin, metrics, paths, runs, worksheets
+from sonogravity.calibration import ASSUMED, calibrate
 from sonogravity.cli import say, warn
-from sonogravity.decoding import write_mask
-from sonogravity.errors import some
+from sonogravity.decoding import decode_mask, write_mask
+from sonogravity.errors import InputError, some
 from sonogravity.inference import Predictor
-from sonogravity.pairs import find_input_pairs
+from sonogravity.labels import Labels
+from sonogravity.measures import Measure
+from sonogravity.pairs import find_input_pairs, find_mask_pairs
 
 DEFAULT_SCALE = 0.5  # train.py's, for a weights file that doesn't say
+MANY_VALUES = 32  # more grey levels than that in "masks" are an image
 
 
 def open_predictor(path, model_class, *, device, amp, scale, mask_values):
-    """A checkpoint -> (Predictor, Checkpoint). amp, scale: None takes the checkpoint's own."""
+    """A checkpoint -> (Predictor, Checkpoint). device: ``auto``, ``cpu``, ...; amp, scale: None takes its own."""
+    device = devices.pick_device(device)
     checkpoint = checkpoints.load(path, model_class)
     model = model_class(**checkpoint.model_options)
     checkpoints.load_weights(model, checkpoint)
@@ -35,39 +42,122 @@ def open_predictor(path, model_class, *, device, amp, scale, mask_values):
     return predictor, checkpoint
 
 
-def score_inputs(
-    predictor, checkpoint, inputs, masks_folder, *, script, output, options, batch_size, workers, subject_regex, panels
-):  # fmt: skip
-    """Find the frames, claim the output folder, then segment, score and write.
+@dataclass(frozen=True)
+class Request:
+    """What to score and where to write it: the options that predict and evaluate share.
 
-    script: ``predict`` writes masks (and panels) and takes frames without a mask; ``evaluate`` writes scores
-    only and wants a mask for each. output: None takes results/<model>/<run>/<script>.
+    script: predict writes masks (and panels) and takes frames without a mask; evaluate writes scores only and wants a
+    mask for each; with ``_w_margin`` both have a margin_mm. output: None takes results/<model>/<run>/<script>.
+    options: all of the command line, for settings.json.
     """
-    predicting = script == "predict"
-    pairs, notes = find_input_pairs(inputs, masks_folder, partial=predicting)
+
+    script: str
+    inputs: list
+    masks: Path | None
+    output: Path | None
+    batch_size: int
+    workers: int | None
+    subject_regex: str | None
+    pixels_per_mm: float | None
+    spacing: Path | None
+    options: dict
+    panels: str | None = None
+    margin_mm: float | None = None
+
+    @property
+    def predicting(self):
+        """Whether masks are written."""
+        return self.script.startswith("predict")
+
+    def claim(self, model_name, run):
+        """The output folder, made ready."""
+        folder = self.output or paths.RESULTS / model_name / run / self.script
+        paths.claim_output(folder, self.script)
+        return folder
+
+    def measure(self, labels, pairs):
+        """How the pairs' files are measured; says so where the margin must assume a calibration."""
+        files = [pair.image.name for pair in pairs]
+        calibrations = calibrate(files, self.pixels_per_mm, self.spacing)
+        if self.margin_mm is not None:
+            self._warn_of_margin(calibrations)
+        return Measure(labels, calibrations, self.margin_mm)
+
+    def _warn_of_margin(self, calibrations):
+        if any(each.assumed for each in calibrations.values()):
+            near = [table for path in self.inputs if (table := path.parent / "spacing.csv").is_file()]
+            hint = f" ({near[0]} looks like such a table)" if near else ""
+            warn(
+                f"no --pixels-per-mm and no --spacing{hint}: {ASSUMED.x} pixels per mm are ASSUMED, so the margin of "
+                f"{self.margin_mm:g} mm is {self.margin_mm * ASSUMED.x:.3g} pixels; boundary figures stay in pixels"
+            )
+        still = [file for file, each in calibrations.items() if self.margin_mm * max(each.x, each.y) < 1]
+        if still:
+            warn(f"the margin is under one pixel in {len(still)} files, so it changes nothing there: {some(still)}")
+
+
+def score_inputs(predictor, checkpoint, request):
+    """Find the frames, claim the output folder, then segment, score and write."""
+    pairs, notes = find_input_pairs(request.inputs, request.masks, partial=request.predicting)
     for note in notes:
         warn(note)
-    run = checkpoint.run or checkpoint.path.stem
-    folder = output or paths.RESULTS / checkpoint.model_name / run / script
-    paths.claim_output(folder, script)
-    score_files(
-        predictor, pairs, folder, describe(predictor, checkpoint, options, script), batch_size=batch_size,
-        workers=devices.decoding_threads(workers), subject_regex=subject_regex, masks=predicting, panels=panels,
-    )  # fmt: skip
+    measure = request.measure(predictor.labels, pairs)
+    folder = request.claim(checkpoint.model_name, checkpoint.run or checkpoint.path.stem)
+    source = {"path": str(checkpoint.path.resolve()), "run": checkpoint.run, "epoch": checkpoint.epoch}
+    used = {
+        "scale": predictor.scale,
+        "mixed_precision": str(predictor.amp or "float32"),
+        "device": str(predictor.device),
+    }
+    natives = {}  # stem -> native image, while its frame is under way
+
+    def frames():
+        for frame, image in evaluation.read_frames(predictor, pairs, devices.decoding_threads(request.workers)):
+            if request.panels:
+                natives[frame.pair.stem] = image
+            yield frame
+
+    results = evaluation.segment(predictor, frames(), request.batch_size)
+    settings = describe(request, predictor.labels) | {"checkpoint": source, "used": used}
+    return write_scores(results, pairs, folder, measure, settings, request, natives)
 
 
-def describe(predictor, checkpoint, options, script):
-    """The content of settings.json and of the Settings sheet."""
+def score_predictions(model_name, predictions, mask_values, request):
+    """Masks that any tool or person drew against the true masks of the inputs: scores, without a model.
+
+    predictions: a folder. The classes are those of the true masks, or mask_values.
+    """
+    pairs, found, notes = find_mask_pairs(request.inputs, request.masks, predictions)
+    for note in notes:
+        warn(note)
+    threads = devices.decoding_threads(request.workers)
+    if mask_values is None:
+        present = data.ahead(lambda pair: np.unique(decode_mask(pair.mask)), pairs, threads)
+        mask_values = sorted(set().union(*(values.tolist() for values in present)))
+        if len(mask_values) > MANY_VALUES:
+            raise InputError(
+                f"{pairs[0].mask.parent}: the true masks hold {len(mask_values)} values; are these images, or masks "
+                "saved as JPEG? --mask-values names the classes"
+            )
+    labels = Labels.create(mask_values)
+    say(f"classes: {labels.describe()}")
+    measure = request.measure(labels, pairs)
+    own = predictions.resolve()
+    folder = request.claim(model_name, own.parent.name if own.name == "masks" else own.name)
+    results = evaluation.read_predictions(pairs, found, labels, threads)
+    settings = describe(request, labels) | {"predictions": str(own)}
+    return write_scores(results, pairs, folder, measure, settings, request)
+
+
+def describe(request, labels):
+    """The content of settings.json and of the Settings sheet, as far as all scripts share it."""
     return {
-        "script": script,
-        "options": options,
-        "checkpoint": {"path": str(checkpoint.path.resolve()), "run": checkpoint.run, "epoch": checkpoint.epoch},
-        "labels": predictor.labels.as_dict(),
-        "used": {"scale": predictor.scale, "mixed_precision": str(predictor.amp or "float32"),
-                 "device": str(predictor.device)},
+        "script": request.script,
+        "options": request.options,
+        "labels": labels.as_dict(),
         "commit": runs.commit(),
         "versions": runs.describe_versions(),
-    }  # fmt: skip
+    }
 
 
 class PartialCsv:
@@ -80,7 +170,7 @@ class PartialCsv:
         self._writer.writeheader()
 
     def append(self, row):
-        self._writer.writerow({k: "" if isinstance(v, float) and np.isnan(v) else v for k, v in row.items()})
+        self._writer.writerow({k: "" if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()})
         self._file.flush()
 
     def __enter__(self):
@@ -92,74 +182,88 @@ class PartialCsv:
             self._path.unlink()
 
 
-def score_files(predictor, pairs, folder, settings, *, batch_size, workers, subject_regex, masks, panels):
-    """Segment every pair; write masks and panels where asked for, the worksheets and summary.json.
+def write_scores(results, pairs, folder, measure, settings, request, natives=None):
+    """Score every FileResult; write masks and panels where asked for, the worksheets and summary.json.
 
-    masks: write ``masks/<stem>.png``. panels: ``png``, ``jpg`` or None for ``panels/<stem>``.
-    Returns the summary, None where no file had a mask.
+    natives: {stem: native image} that fills as results come, for panels. Returns the summary, None where no file had
+    a mask.
     """
-    labels = predictor.labels
-    for name, wanted in (("masks", masks), ("panels", panels)):
+    labels = measure.labels
+    for name, wanted in (("masks", request.predicting), ("panels", request.panels)):
         if wanted:
             (folder / name).mkdir()
     worksheets.write_json(folder / "settings.json", settings)
-    natives = {}  # stem -> native image, while its frame is under way
-
-    def frames():
-        for frame, image in evaluation.read_frames(predictor, pairs, workers):
-            if panels:
-                natives[frame.pair.stem] = image
-            yield frame
-
-    rows, confusions, empty = [], [], []
-    size = labels.count
-    columns = evaluation.row_names(labels, scored=any(pair.mask for pair in pairs))
-    with PartialCsv(folder, columns) as partial:
-        results = evaluation.segment(predictor, frames(), batch_size)
+    rows, confusions, measured, empty = [], [], [], []
+    with PartialCsv(folder, measure.columns(scored=any(pair.mask for pair in pairs))) as partial:
         for result in tqdm(results, "frames", len(pairs), unit="frame", leave=False, file=sys.stderr):
-            stem = result.frame.pair.stem
-            row = evaluation.file_row(result, labels)
+            pair = result.frame.pair
+            height, width = result.frame.size
+            row, found = {"file": pair.image.name, "width": width, "height": height}, None
+            if result.truth is not None:
+                found = measure.of(pair.image.name, result.truth, result.prediction, result.confusion)
+                row |= found.figures
+                confusions.append(result.confusion)
+                measured.append(found)
+            row["seconds"] = result.seconds
             rows.append(row)
-            confusions.append(np.zeros((size, size), np.int64) if result.confusion is None else result.confusion)
             if (result.prediction == labels.background).all():
                 empty.append(row["file"])
-            if masks:
-                with paths.whole(folder / "masks" / f"{stem}.png") as beside:
+            if request.predicting:
+                with paths.whole(folder / "masks" / f"{pair.stem}.png") as beside:
                     write_mask(beside, labels.to_values(result.prediction))
-            if panels:
-                maps = {} if result.truth is None else {"truth": result.truth}
-                caption = f"{stem}  Dice {row['dice']:.4f}" if "dice" in row else stem
-                maps["prediction"] = result.prediction
-                with paths.whole(folder / "panels" / f"{stem}.{panels}") as beside:
-                    figures.save_panel(beside, panels, natives.pop(stem), maps, labels, caption)
+            if request.panels:
+                _write_panel(folder, request.panels, natives.pop(pair.stem), result, found, row, labels)
             partial.append(row)
-        summary, few = _summarise(rows, confusions, labels, subject_regex)
+        summary, few = _summarise(rows, confusions, measured, measure, request.subject_regex)
         worksheets.write_files(folder, rows, summary, settings, few)
         if summary is not None:
+            if "margin" in summary:
+                with paths.whole(folder / "sweep.png") as beside:
+                    figures.save_sweep(beside, summary["margin"])
             worksheets.write_json(folder / "summary.json", summary)
-    _report(rows, summary, few, empty, labels, folder)
+    _report(rows, summary, few, empty, measure, folder)
     return summary
 
 
-def _summarise(rows, confusions, labels, subject_regex):
+def _write_panel(folder, kind, image, result, found, row, labels):
+    """Image, truth (with a margin also dilated and eroded), prediction."""
+    maps, caption = {}, result.frame.pair.stem
+    if found is not None:
+        maps["truth"] = result.truth
+        caption += f"  Dice {row['dice']:.4f}"
+        if found.choice is not None:
+            maps |= {name: found.choice.maps[name] for name in margin.VARIANTS[1:]}
+            caption += f"  tolerant Dice {row['tolerant_dice']:.4f} ({found.choice.used})"
+    maps["prediction"] = result.prediction
+    with paths.whole(folder / "panels" / f"{result.frame.pair.stem}.{kind}") as beside:
+        figures.save_panel(beside, kind, image, maps, labels, caption)
+
+
+def _summarise(rows, confusions, measured, measure, subject_regex):
     """summary.json's content, and the number of subjects where it is too small; None, None without masks."""
-    scored = [i for i, row in enumerate(rows) if "dice" in row]
-    if not scored:
+    rows = [row for row in rows if "dice" in row]
+    if not rows:
         return None, None
-    rows = [rows[i] for i in scored]
     stems = [row["file"].rsplit(".", 1)[0] for row in rows]
     subjects = metrics.subjects_of(stems, subject_regex)
     groups = [subject or stem for subject, stem in zip(subjects, stems, strict=True)]
-    summary = metrics.summarise(rows, labels, groups)
-    summary["pooled"] = metrics.pooled([confusions[i] for i in scored], labels)
+    summary = metrics.summarise(rows, measure.labels, groups, measure.names)
+    summary["pooled"] = metrics.pooled(confusions, measure.labels)
     for what in ("missed", "spurious"):
         summary[what] = sum(len(row[what].split(", ")) for row in rows if row[what])
+    if measure.margin_mm is not None:
+        summary["pooled"] |= {
+            f"tolerant_{name}": value
+            for name, value in metrics.pooled([each.choice.confusion for each in measured], measure.labels).items()
+        }
+        summary["margin"] = measure.margin_summary(measured)
     few = len(set(groups)) if len(set(groups)) < metrics.FEW_SUBJECTS else None
     return summary, few
 
 
-def _report(rows, summary, few, empty, labels, folder):
+def _report(rows, summary, few, empty, measure, folder):
     """What a user should read on the terminal."""
+    labels = measure.labels
     if summary is not None:
         if summary["files"] < len(rows):
             say(f"{len(rows) - summary['files']} of {len(rows)} files have no mask: their scores are blank")
@@ -168,6 +272,15 @@ def _report(rows, summary, few, empty, labels, folder):
         names = [labels.names[c] for c in labels.foreground]
         classes = ", ".join(f"{name} {summary['classes'][name]['dice']['mean']:.4f}" for name in names)
         say(f"Dice {dice['mean']:.6f} (95 % interval {low:.4f} to {high:.4f}), n {dice['n']}; {classes}")
+        if "margin" in summary:
+            margin_mm, chosen = summary["margin"]["mm"], summary["margin"]["chosen"]
+            say(
+                f"tolerant Dice {summary['metrics']['tolerant_dice']['mean']:.6f} at a margin of {margin_mm:g} mm; "
+                f"chosen: {', '.join(f'{name} {count}' for name, count in chosen.items())}"
+            )
+        for name in list(measure.boundary_names.values())[1:]:
+            entry = summary["metrics"][name]
+            say(f"{name} {entry['mean']:.4f}, n {entry['n']} (missed {entry['missed']}, spurious {entry['spurious']})")
         if few is not None:
             warn(f"only {few} subjects: the interval means little")
     if empty:

@@ -13,51 +13,18 @@ from openpyxl.chart import LineChart, Reference
 from openpyxl.styles import Alignment, Font, PatternFill
 from openpyxl.utils import get_column_letter
 
-from sonogravity import metrics, paths
+from sonogravity import definitions, paths
+from sonogravity.margin import VARIANTS
 
 HEADER_FILL = PatternFill("solid", fgColor="1F4E78")
 HEADER_FONT = Font(bold=True, color="FFFFFF")
 BEST_FILL = PatternFill("solid", fgColor="C6E0B4")
 NOTE_FONT = Font(italic=True, color="7F7F7F")
-WHOLE = ("epoch", "width", "height", "n", "files", "subjects")
-SHORT = {"seconds": "0.000", "images_per_second": "0.00", "learning_rate": "0.00E+00"}
-
-DEFINITIONS = {
-    "epoch": ("number of the epoch, from 1", ""),
-    "learning_rate": ("learning rate of the epoch's last step", ""),
-    "train_loss": ("mean over the epoch's batches of the training loss, at the size the network sees", ""),
-    "val_loss": ("mean over validation files of the loss of each file alone, at native size", ""),
-    "images_per_second": ("training frames a second, validation not counted", "frames/s"),
-    "file": ("file name of the image", ""),
-    "width": ("width of the image", "px"),
-    "height": ("height of the image", "px"),
-    "dice": ("2TP / (2TP + FP + FN)", "0 to 1"),
-    "iou": ("TP / (TP + FP + FN), Jaccard index", "0 to 1"),
-    "accuracy": ("share of all pixels with the right class, background included", "0 to 1"),
-    "precision": ("TP / (TP + FP); 0 where the class is in the truth and nowhere predicted", "0 to 1"),
-    "sensitivity": ("TP / (TP + FN), recall", "0 to 1"),
-    "specificity": ("TN / (TN + FP)", "0 to 1"),
-    "fpr": ("1 - specificity", "0 to 1"),
-    "fnr": ("1 - sensitivity", "0 to 1"),
-    "missed": ("foreground classes that are in the truth only", "class names"),
-    "spurious": ("foreground classes that are in the prediction only", "class names"),
-    "seconds": ("epochs: the whole epoch; files: network and resizing to native size, per frame", "s"),
-}
-NOTES = (
-    "TP, FP, FN, TN: pixels of one class against the rest, at the image's native size.",
-    "A metric without a class is the mean over the foreground classes for which it is defined; background is "
-    "left out of every mean and shown in columns of its own. <metric>_<class> is one class.",
-    "A class in neither truth nor prediction has no Dice and no IoU; one that is not in the truth has no "
-    "sensitivity and no FNR: blank cells, left out of means, and n counts what is left. A class in one of the "
-    "two only has Dice and IoU 0.",
-    "mean: over files of the column, so AVERAGE of the column gives the same. In epochs.xlsx every score is "
-    "this mean over the validation files.",
-    "mean_of_classes: mean over files per class first, then over classes (the figure that nnU-Net reports).",
-    "pooled: from the summed pixel counts of all files, as of one large image.",
-    "sd: standard deviation over files (n - 1). q1, median, q3: quartiles over files.",
-    f"ci95: 95 % bootstrap interval of the mean ({metrics.BOOTSTRAP_RESAMPLES} resamples, fixed seed), "
-    "resampling subjects where the file names give one, else files.",
+VARIANT_FILLS = dict(
+    zip(VARIANTS, (PatternFill("solid", fgColor=colour) for colour in ("D9D9D9", "BDD7EE", "F8CBAD")), strict=True)
 )
+WHOLE = ("epoch", "width", "height", "n", "files", "subjects", "missed", "spurious", *VARIANTS)
+SHORT = {"margin_mm": "0.00", "seconds": "0.000", "images_per_second": "0.00", "learning_rate": "0.00E+00"}
 
 
 def column_names(rows):
@@ -112,12 +79,17 @@ def write_files(folder, rows, summary, settings, few_subjects=None):
     write_csv(folder / "files.csv", rows)
     book = Workbook()
     add_table(book.active, rows)
+    _colour_variants(book.active, rows)
     book.active.title = "Files"
     if summary is not None:
         scored = [row for row in rows if "dice" in row]
         worst = sorted(scored, key=lambda row: math.inf if math.isnan(row["dice"]) else row["dice"])
-        add_table(book.create_sheet("Worst first"), worst)
+        sheet = book.create_sheet("Worst first")
+        add_table(sheet, worst)
+        _colour_variants(sheet, worst)
         _summary(book.create_sheet("Summary"), summary, few_subjects)
+        if "margin" in summary:
+            _sweep(book.create_sheet("Sweep"), summary["margin"])
     _settings(book.create_sheet("Settings"), settings)
     _definitions(book.create_sheet("Definitions"), column_names(rows))
     save_book(book, folder / "files.xlsx")
@@ -165,31 +137,56 @@ def add_table(sheet, rows, marked=()):
     sheet.auto_filter.ref = f"A1:{get_column_letter(len(names))}{len(rows) + 1}"
 
 
+def _colour_variants(sheet, rows):
+    """One colour a variant: on the name of the one used, and on its Dice."""
+    names = column_names(rows)
+    for i, row in enumerate(rows):
+        if used := row.get("mask_used"):
+            for name in ("mask_used", f"dice_{used}"):
+                sheet.cell(i + 2, names.index(name) + 1).fill = VARIANT_FILLS[used]
+
+
+def line_chart(data, title, names, columns, last, from_zero_to_one):
+    """A chart that draws columns of a table from its cells, so that it follows when a user edits them."""
+    chart = LineChart()
+    chart.title, chart.height, chart.width = title, 8, 18
+    chart.x_axis.title = names[0]
+    chart.x_axis.delete = chart.y_axis.delete = False  # some viewers hide axes that don't say this
+    for name in columns:
+        column = names.index(name) + 1
+        chart.add_data(Reference(data, min_col=column, min_row=1, max_row=last), titles_from_data=True)
+    chart.set_categories(Reference(data, min_col=1, min_row=2, max_row=last))
+    for series in chart.series:
+        series.smooth = False
+        series.marker.symbol = "circle"
+    if from_zero_to_one:
+        chart.y_axis.scaling.min, chart.y_axis.scaling.max = 0, 1
+    return chart
+
+
 def _curves(sheet, data, history):
-    """Charts that draw from the Epochs sheet, so they follow when a user edits it."""
     names = list(history[0])
     last = len(history) + 1
     dice = [name for name in names if name == "dice" or name.startswith("dice_")]
     charts = (("Loss", ["train_loss", "val_loss"]), ("Validation Dice", dice), ("Learning rate", ["learning_rate"]))
     for position, (title, columns) in enumerate(charts):
-        chart = LineChart()
-        chart.title, chart.height, chart.width = title, 8, 18
-        chart.x_axis.title = "epoch"
-        chart.x_axis.delete = chart.y_axis.delete = False  # some viewers hide axes that don't say this
-        for name in columns:
-            column = names.index(name) + 1
-            chart.add_data(Reference(data, min_col=column, min_row=1, max_row=last), titles_from_data=True)
-        chart.set_categories(Reference(data, min_col=1, min_row=2, max_row=last))
-        for series in chart.series:
-            series.smooth = False
-            series.marker.symbol = "circle"
-        if title == "Validation Dice":
-            chart.y_axis.scaling.min, chart.y_axis.scaling.max = 0, 1
+        chart = line_chart(data, title, names, columns, last, title == "Validation Dice")
         sheet.add_chart(chart, f"A{1 + 17 * position}")
 
 
+def _sweep(sheet, margin):
+    """The curve of the scores over the margin: one margin is an opinion."""
+    rows = margin["sweep"]
+    add_table(sheet, rows)
+    names = list(rows[0])
+    sheet.add_chart(line_chart(sheet, "Mean over files", names, ["tolerant_dice", "nsd"], len(rows) + 1, True), "J2")
+
+
 def _summary(sheet, summary, few_subjects):
-    columns = ("mean", "ci95_low", "ci95_high", "mean_of_classes", "sd", "median", "q1", "q3", "n", "pooled")
+    columns = (
+        "mean", "ci95_low", "ci95_high", "mean_of_classes", "sd", "median", "q1", "q3", "n", "missed", "spurious",
+        "pooled",
+    )  # fmt: skip
     _header(sheet, ("metric", *columns))
     stored = dict(summary["metrics"])
     for name, entries in summary["classes"].items():
@@ -199,7 +196,7 @@ def _summary(sheet, summary, few_subjects):
         flat = {**entry, "ci95_low": low, "ci95_high": high, "pooled": summary["pooled"].get(key)}
         write_cell(sheet, row, 1, key)
         for column, name in enumerate(columns, 2):
-            write_cell(sheet, row, column, flat.get(name), "0" if name == "n" else "0.0000")
+            write_cell(sheet, row, column, flat.get(name), "0" if name in WHOLE else "0.0000")
     sheet.column_dimensions["A"].width = 26
     lines = [f"files: {summary['files']}"]
     lines += [f"{what}: {summary[what]} classes over all files" for what in ("missed", "spurious")]
@@ -207,6 +204,19 @@ def _summary(sheet, summary, few_subjects):
         lines.append(f"Only {few_subjects} subjects: the ci95 interval means little.")
     for offset, line in enumerate(lines, len(stored) + 3):
         write_cell(sheet, offset, 1, line).font = NOTE_FONT
+    if "margin" in summary:
+        _chosen(sheet, summary["margin"], len(stored) + len(lines) + 4)
+
+
+def _chosen(sheet, margin, row):
+    """How many files chose each variant, each in its colour."""
+    given = margin["pixels_per_mm"]
+    source = "of each file" if given is None else f"{given}" + (" (ASSUMED)" if margin["assumed"] else "")
+    text = f"files by the variant chosen, at a margin of {margin['mm']:g} mm; pixels per mm: {source}"
+    write_cell(sheet, row, 1, text).font = NOTE_FONT
+    for offset, (name, count) in enumerate(margin["chosen"].items(), 1):
+        write_cell(sheet, row + offset, 1, name).fill = VARIANT_FILLS[name]
+        write_cell(sheet, row + offset, 2, count, "0")
 
 
 def _settings(sheet, settings):
@@ -226,17 +236,15 @@ def _definitions(sheet, columns):
     _header(sheet, ("column", "definition", "unit"))
     row = 2
     for name in columns:
-        metric = name if name in DEFINITIONS else name.split("_")[0]
-        text, unit = DEFINITIONS[metric]
-        if name not in DEFINITIONS:
-            text = f"{metric} of class {name.split('_', 1)[1]} alone"
+        text, unit = definitions.definition(name)
         for column, value in enumerate((name, text, unit), 1):
-            write_cell(sheet, row, column, value)
+            write_cell(sheet, row, column, value).alignment = Alignment(wrap_text=column == 2, vertical="top")
+        sheet.row_dimensions[row].height = 15 * math.ceil(len(text) / 100)  # no viewer finds it by itself
         row += 1
-    for note in NOTES:
+    for note in definitions.NOTES + (definitions.MARGIN_NOTES if "mask_used" in columns else ()):
         row += 1
         cell = write_cell(sheet, row, 2, note)
         cell.alignment = Alignment(wrap_text=True, vertical="top")
-        sheet.row_dimensions[row].height = 15 * math.ceil(len(note) / 100)  # no viewer finds it by itself
+        sheet.row_dimensions[row].height = 15 * math.ceil(len(note) / 100)
     for letter, width in (("A", 26), ("B", 110), ("C", 14)):
         sheet.column_dimensions[letter].width = width

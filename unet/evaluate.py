@@ -1,6 +1,7 @@
-"""Score a trained U-Net on frames with masks: worksheets only, no pictures.
+"""Score a trained U-Net on frames with masks, or any masks against others: worksheets, no pictures.
 
     python evaluate.py --load ../checkpoints/unet/<run>/best.pth --input FOLDER
+    python evaluate.py --predictions MASKS --input FOLDER
 
 Writes files.xlsx, files.csv and summary.json to results/unet/<run>/evaluate.
 """
@@ -12,7 +13,7 @@ from sonogravity import cli
 
 def build_parser():
     parser = cli.Parser("Score a trained U-Net on frames with masks.", "python evaluate.py --load ckpt.pth")
-    cli.add_scoring(parser, panels=False)
+    cli.add_scoring(parser, predicting=False, margin=False)
     return parser
 
 
@@ -20,18 +21,17 @@ def build_parser():
 def main(argv=None):
     args = build_parser().parse_args(argv)
 
-    from sonogravity import devices, scoring
+    from sonogravity import scoring
     from unet.model import UNet
 
+    request = scoring.Request("evaluate", **cli.scoring_values(args))
+    if args.predictions:
+        scoring.score_predictions("unet", args.predictions, args.mask_values, request)
+        return 0
     predictor, checkpoint = scoring.open_predictor(
-        args.load, UNet, device=devices.pick_device(args.device), amp=args.amp, scale=args.scale,
-        mask_values=args.mask_values,
-    )  # fmt: skip
-    scoring.score_inputs(
-        predictor, checkpoint, args.input, args.masks, script="evaluate", output=args.output,
-        options=cli.options_as_dict(args), batch_size=args.batch_size, workers=args.workers,
-        subject_regex=args.subject_regex, panels=None,
-    )  # fmt: skip
+        args.load, UNet, device=args.device, amp=args.amp, scale=args.scale, mask_values=args.mask_values
+    )
+    scoring.score_inputs(predictor, checkpoint, request)
     return 0
 
 

@@ -11,8 +11,8 @@ from sonogravity import cli
 
 
 def build_parser():
-    parser = cli.Parser("Label frames with a trained U-Net.", "python predict.py --load ckpt.pth --input FOLDER")
-    cli.add_scoring(parser, panels=True)
+    parser = cli.Parser("Label frames with a trained U-Net.", "python predict.py --load ckpt.pth")
+    cli.add_scoring(parser, predicting=True, margin=False)
     return parser
 
 
@@ -20,18 +20,14 @@ def build_parser():
 def main(argv=None):
     args = build_parser().parse_args(argv)
 
-    from sonogravity import devices, scoring
+    from sonogravity import scoring
     from unet.model import UNet
 
+    request = scoring.Request("predict", **cli.scoring_values(args))
     predictor, checkpoint = scoring.open_predictor(
-        args.load, UNet, device=devices.pick_device(args.device), amp=args.amp, scale=args.scale,
-        mask_values=args.mask_values,
-    )  # fmt: skip
-    scoring.score_inputs(
-        predictor, checkpoint, args.input, args.masks, script="predict", output=args.output,
-        options=cli.options_as_dict(args), batch_size=args.batch_size, workers=args.workers,
-        subject_regex=args.subject_regex, panels=None if args.panels == "none" else args.panels,
-    )  # fmt: skip
+        args.load, UNet, device=args.device, amp=args.amp, scale=args.scale, mask_values=args.mask_values
+    )
+    scoring.score_inputs(predictor, checkpoint, request)
     return 0
 
 

@@ -1,0 +1,39 @@
+"""Label frames with a trained DeepLabV3; where masks are at hand, score them also within a margin in mm.
+
+    python predict_w_margin.py --load ../checkpoints/deeplab/<run>/best.pth --input FOLDER --spacing spacing.csv
+
+Writes masks/, panels/, files.xlsx, files.csv (and summary.json, sweep.png) to results/deeplab/<run>/predict_w_margin.
+The tolerant figures stand beside the plain ones and must not be compared with published Dice.
+"""
+
+import sys
+
+from sonogravity import cli
+
+
+def build_parser():
+    parser = cli.Parser(
+        "Label frames with a trained DeepLabV3, with a margin in mm.",
+        "python predict_w_margin.py --load ckpt.pth --spacing FILE.csv",
+    )
+    cli.add_scoring(parser, predicting=True, margin=True)
+    return parser
+
+
+@cli.script
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+
+    from deeplab.model import DeepLabV3
+    from sonogravity import scoring
+
+    request = scoring.Request("predict_w_margin", **cli.scoring_values(args))
+    predictor, checkpoint = scoring.open_predictor(
+        args.load, DeepLabV3, device=args.device, amp=args.amp, scale=args.scale, mask_values=args.mask_values
+    )
+    scoring.score_inputs(predictor, checkpoint, request)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
