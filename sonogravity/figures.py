@@ -116,7 +116,8 @@ def save_sweep(path, margin):
         chosen.bar(steps, counts, 0.2, below, color=colour, label=name)
         below += counts
     chosen.set_title("Files by the variant chosen")
-    chosen.legend(loc="lower right")
+    chosen.set_ylim(0, 1.15 * max(below))
+    chosen.legend(loc="upper center", ncols=3, frameon=False)
     for axes in (scores, chosen):
         axes.set_xlabel("margin, mm" + (" (pixels per mm assumed)" if margin["assumed"] else ""))
         axes.grid(alpha=0.3)

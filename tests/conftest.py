@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from sonogravity import paths
+
+settings.register_profile("unhurried", deadline=None)  # a noisy machine is no fault of the code
+settings.load_profile("unhurried")
 
 TRAIN_FAST = ["--epochs", "2", "--base-channels", "4", "--learning-rate", "1e-2", "--scale", "0.5",
               "--device", "cpu", "--workers", "0"]  # fmt: skip
