@@ -24,13 +24,20 @@ FREE_ON_RESUME = (
 UNSET = object()
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Defaults in the help, but no "(default: None)": such options say in words what happens without them."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose refusals are the one line of all our refusals."""
 
     def __init__(self, description, example):
         super().__init__(
             description=description, epilog=f"example: {example}", allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_Help,
         )  # fmt: skip
 
     def error(self, message):
@@ -100,6 +107,8 @@ even_int = _number(_even, 2, math.inf, False, "an even whole number of at least 
 class_count = _number(int, 2, 255, False, "a number of classes from 2 to 255, background included")
 positive_float = _number(float, 0, math.inf, True, "a number above 0")
 non_negative_float = _number(float, 0, math.inf, False, "a number of at least 0")
+pixel_density = _number(float, 0, 1000, True, "a number of pixels per mm above 0 and up to 1000")
+margin_width = _number(float, 0, 100, True, "a margin above 0 and up to 100 mm")
 scale_factor = _number(float, 0, 4, True, "a scale above 0 and up to 4")
 
 
@@ -210,18 +219,18 @@ def add_scoring(parser, *, predicting, margin):
     if not predicting:
         source.add_argument("--predictions", type=Path, metavar="DIR",
                             help="masks of any origin to score, in place of a model's")  # fmt: skip
-    add("--input", type=Path, nargs="+", default=[paths.DATA / "validation"], metavar="PATH",
-        help="a folder with images/ [and masks/], a folder of images, or files")  # fmt: skip
+    add("--input", type=Path, nargs="+", metavar="PATH",
+        help="a folder with images/ [and masks/], a folder of images, or files (default: data/validation)")  # fmt: skip
     add("--masks", type=Path, metavar="DIR", help="the folder of the true masks, where it is not beside images/")
     add("--output", type=Path, metavar="DIR", help="(default: results/<model>/<run>/<script>)")
     add("--scale", "-s", type=scale_factor, metavar="S", help="(default: the checkpoint's)")
     calibration = parser.add_mutually_exclusive_group()
-    calibration.add_argument("--pixels-per-mm", type=positive_float, metavar="P",
+    calibration.add_argument("--pixels-per-mm", type=pixel_density, metavar="P",
                              help="of all files: distances are then in mm")  # fmt: skip
     calibration.add_argument("--spacing", type=Path, metavar="FILE.csv",
                              help="columns file, pixels_per_mm (or pixels_per_mm_x, pixels_per_mm_y)")  # fmt: skip
     if margin:
-        add("--margin-mm", type=positive_float, default=DEFAULT_MARGIN_MM, metavar="MM",
+        add("--margin-mm", type=margin_width, default=DEFAULT_MARGIN_MM, metavar="MM",
             help="the true borders are taken to be known to within this")  # fmt: skip
     add_subject_regex(parser)
     add("--mask-values", type=mask_values, metavar="V,V,...",
@@ -237,8 +246,9 @@ def scoring_values(args):
     panels = getattr(args, "panels", "none")
     if getattr(args, "predictions", None) and (args.scale is not None or args.amp is not None):
         raise InputError("--scale and --amp are for a model; with --predictions there is none, so leave them out")
+    masks_only = getattr(args, "predictions", None) and args.masks
     return values | {
-        "inputs": args.input,
+        "inputs": args.input or ([] if masks_only else [paths.DATA / "validation"]),
         "margin_mm": getattr(args, "margin_mm", None),
         "panels": None if panels == "none" else panels,
         "options": options_as_dict(args),

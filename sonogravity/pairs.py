@@ -111,27 +111,37 @@ def find_input_pairs(inputs, masks_folder=None, partial=False):
 def find_mask_pairs(inputs, masks_folder, predictions):
     """True masks and predicted ones -> Pairs of true masks, {stem: predicted mask}, notes.
 
-    inputs: folders with masks/ or of masks, or mask files; masks_folder, where given, holds the true masks instead.
-    Every true mask needs a prediction of the same stem, and the reverse unless inputs are single files.
+    inputs: folders with masks/ or of masks, or mask files. With masks_folder the true masks lie there, and inputs
+    (images, or none for all masks) say which of them to score. Every true mask needs a prediction of the same stem,
+    and the reverse where whole folders are scored.
     """
-    truths, notes, single = {}, [], False
-    for path in [masks_folder] if masks_folder else inputs:
-        if path.is_file():
-            found, single = {path.stem: path}, True
-        else:
-            folder = path / "masks" if (path / "masks").is_dir() else path
-            found, others = list_files(folder)
-            if others:
-                notes.append(f"{folder}: {len(others)} not read, being no image: {some(others)}")
+    notes = []
+
+    def listed(folder):
+        found, others = list_files(folder)
+        if others:
+            notes.append(f"{folder}: {len(others)} not read, being no image: {some(others)}")
+        return found
+
+    truths, whole = {}, not masks_folder or not inputs
+    part = "images" if masks_folder else "masks"
+    for path in inputs or [masks_folder]:
+        folder = path / part if (path / part).is_dir() else path
+        found = {path.stem: path} if path.is_file() else listed(folder)
+        whole = whole and not path.is_file()
         doubled = sorted(set(truths) & set(found))
         if doubled:
             raise InputError(f"{found[doubled[0]]} and {truths[doubled[0]]} have one stem; score them apart")
         truths |= found
+    if masks_folder and inputs:
+        masks = listed(masks_folder)
+        missing = [path.name for stem, path in truths.items() if stem not in masks]
+        if missing:
+            raise InputError(f"{masks_folder}: no mask for {len(missing)} of {len(truths)} files: {some(missing)}")
+        truths = {stem: masks[stem] for stem in truths}
     if not truths:
-        raise InputError(f"{some([masks_folder] if masks_folder else inputs)}: no mask found ({', '.join(EXTENSIONS)})")
-    found, others = list_files(predictions)
-    if others:
-        notes.append(f"{predictions}: {len(others)} not read, being no image: {some(others)}")
+        raise InputError(f"{some(inputs or [masks_folder])}: no mask found ({', '.join(EXTENSIONS)})")
+    found = listed(predictions)
     missing = [path.name for stem, path in truths.items() if stem not in found]
     if missing:
         raise InputError(
@@ -139,7 +149,7 @@ def find_mask_pairs(inputs, masks_folder, predictions):
             "or give the files to score as --input"
         )
     extra = [path.name for stem, path in found.items() if stem not in truths]
-    if extra and not single:
+    if extra and whole:
         raise InputError(
             f"{predictions}: {len(extra)} of {len(found)} have no true mask of the same stem: {some(extra)}; add the "
             "masks or move these away"

@@ -180,6 +180,16 @@ def test_folders_of_masks_alone_and_single_files(observers):
     assert table["file"].tolist() == ["P2_1.png"]
 
 
+def test_true_masks_from_a_folder_of_their_own(observers):
+    """--masks alone scores all of them; with --input, images say which."""
+    (observers / "first" / "masks").rename(observers / "truth")
+    given = ["--predictions", observers / "second", "--masks", observers / "truth"]
+    assert len(call(evaluate.main, observers / "o", *given)) == 4
+    assert len(call(evaluate.main, observers / "o", *given, "--input", observers / "first")) == 4
+    (observers / "first" / "images" / "P0_1.png").unlink()
+    assert len(call(evaluate.main, observers / "o", *given, "--input", observers / "first")) == 3
+
+
 def break_size(folder):
     Image.fromarray(np.zeros((50, 61), np.uint8)).save(folder / "second" / "P1_1.png")
 
@@ -224,9 +234,9 @@ def test_faults_of_masks_are_named(observers, refused, damage, message):
         (["--predictions", "x", "--load", "y"], "not allowed with"),
         (["--predictions", "x", "--scale", "0.5"], "leave them out"),
         (["--predictions", "none"], "no such folder"),
-        (["--predictions", "x", "--pixels-per-mm", "0"], "not a number above 0"),
+        (["--predictions", "x", "--pixels-per-mm", "0"], "0 is not a number of pixels per mm"),
         (["--predictions", "x", "--pixels-per-mm", "3", "--spacing", "s.csv"], "not allowed with"),
-        (["--predictions", "x", "--margin-mm", "-1"], "not a number above 0"),
+        (["--predictions", "x", "--margin-mm", "-1"], "-1 is not a margin"),
     ],
 )
 def test_options_are_refused(refused, more, message):
