@@ -19,7 +19,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from sonogravity import cli, paths
-from sonogravity.errors import InputError
+from sonogravity.errors import InputError, say
 
 BONE, LIGAMENT = 128, 255
 SAMPLES, BEAMS = 512, 192  # polar grid: depth x angle
@@ -201,7 +201,7 @@ def main(argv=None):
         subjects=args.subjects, validation_subjects=args.validation_subjects, height=args.height,
         seed=args.seed, workers=args.workers,
     )  # fmt: skip
-    cli.say(f"{args.train_frames} training and {args.validation_frames} validation frames in {args.output}")
+    say(f"{args.train_frames} training and {args.validation_frames} validation frames in {args.output}")
     return 0
 
 

@@ -14,11 +14,12 @@ from dataclasses import replace
 import torch
 from torch import nn
 from torchvision.models import segmentation
+from torchvision.models.mobilenetv3 import InvertedResidual
+from torchvision.models.resnet import Bottleneck
 from torchvision.models.segmentation.deeplabv3 import DeepLabV3 as TorchvisionDeepLabV3
 
-from sonogravity.cli import say
-from sonogravity.decoding import BROKEN_FILE
-from sonogravity.errors import InputError
+from sonogravity.decoding import BROKEN_FILE, load_torch
+from sonogravity.errors import InputError, say
 
 BUILDERS = {
     "resnet50": (segmentation.deeplabv3_resnet50, segmentation.DeepLabV3_ResNet50_Weights),
@@ -67,6 +68,11 @@ class DeepLabV3(TorchvisionDeepLabV3):
     def _resized(logits, x):
         """(N, C, H/8, W/8) -> (N, C, H, W)."""
         return nn.functional.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=False)
+
+    def blocks(self):
+        """The parts whose activations fill the memory in training (see memory.compute_again)."""
+        heads = [head for head in (self.classifier, self.aux_classifier) if head is not None]
+        return [m for m in self.backbone.modules() if isinstance(m, (Bottleneck, InvertedResidual))] + heads
 
     @staticmethod
     def options_from(state_dict):
@@ -187,7 +193,7 @@ def _read_weights(file):
     if not file.is_file():
         raise InputError(f"--pretrained {file}: no such file")
     try:
-        weights = torch.load(file, map_location="cpu", weights_only=True)
+        weights = load_torch(file)
     except BROKEN_FILE as error:
         raise InputError(f"--pretrained {file}: not a state dict that can be read safely") from error
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):

@@ -34,16 +34,14 @@ def main(argv=None):
     import torch
 
     from deeplab.dataset import make_loader
-    from deeplab.model import AuxiliaryLoss, DeepLabV3, from_torchvision, load_pretrained
-    from sonogravity import checkpoints, devices, engine, examination, runs
+    from deeplab.model import SMALLEST_BATCH, AuxiliaryLoss, DeepLabV3, from_torchvision, load_pretrained
+    from sonogravity import beginning, checkpoints, devices, engine, examination, runs
     from sonogravity.inference import Predictor
     from sonogravity.losses import SegmentationLoss
     from sonogravity.optimizers import make_optimizer, make_scheduler
 
-    args, loaded, resumed = runs.begin(parser, argv, DeepLabV3)
-    if resumed and not args.check and args.epochs <= resumed.epoch:
-        cli.say(f"{resumed.path}: the run has its {resumed.epoch} epochs; ask for more with --epochs")
-        return 0
+    start = beginning.begin(parser, argv, DeepLabV3)
+    args, loaded = start.options, start.loaded
     device = devices.pick_device(args.device)
     training, validation, findings = examination.open_data(
         args.train, args.validation, scale=args.scale, channels=args.channels, cache_mb=args.cache_mb,
@@ -75,10 +73,7 @@ def main(argv=None):
         seed=args.seed, workers=devices.worker_count(args.workers, device), device=device,
     )  # fmt: skip
     optimizer = make_optimizer(args.optimizer, model.parameters(), args.learning_rate, args.weight_decay)
-    run = runs.open_run(
-        cli.options_as_dict(args), resumed, model_name=DeepLabV3.NAME, model_options=options, findings=findings,
-        device=device, amp=amp is not None,
-    )  # fmt: skip
+    run = runs.open_run(start, model=model, model_options=options, findings=findings, device=device, amp=amp)
     engine.fit(
         run=run,
         network=torch.compile(model) if args.compile else model,
@@ -89,9 +84,9 @@ def main(argv=None):
         optimizer=optimizer,
         scheduler=make_scheduler(args.scheduler, optimizer, args.epochs * len(loader)),
         settings=engine.Settings(
-            args.epochs, args.save_every, args.patience, args.seed, args.batch_size, amp
+            args.epochs, args.save_every, args.patience, args.seed, args.batch_size, amp, SMALLEST_BATCH
         ),
-        resumed=resumed,
+        resumed=start.resumed,
     )
     return 0
 

@@ -12,6 +12,7 @@ from sonogravity.errors import InputError, some
 
 ASSUMED_PIXELS_PER_MM = 3.78  # 96 pixels an inch: what the margin takes, loudly, where nothing is given
 DEFAULT_MARGIN_MM = 1.5
+MOST_PIXELS_PER_MM = 1000
 COLUMNS = (("pixels_per_mm",), ("pixels_per_mm_x", "pixels_per_mm_y"))
 
 
@@ -110,6 +111,8 @@ def _positive(text, delimiter, where):
         value = float(text.replace(",", ".") if delimiter == ";" else text)
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise InputError(f"{where}: '{text}' is no number of pixels per mm; it must be above 0")
+    if not 0 < value <= MOST_PIXELS_PER_MM:  # so written, NaN is refused too
+        raise InputError(
+            f"{where}: '{text}' is no number of pixels per mm; it must be above 0 and up to {MOST_PIXELS_PER_MM}"
+        )
     return value

@@ -4,14 +4,15 @@ Ours hold the weights under ``state_dict`` and everything else beside them. A ba
 code also loads; what it doesn't say is taken from options, and said.
 """
 
+from argparse import ArgumentTypeError
 from dataclasses import dataclass, field, fields
 
 import torch
 
 from sonogravity import paths
-from sonogravity.cli import say
-from sonogravity.decoding import BROKEN_FILE
-from sonogravity.errors import InputError, some
+from sonogravity.cli import run_name, scale_factor
+from sonogravity.decoding import BROKEN_FILE, load_torch
+from sonogravity.errors import InputError, say, some
 from sonogravity.labels import Labels, parse_value
 
 FORMAT = "sonogravity checkpoint 1"
@@ -41,8 +42,13 @@ class Checkpoint:
 def save(path, content):
     """Write a dictionary of plain types and tensors, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with paths.whole(path) as beside:
-        torch.save({"format": FORMAT, **content}, beside)
+    paths.write_whole(path, write, content)
+
+
+def write(content, path):
+    """Write a dictionary of plain types and tensors to an open path of ``paths.whole``."""
+    with open(path, "wb") as file:  # so that a full disk is an OSError; torch's own writer says less
+        torch.save({"format": FORMAT, **content}, file)
 
 
 def load(path, model_class):
@@ -50,11 +56,12 @@ def load(path, model_class):
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a checkpoint (.pth)")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_torch(path)
     except BROKEN_FILE as error:
         reason = str(error).strip().split("\n")[0][:120] or type(error).__name__
         raise InputError(
-            f"{path}: not a checkpoint that can be read safely ({reason}); it must hold tensors and plain values"
+            f"{path}: not a checkpoint that can be read safely ({reason}): damaged, or more than tensors and plain "
+            "values; give another file"
         ) from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
@@ -74,7 +81,40 @@ def _ours(path, content, model_class):
     missing = {"model_options", "state_dict", "labels", "scale", "run", "epoch"} - set(content)
     if missing or set(content) - known:
         raise InputError(f"{path}: is damaged: {some(sorted(missing | (set(content) - known)))} missing or unknown")
-    return Checkpoint(path=path, **{**content, "labels": Labels.from_dict(content["labels"])})
+    try:
+        checkpoint = Checkpoint(path=path, **{**content, "labels": Labels.from_dict(content["labels"])})
+        _check_content(checkpoint, model_class)
+    except (LookupError, TypeError, ValueError, AttributeError, ArgumentTypeError) as error:
+        raise InputError(f"{path}: is damaged ({error}); give another file") from error
+    return checkpoint
+
+
+def _check_content(checkpoint, model_class):
+    """Raise one of many errors where an entry is not what we write: nothing in a file is trusted."""
+    _check_tensors(checkpoint.state_dict)
+    found = model_class.options_from(checkpoint.state_dict)
+    if checkpoint.model_options != found:
+        raise ValueError(f"model options {checkpoint.model_options}, weights of {found}")
+    if checkpoint.labels.count != found["classes"]:
+        raise ValueError(f"{checkpoint.labels.count} labels, {found['classes']} classes")
+    scale_factor(str(checkpoint.scale))
+    run_name(checkpoint.run)  # it names folders
+    if not isinstance(checkpoint.epoch, int) or checkpoint.epoch < 0 or not isinstance(checkpoint.amp, bool):
+        raise ValueError(f"epoch {checkpoint.epoch}, mixed precision {checkpoint.amp}")
+    if checkpoint.image_maximum is not None and checkpoint.image_maximum not in range(1, 65536):
+        raise ValueError(f"image maximum {checkpoint.image_maximum}")
+    if checkpoint.training is not None:
+        lacking = {"optimizer", "scheduler", "scaler", "history", "settings"} - set(checkpoint.training)
+        if lacking or len(checkpoint.training["history"]) != checkpoint.epoch:
+            raise ValueError(f"nothing to resume from: {some(sorted(lacking)) or 'another number of epochs'}")
+
+
+def _check_tensors(weights):
+    """TypeError names the first entry that is no ordinary tensor in memory."""
+    for key, value in weights.items():
+        plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_quantized
+        if not (plain and isinstance(key, str) and value.device.type == "cpu"):
+            raise TypeError(f"{key} is no plain tensor")
 
 
 def _bare(path, content, model_class):
@@ -93,6 +133,10 @@ def _bare(path, content, model_class):
             weights = {key.removeprefix(wrapper): value for key, value in weights.items()}
     counters = [key for key in weights if key.rsplit(".", 1)[-1] in COUNTERS]
     weights = {key: value for key, value in weights.items() if key not in counters}
+    try:
+        _check_tensors(weights)
+    except TypeError as error:
+        raise InputError(f"{path}: {error}; save the weights as plain tensors") from error
     options = model_class.options_from(weights)
     if options is None:
         raise InputError(
@@ -141,7 +185,12 @@ def _differences(found, expected):
         for key in expected
         if key in found and found[key].shape != expected[key].shape
     ]
-    parts = [("missing", missing), ("unexpected", extra), ("of another shape", shapes)]
+    kinds = [
+        f"{key} {found[key].dtype} instead of {expected[key].dtype}"
+        for key in expected
+        if key in found and found[key].is_floating_point() != expected[key].is_floating_point()
+    ]
+    parts = [("missing", missing), ("unexpected", extra), ("of another shape", shapes), ("of another type", kinds)]
     return "; ".join(f"{len(keys)} {what} ({some(keys)})" for what, keys in parts if keys)
 
 
@@ -150,6 +199,11 @@ def load_weights(model, checkpoint):
     differences = _differences(checkpoint.state_dict, model.state_dict())
     if differences:
         raise InputError(f"{checkpoint.path}: its weights do not fit this model: {differences}")
+    broken = [key for key, value in checkpoint.state_dict.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise InputError(
+            f"{checkpoint.path}: {len(broken)} weights are NaN or infinite ({some(broken)}); give an earlier checkpoint"
+        )
     model.load_state_dict(checkpoint.state_dict)
 
 

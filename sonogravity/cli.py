@@ -7,21 +7,20 @@ import argparse
 import functools
 import math
 import re
+import signal
 import sys
+import threading
+import warnings
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from sonogravity import paths
-from sonogravity.calibration import DEFAULT_MARGIN_MM
-from sonogravity.errors import InputError
+from sonogravity import paths, stored
+from sonogravity.calibration import DEFAULT_MARGIN_MM, MOST_PIXELS_PER_MM
+from sonogravity.errors import InputError, NotWritten, Terminated, is_out_of_memory
 from sonogravity.labels import parse_value
 
-# Options that may differ when a run is resumed: they don't change what is computed. Folders may move,
-# for the data are compared by content.
-FREE_ON_RESUME = (
-    "resume", "epochs", "device", "workers", "check", "train", "validation", "checkpoints", "results", "cache_mb",
-)  # fmt: skip
-UNSET = object()
+MOST_WORKERS = 256
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -45,40 +44,62 @@ class Parser(argparse.ArgumentParser):
 
 
 def script(main):
-    """Decorate a script's main: InputError becomes one line and exit code 2, Ctrl-C exit code 130."""
+    """Decorate a script's main, so that it ends as a user expects.
+
+    InputError, and what the system refuses: one line, exit code 2. NotWritten: one line, 1. Ctrl-C: 130; SIGTERM: 143.
+    """
 
     @functools.wraps(main)
     def run(argv=None):
         for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show must not end the run
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
+        warnings.filterwarnings("ignore", module=r"PIL\.|torch\._weights_only_unpickler")  # our refusals say it
         try:
-            return main(argv)
+            with _sigterm_raises():
+                return main(argv)
         except InputError as error:
             # From a worker process the text comes with the worker's traceback; its last line is ours.
-            line = str(error).strip().split("\n")[-1].removeprefix(f"{InputError.__module__}.InputError: ")
-            print(f"error: {line}", file=sys.stderr)
-            raise SystemExit(2) from None
+            _end(str(error).strip().split("\n")[-1].removeprefix(f"{InputError.__module__}.InputError: "), 2)
+        except NotWritten as error:
+            _end(str(error), 1)
         except OSError as error:
             where = error.filename or "reading or writing"
-            reason = error.strerror or error
-            print(f"error: {where}: {reason}; check the path, its rights and the disk", file=sys.stderr)
-            raise SystemExit(2) from None
-        except KeyboardInterrupt:
+            _end(f"{where}: {error.strerror or error}; check the path, its rights and the disk", 2)
+        except (MemoryError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                reason = str(error).strip().split("\n")[0]
+                _end(f"out of memory ({reason}); try a smaller --scale, --batch-size or model, or another --device", 2)
+            if "DataLoader worker" in str(error):
+                _end("a worker process died, most often for lack of memory; try --workers 0", 2)
+            raise
+        except KeyboardInterrupt as stop:
             print("interrupted", file=sys.stderr)
-            raise SystemExit(130) from None
+            raise SystemExit(143 if isinstance(stop, Terminated) else 130) from None
 
     return run
 
 
-def say(message):
-    """Tell the user something that is as it should be."""
-    print(message, flush=True)
+def _end(line, code):
+    print(f"error: {line}", file=sys.stderr)
+    raise SystemExit(code) from None
 
 
-def warn(message):
-    """Tell the user something to look into."""
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+@contextmanager
+def _sigterm_raises():
+    """SIGTERM raises Terminated where the script is, as Ctrl-C raises KeyboardInterrupt."""
+
+    def stop(number, frame):
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # Python hands signals to the main thread only
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _number(kind, low, high, open_low, what):
@@ -103,11 +124,14 @@ def _even(text):
 
 positive_int = _number(int, 1, math.inf, False, "a whole number of at least 1")
 natural = _number(int, 0, 2**31, False, "a whole number of at least 0")
+worker_number = _number(int, 0, MOST_WORKERS, False, f"a number of workers from 0 to {MOST_WORKERS}")
 even_int = _number(_even, 2, math.inf, False, "an even whole number of at least 2")
 class_count = _number(int, 2, 255, False, "a number of classes from 2 to 255, background included")
 positive_float = _number(float, 0, math.inf, True, "a number above 0")
 non_negative_float = _number(float, 0, math.inf, False, "a number of at least 0")
-pixel_density = _number(float, 0, 1000, True, "a number of pixels per mm above 0 and up to 1000")
+pixel_density = _number(
+    float, 0, MOST_PIXELS_PER_MM, True, f"a number of pixels per mm above 0 and up to {MOST_PIXELS_PER_MM}"
+)
 margin_width = _number(float, 0, 100, True, "a margin above 0 and up to 100 mm")
 scale_factor = _number(float, 0, 4, True, "a scale above 0 and up to 4")
 
@@ -157,7 +181,7 @@ def add_common(parser, batch_size):
     """--device, --amp, --workers, --batch-size: every script has them."""
     parser.add_argument("--device", type=device_name, default="auto", metavar="{auto,cpu,cuda[:N],mps}",
                         help="where to compute; auto takes a GPU where there is one")  # fmt: skip
-    parser.add_argument("--workers", type=natural, metavar="N",
+    parser.add_argument("--workers", type=worker_number, metavar="N",
                         help="threads or processes that prepare frames (default: by the device)")  # fmt: skip
     parser.add_argument("--batch-size", "-b", type=positive_int, default=batch_size, metavar="B",
                         help="frames at a time")  # fmt: skip
@@ -190,6 +214,7 @@ def add_training(parser, *, batch_size, learning_rate, loss, optimizer="adam", s
     add("--results", type=Path, default=paths.RESULTS, metavar="DIR", help="root of <model>/<run>/epochs.xlsx ...")
     add("--load", "-f", type=Path, metavar="CKPT", help="start from the weights of this file")
     add("--resume", type=Path, metavar="CKPT", help="go on with the run of this last.pth, with its options")
+    add("--repeat", type=Path, metavar="SETTINGS", help="train again as the run of this settings.json did")
     add("--save-every", type=positive_int, default=5, metavar="N", help="epochs between epoch_NNN.pth and panels")
     add("--optimizer", choices=("adam", "adamw", "sgd", "rmsprop"), default=optimizer, help="how weights are updated")
     add("--weight-decay", type=non_negative_float, default=0.0, metavar="W", help="of the optimizer")
@@ -251,51 +276,10 @@ def scoring_values(args):
         "inputs": args.input or ([] if masks_only else [paths.DATA / "validation"]),
         "margin_mm": getattr(args, "margin_mm", None),
         "panels": None if panels == "none" else panels,
-        "options": options_as_dict(args),
+        "options": stored.options_as_dict(args),
     }
 
 
 def time_stamp():
     """The default name of a run."""
     return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-
-
-def options_as_dict(args):
-    """Options as plain types, paths absolute: what settings.json and checkpoints keep."""
-
-    def plain(value):
-        if isinstance(value, Path):
-            return str(value.resolve())
-        return [plain(item) for item in value] if isinstance(value, list) else value
-
-    return {name: plain(value) for name, value in vars(args).items()}
-
-
-def given_options(parser, argv, args):
-    """The part of args that was given on the command line rather than by default."""
-    given = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args), UNSET)))
-    return argparse.Namespace(**{name: value for name, value in vars(given).items() if value is not UNSET})
-
-
-def take_up(parser, argv, args, stored):
-    """Options of a resumed run: the stored ones, with what is free to change taken from argv.
-
-    InputError where an option given in argv contradicts the stored one.
-    """
-    given = given_options(parser, argv, args)
-    paths_given = {name for name, value in vars(args).items() if isinstance(value, Path)}
-    for name, value in options_as_dict(given).items():
-        if name not in FREE_ON_RESUME and name in stored and value != stored[name]:
-            raise InputError(
-                f"--{name.replace('_', '-')} {value} contradicts the run to resume ({stored[name]}); leave it out, "
-                "or start a new run with --load"
-            )
-    merged = argparse.Namespace(**vars(args))
-    for name in vars(args):
-        if name in vars(given):
-            setattr(merged, name, getattr(given, name))
-        elif name in stored and name not in ("device", "workers", "check"):
-            value = stored[name]
-            setattr(merged, name, Path(value) if value is not None and name in paths_given else value)
-    merged.load = None  # its weights have long gone into the run
-    return merged

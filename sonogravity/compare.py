@@ -20,7 +20,7 @@ from scipy.stats import wilcoxon
 
 from sonogravity import cli, metrics, paths, worksheets
 from sonogravity.boundary import BOUNDARY
-from sonogravity.errors import InputError, some
+from sonogravity.errors import InputError, say, some, warn
 from sonogravity.margin import VARIANTS
 
 WORST = 8  # disagreements shown with their panels
@@ -128,7 +128,8 @@ def write_comparison(path, names, tables, subjects, panels):
     )
     book["Definitions"].column_dimensions["A"].width = 28
     book["Definitions"].column_dimensions["B"].width = 110
-    worksheets.save_book(book, path)
+    with paths.whole(path) as beside:
+        book.save(beside)
     return summary
 
 
@@ -199,15 +200,15 @@ def main(argv=None):
     output.parent.mkdir(parents=True, exist_ok=True)
     for row in write_comparison(output, names, tables, subjects, panels):
         if row["metric"] == "dice" or row["metric"].startswith("dice_"):
-            cli.say(
+            say(
                 f"{row['metric']:14} {row['reference']} {row['reference_mean']:.4f}  "
                 f"{row['other']} {row['other_mean']:.4f}  "
                 f"difference {row['difference']:+.4f} ({row['ci95_low']:+.4f} to {row['ci95_high']:+.4f}), "
                 f"p {row['wilcoxon_p']:.3g}, {row['subjects']} subjects, {row['n']} files"
             )
     if len(set(subjects)) < FEWEST_SUBJECTS:
-        cli.warn(few_subjects(subjects))
-    cli.say(f"written: {output}")
+        warn(few_subjects(subjects))
+    say(f"written: {output}")
     return 0
 
 

@@ -6,7 +6,6 @@ PNG, JPEG, BMP and TIFF go through Pillow, ``.npy`` through numpy without pickle
 
 import pickle
 import struct
-import warnings
 import zipfile
 import zlib
 
@@ -20,10 +19,13 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".npy", ".pth", 
 GREY_16_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, the weights of Pillow's own conversion
 
+MAX_PIXELS = 2**26  # 8192 x 8192: more is a slip or an attack, not an ultrasound frame
+ORIENTATION, PHOTOMETRIC, WHITE_IS_ZERO = 0x0112, 262, 0  # of EXIF and TIFF 6.0
+
 # What Pillow, numpy and torch raise for a file that is not what its name says.
 BROKEN_FILE = (
-    OSError, EOFError, SyntaxError, ValueError, TypeError, RuntimeError, OverflowError, IndexError, KeyError,
-    struct.error, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError, Image.DecompressionBombError,
+    OSError, EOFError, SyntaxError, ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError,
+    AssertionError, MemoryError, struct.error, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError,
 )  # fmt: skip
 
 
@@ -66,7 +68,7 @@ def decode_mask(path):
     return _colour_mask(array, path)
 
 
-def write_mask(path, values):
+def write_mask(values, path):
     """Write to_values' array as PNG: 8-bit or 16-bit grey, or RGB."""
     Image.fromarray(values).save(path, format="PNG")
 
@@ -76,41 +78,69 @@ def _read(path):
     suffix = path.suffix.lower()
     try:
         if suffix == ".npy":
-            array = np.load(path, allow_pickle=False)
-            if not isinstance(array, np.ndarray):
-                raise InputError(f"{path}: is an archive of arrays; save each array as a .npy of its own")
-            return array
+            return _read_array(path)
         if suffix in (".pth", ".pt"):
             return _read_tensor(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                frames = getattr(image, "n_frames", 1)
-                if frames > 1:
-                    raise InputError(f"{path}: holds {frames} frames; save each as a file of its own")
-                _refuse_16_bit_colour(path, image)
-                image.load()
-                return image
-    except Image.DecompressionBombWarning as error:
+        with Image.open(path) as image:
+            _refuse_what_pillow_would_change(path, image)
+            image.load()
+            return image
+    except Image.DecompressionBombError as error:
         raise InputError(f"{path}: the image is too large to be a frame ({error})") from error
     except BROKEN_FILE as error:
         reason = str(error).strip().split("\n")[0][:150] or type(error).__name__
         raise InputError(f"{path}: cannot be read ({reason}); replace or remove the file") from error
 
 
-def _refuse_16_bit_colour(path, image):
-    """Pillow cuts colour and grey-alpha PNGs of 16 bits to 8 without a word; better none than wrong ones."""
-    if image.format == "PNG" and image.mode not in GREY_16_BIT:
+def _refuse_what_pillow_would_change(path, image):
+    """Refuse an opened image whose pixels would come out otherwise than a viewer shows them: better none than wrong."""
+    if image.width * image.height > MAX_PIXELS:
+        raise InputError(f"{path}: the image is too large to be a frame ({image.width}x{image.height})")
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise InputError(f"{path}: holds {frames} frames; save each as a file of its own")
+    turned = image.getexif().get(ORIENTATION, 1)
+    if turned not in (0, 1):
+        raise InputError(
+            f"{path}: has an orientation tag ({turned}), so viewers turn it and its mask may not fit; save it upright "
+            "without the tag"
+        )
+    if image.format == "TIFF" and image.mode in GREY_16_BIT and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        raise InputError(f"{path}: is a 16-bit TIFF with white at zero; save it with black at zero")
+    if image.format == "PNG" and image.mode not in GREY_16_BIT:  # Pillow cuts those of 16 bits to 8 without a word
         with open(path, "rb") as file:
             header = file.read(25)  # signature 8, length 4, IHDR 4, width 4, height 4, then the bit depth
         if header[24] == 16:
             raise InputError(f"{path}: is a 16-bit colour PNG; save it as 16-bit grey, or as 8-bit")
 
 
-def _read_tensor(path):
+def _read_array(path):
+    # Mapped first: a header that claims more than the file holds is refused, not allocated.
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path}: is an archive of arrays; save each array as a .npy of its own")
+    return np.array(array)
+
+
+def load_torch(path):
+    """What torch.save wrote, tensors and plain values only: no code runs. Raises one of BROKEN_FILE.
+
+    torch.load leaves the checksums of its own archives alone, so a changed byte would become a changed weight.
+    """
     import torch  # only these files need it, and it is slow to import
 
-    tensor = torch.load(path, map_location="cpu", weights_only=True)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken:
+            raise ValueError(f"damaged: the checksum of {broken} is wrong")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _read_tensor(path):
+    import torch
+
+    tensor = load_torch(path)
     if not isinstance(tensor, torch.Tensor):
         raise InputError(f"{path}: holds a {type(tensor).__name__}, not a tensor; is it a checkpoint?")
     return tensor.to(torch.float32).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()

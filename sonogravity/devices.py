@@ -4,8 +4,7 @@ import os
 
 import torch
 
-from sonogravity.cli import say
-from sonogravity.errors import InputError
+from sonogravity.errors import InputError, say
 
 
 def pick_device(name):

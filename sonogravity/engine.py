@@ -10,8 +10,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm import tqdm
 
 from sonogravity import data, evaluation, figures, metrics, paths
-from sonogravity.cli import say, warn
-from sonogravity.errors import InputError, some
+from sonogravity.errors import InputError, is_out_of_memory, say, some, warn
+from sonogravity.memory import Memory, compute_again
+from sonogravity.runs import best_epoch, dice_or_lowest
 
 GRADIENT_CLIP_NORM = 1.0
 SHOW_EVERY = 10  # batches between looks at the loss, each of which waits for the GPU
@@ -20,7 +21,10 @@ PANELS = 4  # validation frames shown at each saved checkpoint, besides the wors
 
 @dataclass(frozen=True)
 class Settings:
-    """How long to train and what to leave behind. amp: autocast's type, or None for float32."""
+    """How long to train and what to leave behind. amp: autocast's type, or None for float32.
+
+    smallest_part: frames that must go through the network together, where memory does not hold a batch.
+    """
 
     epochs: int
     save_every: int
@@ -28,9 +32,10 @@ class Settings:
     seed: int
     batch_size: int
     amp: torch.dtype | None = None
+    smallest_part: int = 1
 
 
-def train_one_epoch(network, loader, criterion, optimizer, scaler, step_scheduler, amp, device, title):
+def train_one_epoch(network, loader, criterion, optimizer, scaler, step_scheduler, settings, memory, device, title):
     """Every batch once -> mean loss over frames, last learning rate, frames a second.
 
     InputError on a loss that is not finite.
@@ -40,13 +45,12 @@ def train_one_epoch(network, loader, criterion, optimizer, scaler, step_schedule
     start = time.perf_counter()
     with tqdm(loader, title, unit="batch", leave=False) as progress:
         for images, masks, names in progress:
-            images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
-            masks = masks.to(device, non_blocking=True)
-            with torch.autocast(device.type, amp, enabled=amp is not None):
-                logits = network(images)
-            loss = criterion(logits, masks)
             optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
+            parts = memory.parts(len(names), settings.smallest_part)
+            loss = sum(
+                _backward(network, images[part], masks[part], criterion, scaler, settings.amp, device, len(names))
+                for part in parts
+            )
             scaler.unscale_(optimizer)  # the norm to clip is that of the true gradients
             torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_CLIP_NORM)
             scaler.step(optimizer)
@@ -54,7 +58,7 @@ def train_one_epoch(network, loader, criterion, optimizer, scaler, step_schedule
             rate = optimizer.param_groups[0]["lr"]
             if step_scheduler is not None:
                 step_scheduler.step()
-            losses.append(loss.detach())
+            losses.append(loss)
             stems.append(names)
             sizes.append(len(names))
             if len(losses) % SHOW_EVERY == 1:
@@ -63,6 +67,17 @@ def train_one_epoch(network, loader, criterion, optimizer, scaler, step_schedule
                 progress.set_postfix_str(f"loss {np.mean(shown):.4f}, {speed:.2f} img/s")
     values = _finite(losses, stems, title)
     return float(np.average(values, weights=sizes)), rate, sum(sizes) / (time.perf_counter() - start)
+
+
+def _backward(network, images, masks, criterion, scaler, amp, device, frames):
+    """Add the gradients of a part of a batch of so many frames; the part's share of the batch's loss."""
+    images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
+    masks = masks.to(device, non_blocking=True)
+    with torch.autocast(device.type, amp, enabled=amp is not None):
+        logits = network(images)
+    loss = criterion(logits, masks) * (len(images) / frames)
+    scaler.scale(loss).backward()
+    return loss.detach()
 
 
 def _finite(losses, stems, title):
@@ -111,51 +126,91 @@ def epoch_scores(rows, labels):
     return scores
 
 
-def dice_or_lowest(row):
-    """What checkpoints, plateau and patience follow; an undefined Dice ranks below all."""
-    return -1.0 if math.isnan(row["dice"]) else row["dice"]
-
-
 def fit(*, run, network, predictor, loader, validation, criterion, optimizer, scheduler, settings, resumed=None):
     """Train to settings.epochs, or until patience ends it; the history, a row an epoch.
 
     network: what is stepped, predictor.model or a compiled form of it. resumed: a Checkpoint to go on from.
-    Each epoch's randomness comes from (seed, epoch) alone, so a resumed run repeats what an unbroken one does.
+    Each epoch's randomness comes from (seed, epoch) alone, so a resumed run repeats what an unbroken one does. An
+    epoch that does not fit into memory starts again with less (see memory.Memory).
     """
     scaler = torch.amp.GradScaler(predictor.device.type, enabled=settings.amp is torch.float16)
+    stateful = {"optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
     history = []
     if resumed is not None:
-        history = _restore(resumed.training, optimizer, scheduler, scaler)
-        run.report(history, predictor.labels)
+        _restore(resumed.training, stateful, resumed.path)
+        history = list(resumed.training["history"])
+        run.take_up(resumed, predictor.labels)
+        if len(history) >= settings.epochs:
+            say(f"{resumed.path}: the run has its {len(history)} epochs; ask for more with --epochs")
+    else:
+        run.start(predictor.model, _state_of(stateful))
+    memory = Memory(**run.settings["memory"])
+    if memory.checkpointing:
+        compute_again(predictor.model.blocks())
     shown = set(np.linspace(0, len(validation) - 1, min(PANELS, len(validation))).round().astype(int).tolist())
     try:
-        for epoch in range(len(history) + 1, settings.epochs + 1):
-            if _out_of_patience(history, settings.patience):
-                break
-            _one_epoch(epoch, history, run, network, predictor, loader, validation, criterion, optimizer, scheduler,
-                       scaler, settings, shown)  # fmt: skip
-    except KeyboardInterrupt:
-        if history:
-            say(f"\nepoch {len(history)} is kept; go on with: --resume {run.checkpoints / 'last.pth'}")
+        while len(history) < settings.epochs and not _out_of_patience(history, settings.patience):
+            fitted = _epoch_that_fits(history, run, network, predictor, loader, validation, criterion, stateful,
+                                      settings, memory, shown)  # fmt: skip
+            if not fitted:
+                memory = _with_less(memory, run, network, predictor, stateful, settings)
+    except (KeyboardInterrupt, InputError) as stop:
+        run.outbox.send()
+        if isinstance(stop, KeyboardInterrupt):
+            say(f"\n{run.how_to_go_on()}")
         raise
     if _out_of_patience(history, settings.patience):
         say(f"stopped: no better Dice for {settings.patience} epochs (--patience)")
-    best = max(history, key=dice_or_lowest)
+    best = history[best_epoch(history) - 1]
     say(f"best: epoch {best['epoch']}, Dice {best['dice']:.6f}: {run.checkpoints / 'best.pth'}")
     say(f"figures: {run.results / 'epochs.xlsx'}")
+    run.close()
     return history
 
 
-def _one_epoch(epoch, history, run, network, predictor, loader, validation, criterion, optimizer, scheduler, scaler,
-               settings, shown):  # fmt: skip
+def _epoch_that_fits(*parts):
+    """Train one more epoch; False where memory does not suffice, and then nothing of the failed step is held."""
+    try:
+        _one_epoch(*parts)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    return True
+
+
+def _with_less(memory, run, network, predictor, stateful, settings):
+    """Go back to the last completed epoch, and choose what takes less memory; the new Memory."""
+    sparer = memory.sparer(settings.batch_size, settings.smallest_part)
+    if sparer is None:
+        raise InputError(
+            f"out of memory even with {settings.smallest_part} frames at a time; try a smaller --scale or model, or "
+            "another --device"
+        )
+    warn(f"out of memory: {sparer.describe(settings.batch_size)}; the epoch starts again")
+    stateful["optimizer"].zero_grad(set_to_none=True)
+    torch.cuda.empty_cache()
+    content = run.training_state()
+    predictor.model.load_state_dict(content["state_dict"])
+    _restore(content["training"], stateful, run.last)
+    compute_again(predictor.model.blocks())
+    if network is not predictor.model:
+        torch.compiler.reset()  # it was compiled for keeping all activations
+    run.spare_memory({"checkpointing": sparer.checkpointing, "micro_batch": sparer.micro_batch})
+    return sparer
+
+
+def _one_epoch(history, run, network, predictor, loader, validation, criterion, stateful, settings, memory, shown):
     start = time.perf_counter()
+    epoch = len(history) + 1
     title = f"epoch {epoch}/{settings.epochs}"
     torch.manual_seed(data.epoch_seed(settings.seed, epoch))
     loader.batch_sampler.epoch = epoch
+    scheduler = stateful["scheduler"]
     plateau = isinstance(scheduler, ReduceLROnPlateau)
     train_loss, rate, speed = train_one_epoch(
-        network, loader, criterion, optimizer, scaler, None if plateau else scheduler, settings.amp,
-        predictor.device, title,
+        network, loader, criterion, stateful["optimizer"], stateful["scaler"], None if plateau else scheduler,
+        settings, memory, predictor.device, title,
     )  # fmt: skip
     rows, val_loss, kept = validate(predictor, validation, criterion, settings.batch_size, shown, "validation")
     if not math.isfinite(val_loss):
@@ -166,46 +221,44 @@ def _one_epoch(epoch, history, run, network, predictor, loader, validation, crit
     row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss, "val_loss": val_loss}
     row |= epoch_scores(rows, predictor.labels)
     row |= {"seconds": time.perf_counter() - start, "images_per_second": speed}
-    improved = all(dice_or_lowest(row) > dice_or_lowest(earlier) for earlier in history)
     history.append(row)
     if plateau:
         scheduler.step(dice_or_lowest(row))
-    training = {name: part.state_dict() for name, part in _stateful(optimizer, scheduler, scaler)}
-    numbered = epoch % settings.save_every == 0
-    run.save(epoch, predictor, history, training, best=improved, numbered=numbered)
-    run.report(history, predictor.labels)
-    if numbered or epoch == settings.epochs:
-        _write_panels(run.panels_folder(epoch), kept, predictor)
+    pictures = _panels(kept, predictor) if epoch % settings.save_every == 0 or epoch == settings.epochs else {}
+    run.leave(epoch, predictor.model, history, _state_of(stateful), pictures=pictures, labels=predictor.labels)
     names = [predictor.labels.names[c] for c in predictor.labels.foreground]
     per_class = ", ".join(f"{name} {row[f'dice_{name}']:.4f}" for name in names)
     say(
         f"{title}  train loss {train_loss:.4f}  val loss {val_loss:.4f}  Dice {row['dice']:.6f} ({per_class})  "
-        f"{row['seconds']:.0f} s, {speed:.2f} img/s" + ("  best" if improved else "")
+        f"{row['seconds']:.0f} s, {speed:.2f} img/s" + ("  best" if best_epoch(history) == epoch else "")
     )
 
 
-def _stateful(optimizer, scheduler, scaler):
-    return ("optimizer", optimizer), ("scheduler", scheduler), ("scaler", scaler)
+def _state_of(stateful):
+    return {name: part.state_dict() for name, part in stateful.items()}
 
 
-def _restore(training, optimizer, scheduler, scaler):
-    for name, part in _stateful(optimizer, scheduler, scaler):
-        if training[name]:  # the scaler's is empty where there was no float16
-            part.load_state_dict(training[name])
-    return list(training["history"])
+def _restore(training, stateful, path):
+    """Load the state of optimizer, scheduler and scaler; InputError where it is not theirs."""
+    for name, part in stateful.items():
+        try:
+            if training[name]:  # the scaler's is empty where there was no float16
+                part.load_state_dict(training[name])
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise InputError(f"{path}: is damaged: the {name}'s state does not fit ({error})") from error
 
 
 def _out_of_patience(history, patience):
-    if not patience or not history:
-        return False
-    best = max(range(len(history)), key=lambda i: dice_or_lowest(history[i]))
-    return len(history) - 1 - best >= patience
+    return bool(patience and history) and len(history) - best_epoch(history) >= patience
 
 
-def _write_panels(folder, kept, predictor):
+def _panels(kept, predictor):
+    """{file name: (write, content)} of the frames to show."""
+    pictures = {}
     for prefix, dice, result in kept:
         image, _ = data.read_pair(result.frame.pair, predictor.channels)
         maps = {"truth": result.truth, "prediction": result.prediction}
         stem = result.frame.pair.stem
-        with paths.whole(folder / f"{prefix}{stem}.png") as beside:
-            figures.save_panel(beside, "png", image, maps, predictor.labels, f"{stem}  Dice {dice:.4f}")
+        content = ("png", image, maps, predictor.labels, f"{stem}  Dice {dice:.4f}")
+        pictures[f"{prefix}{paths.short(stem)}.png"] = figures.write_panel, content
+    return pictures

@@ -1,4 +1,6 @@
-"""The one exception that means: the user can mend this."""
+"""What scripts tell their user: the exceptions that end them with one line, and plain words."""
+
+import sys
 
 
 class InputError(Exception):
@@ -8,8 +10,36 @@ class InputError(Exception):
     """
 
 
+class NotWritten(Exception):
+    """The work is done, but a file of it could not be written: one line, exit code 1."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, from a scheduler or a shutdown: ends a script as Ctrl-C does, with exit code 143."""
+
+
+def is_out_of_memory(error):
+    """Whether an exception means that memory is exhausted, on any device.
+
+    torch has a class of its own for CUDA only; on a CPU and on MPS it raises RuntimeError.
+    """
+    text = str(error).lower()
+    said = "out of memory" in text or "allocate memory" in text or "unable to allocate" in text
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and said)
+
+
 def some(items, limit=3):
     """``a, b, c and 4 more``: the first few of a long list, for messages."""
     items = [str(item) for item in items]
     shown = ", ".join(items[:limit])
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
+
+
+def say(message):
+    """Tell the user something that is as it should be."""
+    print(message, flush=True)
+
+
+def warn(message):
+    """Tell the user something to look into."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)

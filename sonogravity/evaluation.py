@@ -8,7 +8,7 @@ import torch
 
 from sonogravity import data, metrics
 from sonogravity.decoding import decode_mask
-from sonogravity.errors import InputError
+from sonogravity.errors import InputError, is_out_of_memory
 from sonogravity.inference import to_label_maps
 
 
@@ -42,14 +42,31 @@ def batches_of_equal_size(frames, batch_size):
         yield batch
 
 
-def segment(predictor, frames, batch_size, criterion=None):
-    """Frames -> FileResults, in order. criterion: also the loss of each frame alone, at native size."""
-    labels = predictor.labels
-    for batch in batches_of_equal_size(frames, batch_size):
-        start = time.perf_counter()
+def _parts_that_fit(predictor, batch):
+    """(frames, logits, label maps, seconds a frame) of a batch, or where memory runs out of its halves, and so on."""
+    outcome, start = None, time.perf_counter()
+    try:
         logits = predictor.logits(batch)
-        maps = to_label_maps(logits)
-        seconds = (time.perf_counter() - start) / len(batch)
+        outcome = logits, to_label_maps(logits)
+    except (MemoryError, RuntimeError) as error:
+        if len(batch) == 1 or not is_out_of_memory(error):
+            raise
+    if outcome is not None:
+        yield batch, *outcome, (time.perf_counter() - start) / len(batch)
+        return
+    torch.cuda.empty_cache()
+    for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+        yield from _parts_that_fit(predictor, half)
+
+
+def segment(predictor, frames, batch_size, criterion=None):
+    """Frames -> FileResults, in order. criterion: also the loss of each frame alone, at native size.
+
+    A batch that does not fit into memory is taken in halves: the figures don't depend on it.
+    """
+    labels = predictor.labels
+    batches = batches_of_equal_size(frames, batch_size)
+    for batch, logits, maps, seconds in (part for whole in batches for part in _parts_that_fit(predictor, whole)):
         for i, (frame, prediction) in enumerate(zip(batch, maps, strict=True)):
             truth = confusion = loss = None
             if frame.truth is not None:

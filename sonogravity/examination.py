@@ -11,11 +11,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from sonogravity import data
-from sonogravity.cli import say, warn
-from sonogravity.errors import InputError, some
+from sonogravity.errors import InputError, say, some, warn
 from sonogravity.labels import Labels, components, value_text
 from sonogravity.metrics import subjects_of
 from sonogravity.pairs import Pair, find_training_pairs
+from sonogravity.paths import absolute
 
 THUMBNAIL = 32  # near-copies are compared at 32 x 32
 # Correlation of two thumbnails from which frames count as near-copies. On lumbar phantom sweeps
@@ -251,7 +251,7 @@ def open_data(
     classes=None, class_names=None, background=None, snap=False, subject_regex=None, allow_overlap=False,
 ):  # fmt: skip
     """Find, decode, examine and report both sets -> training store, validation store, Findings."""
-    if training_folder.resolve() == validation_folder.resolve():
+    if absolute(training_folder) == absolute(validation_folder):
         raise InputError(f"{training_folder}: training and validation are one folder; keep other subjects apart")
     stores, facts = [], []
     for name, folder in (("training", training_folder), ("validation", validation_folder)):

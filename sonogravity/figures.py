@@ -49,8 +49,9 @@ def panel(image, maps, labels, caption=""):
     return sheet
 
 
-def save_panel(path, kind, image, maps, labels, caption=""):
-    """Write a panel; kind: ``png`` or ``jpg``."""
+def write_panel(content, path):
+    """Write the panel of (kind, image, maps, labels, caption); kind: ``png`` or ``jpg``."""
+    kind, image, maps, labels, caption = content
     options = {"format": "JPEG", "quality": 90} if kind == "jpg" else {"format": "PNG", "compress_level": 3}
     panel(image, maps, labels, caption).save(path, **options)
 
@@ -60,11 +61,12 @@ def plain(text):
     return text.replace("$", r"\$")
 
 
-def save_progress(path, history, labels):
-    """Draw the losses, the Dice (mean and per class) and the learning rate over the epochs as PNG."""
+def write_progress(content, path):
+    """Draw the losses, the Dice (mean and per class) and the learning rate of (history, labels) as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # no pyplot: no global state, no window
 
+    history, labels = content
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -94,7 +96,7 @@ def save_progress(path, history, labels):
     figure.savefig(path, dpi=110, format="png")
 
 
-def save_sweep(path, margin):
+def write_sweep(margin, path):
     """Draw tolerant Dice and NSD over the margin as PNG. margin: the ``margin`` of summary.json."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

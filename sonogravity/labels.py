@@ -89,15 +89,21 @@ class Labels:
             for i, name in zip(foreground, class_names, strict=True):
                 names[i] = name
         if len(set(names)) < len(names):
-            raise InputError(f"class names must differ, and differ from the values: {', '.join(names)}")
+            raise InputError(f"--class-names must differ, and differ from the values: {', '.join(names)}")
         return cls(values, tuple(names), position, snap)
 
     @classmethod
     def from_dict(cls, stored):
-        """Rebuild from as_dict's plain types."""
-        return cls(
-            tuple(stored["values"]), tuple(stored["names"]), int(stored["background"]), bool(stored["snap"])
-        )
+        """Rebuild from as_dict's plain types; KeyError, TypeError or ValueError where they are damaged."""
+        names = tuple(stored["names"])
+        values = tuple(int(value) for value in stored["values"])
+        background = int(stored["background"])
+        unique = len(values) == len(set(values)) == len(names) == len(set(names))
+        if not (unique and 2 <= len(values) <= MAX_CLASSES and 0 <= background < len(values)):
+            raise ValueError(f"labels {stored}")
+        if not all(isinstance(name, str) and name for name in names) or not all(0 <= v < 2 * COLOUR for v in values):
+            raise ValueError(f"labels {stored}")
+        return cls(values, names, background, bool(stored["snap"]))
 
     def as_dict(self):
         """Plain types, for checkpoints and settings.json."""

@@ -1,11 +1,16 @@
 """Which mask belongs to which image: by the stem of the file name, nothing silently passed over."""
 
+import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 from sonogravity.decoding import EXTENSIONS
 from sonogravity.errors import InputError, some
 from sonogravity.paths import is_litter
+
+LONGEST_NAME = 240  # bytes; file systems take 255, and what stands beside a file while it is written adds some
+UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # the last are bytes that are no Unicode
 
 
 @dataclass(frozen=True)
@@ -17,25 +22,49 @@ class Pair:
 
     @property
     def stem(self):
-        return self.image.stem
+        """What pairs files and names outputs."""
+        return stem_of(self.image)
+
+
+def stem_of(path):
+    """A file's stem, its letters composed: macOS hands out "ü" as two characters, other systems as one."""
+    return unicodedata.normalize("NFC", path.stem)
+
+
+def check_name(path):
+    """Refuse a file whose name the outputs cannot carry: no text in a worksheet, or too long."""
+    shown = f"{path.parent}/{ascii(path.name)[1:-1]}"
+    if UNFIT.search(path.name):
+        raise InputError(f"{shown}: the name holds a control character, or is not Unicode; rename the file")
+    length = len(path.name.encode())
+    if length > LONGEST_NAME:
+        raise InputError(f"{shown}: the name is {length} bytes long, outputs take {LONGEST_NAME}; rename the file")
 
 
 def list_files(folder):
     """{stem: path} of a folder's frames, sorted; and the names of what else lies there."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give one that holds images")
-    found, others = {}, []
+        raise InputError(f"{folder}: no such file or folder; give images, or a folder that holds some")
+    found, others, alike = {}, [], {}
     for path in sorted(folder.iterdir()):
         if is_litter(path.name):
             continue
-        if path.suffix.lower() not in EXTENSIONS or not path.is_file():
+        if path.suffix.lower() not in EXTENSIONS or path.is_dir():
             others.append(path.name)
-        elif path.stem in found:
+            continue
+        check_name(path)
+        if not path.is_file():
+            raise InputError(f"{path}: a link that leads nowhere, or no ordinary file; mend or remove it")
+        stem = stem_of(path)
+        twin = alike.setdefault(stem.casefold(), path)
+        if stem in found:
+            raise InputError(f"{path}: {twin.name} has the same stem in this folder; keep one of the two")
+        if twin != path:
             raise InputError(
-                f"{path}: {found[path.stem].name} has the same stem in this folder; keep one of the two"
+                f"{path}: differs from {twin.name} in upper and lower case only, which Windows and macOS take for one "
+                "name; rename one"
             )
-        else:
-            found[path.stem] = path
+        found[stem] = path
     return found, others
 
 
@@ -81,7 +110,8 @@ def find_input_pairs(inputs, masks_folder=None, partial=False):
         if path.is_file():
             if path.suffix.lower() not in EXTENSIONS:
                 raise InputError(f"{path}: not an image that can be read ({', '.join(EXTENSIONS)})")
-            images, others, own_masks = {path.stem: path}, [], path.parent.parent / "masks"
+            check_name(path)
+            images, others, own_masks = {stem_of(path): path}, [], path.parent.parent / "masks"
             own_masks = own_masks if path.parent.name == "images" else None
         else:
             folder = path / "images" if (path / "images").is_dir() else path
@@ -102,9 +132,9 @@ def find_input_pairs(inputs, masks_folder=None, partial=False):
         raise InputError(f"{some(inputs)}: no image found ({', '.join(EXTENSIONS)})")
     seen = {}
     for pair in pairs:
-        if pair.stem in seen:
-            raise InputError(f"{pair.image} and {seen[pair.stem]} have one stem, so one output name; rename one")
-        seen[pair.stem] = pair.image
+        twin = seen.setdefault(pair.stem.casefold(), pair.image)
+        if twin is not pair.image:
+            raise InputError(f"{pair.image} and {twin} have one stem, so one output name; rename one")
     return pairs, notes
 
 
@@ -127,7 +157,7 @@ def find_mask_pairs(inputs, masks_folder, predictions):
     part = "images" if masks_folder else "masks"
     for path in inputs or [masks_folder]:
         folder = path / part if (path / part).is_dir() else path
-        found = {path.stem: path} if path.is_file() else listed(folder)
+        found = {stem_of(path): path} if path.is_file() else listed(folder)
         whole = whole and not path.is_file()
         doubled = sorted(set(truths) & set(found))
         if doubled:

@@ -3,18 +3,28 @@
 import csv
 import json
 import os
+import re
 import shutil
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
-from sonogravity.errors import InputError
+from sonogravity.errors import InputError, NotWritten, warn
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA, CHECKPOINTS, RESULTS = ROOT / "data", ROOT / "checkpoints", ROOT / "results"
 
 OUTPUT_FOLDERS = ("masks", "panels")
 OUTPUT_FILES = ("files.xlsx", "files.csv", "files.partial.csv", "summary.json", "settings.json", "sweep.png")
-MARKER = "settings.json"  # written first, so that a folder can be told to be an earlier run's
+MARKER = "settings.json"  # tells which script wrote a folder
+UNFINISHED = "partial"  # the folder inside an output where files lie until all are there
+ROWS_DONE = "files.partial.csv"
+SHOWN_OF_NAME = 40  # characters
+
+
+def absolute(path):
+    """An absolute Path, links followed as far as they lead; unlike Path.resolve, a loop of links is no error."""
+    return Path(os.path.realpath(path))
 
 
 @contextmanager
@@ -25,7 +35,7 @@ def whole(path):
     The name beside starts with a dot and ends in ``.partial``, so no search for ``*.pth`` finds it.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    beside = path.with_name(f".{path.name[:SHOWN_OF_NAME]}-{_checksum(path.name)}.{os.getpid()}.partial")
     try:
         yield beside
         with open(beside, "rb+") as file:
@@ -41,10 +51,26 @@ def whole(path):
             os.close(folder)
 
 
-def write_text(path, text):
-    """Write UTF-8 text, whole or not at all."""
+def _checksum(text):
+    return f"{zlib.crc32(os.fsencode(text)):08x}"
+
+
+def remove_leftovers(folder):
+    """Remove what a killed process left beside its files (see ``whole``)."""
+    for path in folder.rglob(".*.partial"):
+        if re.fullmatch(r"\..*-[0-9a-f]{8}\.\d+\.partial", path.name, re.DOTALL):
+            path.unlink(missing_ok=True)
+
+
+def short(stem, limit=SHOWN_OF_NAME):
+    """A stem that more can be put before: as it is, or cut and told apart by a checksum."""
+    return stem if len(stem) <= limit else f"{stem[:limit]}-{_checksum(stem)}"
+
+
+def write_whole(path, write, content):
+    """``write(content, path)``, so that the file appears whole or not at all."""
     with whole(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+        write(content, beside)
 
 
 def is_litter(name):
@@ -52,19 +78,44 @@ def is_litter(name):
     return name.startswith((".", "~$")) or name.lower() in ("thumbs.db", "desktop.ini")
 
 
-def _not_written_by(folder, script):
-    """Names in an earlier run's folder that the script did not write there, as far as its list tells."""
+def _held(folder):
+    return {path.name for path in folder.iterdir() if not is_litter(path.name)} if folder.exists() else set()
+
+
+def _foreign_in_unfinished(folder, script):
+    """Names in folder/partial that the script did not leave there when it was stopped: it had no list yet."""
+    if not folder.is_dir():
+        return [""]
+    files = [path for path in folder.rglob("*") if path.is_file() and not is_litter(path.name)]
+    names = sorted(path.relative_to(folder).as_posix() for path in files)
+    if not _written_by(folder, script):
+        return names
+    pictures = re.compile(rf"({'|'.join(OUTPUT_FOLDERS)})/[^/]*\.(png|jpg)")
+    return [name for name in names if name not in OUTPUT_FILES and not pictures.fullmatch(name)]
+
+
+def _written_by(folder, script):
+    """Whether the folder's settings.json says so."""
     try:
         settings = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return [MARKER]
-    if not isinstance(settings, dict) or settings.get("script") != script:
-        return [MARKER]
-    stems = set()
-    for name in ("files.csv", "files.partial.csv"):
-        if (folder / name).is_file():
-            with open(folder / name, newline="", encoding="utf-8") as file:
-                stems |= {Path(row["file"]).stem for row in csv.DictReader(file) if row.get("file")}
+        return False
+    return isinstance(settings, dict) and settings.get("script") == script
+
+
+def _foreign(folder, script):
+    """Names in an output folder that no earlier run of the script wrote there, as far as its list tells."""
+    held = _held(folder)
+    unfinished = folder / UNFINISHED
+    if UNFINISHED in held and (strays := _foreign_in_unfinished(unfinished, script)):
+        return [f"{UNFINISHED}/{strays[0]}"]
+    held -= {UNFINISHED}
+    unknown = sorted(held - set(OUTPUT_FOLDERS) - set(OUTPUT_FILES))
+    if unknown or not held:
+        return unknown
+    if not _written_by(folder, script):
+        return [MARKER if MARKER in held else min(held)]
+    stems = {Path(row["file"]).stem for row in _rows(folder / "files.csv") if row.get("file")}
     return sorted(
         f"{part}/{path.name}"
         for part in OUTPUT_FOLDERS
@@ -74,23 +125,60 @@ def _not_written_by(folder, script):
     )
 
 
-def claim_output(folder, script):
-    """Make a result folder ready: created, or emptied of what an earlier run of the same script wrote.
+def _rows(table):
+    if not table.is_file():
+        return []
+    with open(table, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
-    InputError where it holds anything else: a file of the user's is never touched.
+
+def _remove(path):
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_output(folder, script):
+    """Yield ``folder/partial`` to write to; at the end its files replace what an earlier run of the script wrote.
+
+    If the work ends early, the earlier results stay as they are, and what was done stays in ``folder/partial``
+    (where no file was done, nothing stays). InputError where the folder holds anything else: a file of the user's
+    is never touched.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; --output must name a folder")
-    held = {path.name for path in folder.iterdir() if not is_litter(path.name)} if folder.exists() else set()
-    foreign = sorted(held - set(OUTPUT_FOLDERS) - set(OUTPUT_FILES))
-    if held and not foreign and MARKER in held:
-        foreign = _not_written_by(folder, script)
-    if foreign or (held and MARKER not in held):
+    foreign = _foreign(folder, script)
+    if foreign:
         raise InputError(
-            f"{folder}: holds files that no earlier run wrote ({(foreign or sorted(held))[0]}); "
-            "give another --output, or empty it"
+            f"{folder}: holds files that no earlier run wrote ({foreign[0]}); give another --output, or empty it"
         )
-    for name in held - {MARKER}:
-        path = folder / name
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    unfinished = folder / UNFINISHED
+    _remove(unfinished)
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+    except BaseException:
+        rows = _rows(unfinished / ROWS_DONE)
+        if rows:
+            warn(f"not finished; what was done ({len(rows)} files) is in {unfinished}")
+        else:
+            _remove(unfinished)
+            for each in made:
+                each.rmdir()
+        raise
+    _replace(folder, unfinished)
+
+
+def _replace(folder, unfinished):
+    """Move the files of a finished run up, the workbook last."""
+    try:
+        for name in ("files.xlsx", *OUTPUT_FILES, *OUTPUT_FOLDERS):  # first the one that a user may have open
+            _remove(folder / name)
+        for path in sorted(unfinished.iterdir(), key=lambda path: path.name == "files.xlsx"):
+            os.replace(path, folder / path.name)
+        unfinished.rmdir()
+    except OSError as error:
+        raise NotWritten(
+            f"{error.filename}: {error.strerror}; the new results are whole in {unfinished}: close programs that have "
+            "the old ones open, then move them up or run again"
+        ) from error

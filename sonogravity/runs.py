@@ -1,65 +1,32 @@
 """A training run on disk: its folders, its settings, and what each epoch leaves behind."""
 
+import hashlib
 import os
 import platform
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from sonogravity import checkpoints, cli, figures, paths, worksheets
-from sonogravity.errors import InputError
+import torch
+
+from sonogravity import checkpoints, figures, paths, stored, worksheets
+from sonogravity.decoding import BROKEN_FILE
+from sonogravity.errors import InputError, NotWritten, some, warn
+from sonogravity.outbox import Outbox
 
 PACKAGES = ("sonogravity", "torch", "torchvision", "numpy", "pillow", "scipy", "pandas", "openpyxl")
 
 
-def begin(parser, argv, model_class):
-    """Parse a train.py command line -> options, the Checkpoint to start from, the one to resume (None, None).
-
-    With --load alone, architecture options that were not given are the file's. A resumed Checkpoint is also
-    the one to start from.
-    """
-    args = parser.parse_args(argv)
-    if args.resume is None:
-        args.name = args.name or cli.time_stamp()
-        loaded = checkpoints.load(args.load, model_class) if args.load else None
-        if loaded:
-            _adopt_architecture(args, cli.given_options(parser, argv, args), loaded)
-        return args, loaded, None
-    if args.load is not None:
-        raise InputError("--load starts a new run, --resume goes on with one; give only one of them")
-    resumed = checkpoints.load(args.resume, model_class)
-    if resumed.training is None:
-        raise InputError(
-            f"{args.resume}: holds weights only; resume from last.pth beside it, or start a new run with --load"
-        )
-    args = cli.take_up(parser, argv, args, resumed.training["options"])
-    expected = args.checkpoints.resolve() / resumed.model_name / args.name
-    if args.resume.resolve().parent != expected:
-        raise InputError(
-            f"{args.resume}: belongs in {expected}; move it back, or give --checkpoints ROOT and --results ROOT"
-        )
-    return args, resumed, resumed
-
-
-def _adopt_architecture(args, given, loaded):
-    """Take options of the architecture from a loaded file where the command line is silent."""
-    for name, value in loaded.model_options.items():
-        option = "channels" if name == "in_channels" else name
-        if name != "classes" and option not in given and getattr(args, option) != value:
-            cli.say(f"{loaded.path.name}: --{option.replace('_', '-')} {value}, as in the file")
-            setattr(args, option, value)
-
-
 def describe_versions():
-    """Versions, processor and commit, for settings.json."""
+    """Versions and processor, for settings.json."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = None
-    return found
+    return found | {"threads": torch.get_num_threads()}
 
 
 def commit():
@@ -73,81 +40,207 @@ def commit():
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
-@dataclass(frozen=True)
+def digest_of_weights(model):
+    """A short text that changes with any weight."""
+    whole = hashlib.blake2b(digest_size=16)
+    for key, value in model.state_dict().items():
+        whole.update(key.encode())
+        whole.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return whole.hexdigest()
+
+
+def best_epoch(history):
+    """The epoch of highest validation Dice, the first of equals; an undefined Dice ranks below all. 0 without any."""
+    return max(history, key=dice_or_lowest)["epoch"] if history else 0
+
+
+def dice_or_lowest(row):
+    """What checkpoints, plateau and patience follow."""
+    return row["dice"] if row["dice"] == row["dice"] else -1.0
+
+
+@dataclass
 class Run:
-    """Folders and settings of one run, and the content that all its checkpoints share."""
+    """Folders and settings of one run, the content that all its checkpoints share, and files not written yet."""
 
     name: str
     checkpoints: Path
     results: Path
     settings: dict
     shared: dict  # model_name, model_options, labels, scale, amp, image_maximum, run
+    outbox: Outbox = field(default_factory=Outbox)
 
-    def save(self, epoch, predictor, history, training, *, best, numbered):
-        """Write an epoch's checkpoints: best.pth, epoch_NNN.pth where asked for, and always last.pth."""
-        weights = {key: value.cpu() for key, value in predictor.model.state_dict().items()}
-        content = {**self.shared, "epoch": epoch, "state_dict": weights}
-        if best:
-            checkpoints.save(self.checkpoints / "best.pth", content)
-        if numbered:
-            checkpoints.save(self.checkpoints / f"epoch_{epoch:03d}.pth", content)
-        kept = {"history": history, "options": self.settings["options"], "data": self.settings["data"]}
-        training = {**training, **kept}
-        checkpoints.save(self.checkpoints / "last.pth", {**content, "training": training})
+    @property
+    def last(self):
+        """The checkpoint to resume from."""
+        return self.checkpoints / "last.pth"
+
+    def start(self, model, training):
+        """Write settings.json, and the state before the first epoch: a disk that refuses it ends the run at once."""
+        paths.write_whole(self.results / "settings.json", worksheets.write_json, self.settings)
+        checkpoints.save(self.last, self._content(0, model, [], training))
+
+    def leave(self, epoch, model, history, training, *, pictures, labels):
+        """Write what an epoch leaves. last.pth comes after the figures: a run killed before it repeats the epoch."""
+        put = self.outbox.put
+        self.report(history, labels)
+        for name, (write, content) in pictures.items():
+            put(self.results / "panels" / f"epoch_{epoch:03d}" / name, write, content, optional=True)
+        content = self._content(epoch, model, history, training)
+        put(self.last, checkpoints.write, content)
+        self._put_copies(epoch, history, {key: value for key, value in content.items() if key != "training"})
+        self.outbox.send()
+
+    def _content(self, epoch, model, history, training):
+        weights = {key: value.cpu() for key, value in model.state_dict().items()}
+        training = {**training, "history": history, "settings": self.settings}
+        return {**self.shared, "epoch": epoch, "state_dict": weights, "training": training}
+
+    def _put_copies(self, epoch, history, content):
+        if best_epoch(history) == epoch:
+            self.outbox.put(self.checkpoints / "best.pth", checkpoints.write, content)
+        if epoch % self.settings["options"]["save_every"] == 0:
+            self.outbox.put(self.checkpoints / f"epoch_{epoch:03d}.pth", checkpoints.write, content, optional=True)
+
+    def take_up(self, resumed, labels):
+        """Bring a resumed run's files up to its last.pth: those that a kill, or a full disk, kept from following."""
+        history = resumed.training["history"]
+        for folder in (self.checkpoints, self.results):
+            paths.remove_leftovers(folder)
+        paths.write_whole(self.results / "settings.json", worksheets.write_json, self.settings)
+        if not history:
+            return
+        best = best_epoch(history)
+        if best < resumed.epoch and _epoch_of(self.checkpoints / "best.pth") != best:
+            warn(f"{self.checkpoints / 'best.pth'}: is not of epoch {best}, the best so far, whose weights are lost")
+        content = {**self.shared, "epoch": resumed.epoch, "state_dict": resumed.state_dict}
+        self._put_copies(resumed.epoch, history, content)
+        self.report(history, labels)
+        self.outbox.send()
 
     def report(self, history, labels):
-        """Write epochs.xlsx, epochs.csv and progress.png."""
-        worksheets.write_epochs(self.results, history, self.settings)
-        with paths.whole(self.results / "progress.png") as beside:
-            figures.save_progress(beside, history, labels)
+        """Queue epochs.csv, epochs.xlsx and progress.png."""
+        put = self.outbox.put
+        put(self.results / "epochs.csv", worksheets.write_csv, history)
+        put(self.results / "epochs.xlsx", worksheets.write_epochs, (history, self.settings))
+        put(self.results / "progress.png", figures.write_progress, (history, labels))
 
-    def panels_folder(self, epoch):
-        """The folder of an epoch's panels, made."""
-        folder = self.results / "panels" / f"epoch_{epoch:03d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+    def spare_memory(self, memory):
+        """Keep what a run does to save memory, for a resumed or repeated one to do the same."""
+        self.settings["memory"] = memory
+        self.outbox.put(self.results / "settings.json", worksheets.write_json, self.settings)
+
+    def how_to_go_on(self):
+        """What to do after an interruption."""
+        epoch = _epoch_of(self.last)
+        return f"epoch {epoch} is kept; go on with: --resume {self.last}" if epoch else (
+            "no epoch was completed; give the same command again"
+        )
+
+    def training_state(self):
+        """The ``state_dict`` and ``training`` of the last completed epoch, from disk, or from memory if not written."""
+        content = self.outbox.content_of(self.last)
+        return content or torch.load(self.last, map_location="cpu", weights_only=True)
+
+    def close(self):
+        """Try again what the disk refused; NotWritten if it still does."""
+        missing = self.outbox.close()
+        if missing:
+            raise NotWritten(
+                f"{len(missing)} files could not be written: {some(missing)}; make room, or close them elsewhere, "
+                f"then --resume {self.last} writes what it can"
+            )
 
 
-def open_run(options, resumed, *, model_name, model_options, findings, device, amp):
-    """Make or take up the run's folders and write settings.json.
+def _epoch_of(path):
+    """The epoch of a checkpoint of ours, None where there is none."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("epoch")
+    except BROKEN_FILE:
+        return None
 
-    options: the script's, as plain types. amp: whether mixed precision is really used. InputError if the run
-    exists already, or if the data are not those that a resumed run was trained on.
+
+def open_run(beginning, *, model, model_options, findings, device, amp):
+    """Make or take up the run's folders.
+
+    amp: autocast's type or None. InputError if the run exists already, or if the data (and, for a repeated run, the
+    weights at the start) are not those of the run to resume or repeat.
     """
+    options = stored.options_as_dict(beginning.options)
     name = options["name"]
-    kept, results = (Path(options[root]) / model_name / name for root in ("checkpoints", "results"))
-    if resumed and resumed.training["data"] != findings.counts:
-        raise InputError(
-            f"{resumed.path}: the data are not those of this run (then {_describe_data(resumed.training['data'])}, "
-            f"now {_describe_data(findings.counts)}); bring them back, or start a new run with --load"
-        )
-    if not resumed and (any(kept.glob("*.pth")) or (results / "epochs.csv").exists()):
-        raise InputError(
-            f"{kept}: the run '{name}' exists; give another --name, or go on with --resume {kept / 'last.pth'}"
-        )
-    for folder in (kept, results):
-        folder.mkdir(parents=True, exist_ok=True)
+    kept, results = (Path(options[root]) / model.NAME / name for root in ("checkpoints", "results"))
     settings = {
-        "options": options,
+        "script": "train",
+        "model": model.NAME,
+        "options": options | {"resume": None, "repeat": None, "check": False},
         "labels": findings.labels.as_dict(),
         "data": findings.counts,
         "image_maximum": findings.image_maximum,
         "device": str(device),
+        "mixed_precision": str(amp or "float32"),
+        "initial_weights": digest_of_weights(model),
+        "memory": {"checkpointing": False, "micro_batch": None},
         "commit": commit(),
         "versions": describe_versions(),
     }
-    worksheets.write_json(results / "settings.json", settings)
+    if beginning.resumed:
+        earlier = beginning.resumed.training["settings"]
+        _same_data(beginning.resumed.path, earlier, settings)
+        settings |= {key: earlier[key] for key in ("initial_weights", "memory")}
+        settings["options"]["load"] = earlier["options"]["load"]
+    else:
+        _free_name(kept, results, name)
+    if beginning.repeated:
+        settings["memory"] = beginning.repeated["memory"]
+        _same_start(beginning.options.repeat, beginning.repeated, settings)
+    for folder in (kept, results):
+        folder.mkdir(parents=True, exist_ok=True)
     shared = {
-        "model_name": model_name,
+        "model_name": model.NAME,
         "model_options": model_options,
         "labels": findings.labels.as_dict(),
         "scale": options["scale"],
-        "amp": amp,
+        "amp": amp is not None,
         "image_maximum": findings.image_maximum,
         "run": name,
     }
     return Run(name, kept, results, settings, shared)
 
 
+def _free_name(kept, results, name):
+    """InputError where a run of that name has figures to lose; one that was stopped in its first epoch has none."""
+    if _epoch_of(kept / "last.pth") == 0:
+        for path in (kept / "best.pth", kept / "epoch_001.pth", results / "epochs.csv", results / "epochs.xlsx"):
+            path.unlink(missing_ok=True)  # of an epoch that was never completed
+        for folder in (kept, results):
+            paths.remove_leftovers(folder)
+    elif any(kept.glob("*.pth")) or (results / "epochs.csv").exists():
+        raise InputError(
+            f"{kept}: the run '{name}' exists; give another --name, or go on with --resume {kept / 'last.pth'}"
+        )
+
+
+def _same_data(path, earlier, now):
+    if earlier["data"] != now["data"]:
+        raise InputError(
+            f"{path}: the data are not those of this run (then {_describe_data(earlier['data'])}, "
+            f"now {_describe_data(now['data'])}); bring them back, or start a new run with --load"
+        )
+
+
+def _same_start(path, earlier, now):
+    """What a repeated run must share with the first one, and what may change its last digits."""
+    _same_data(path, earlier, now)
+    if earlier["initial_weights"] != now["initial_weights"]:
+        raise InputError(
+            f"{path}: that run began with other weights; bring back its --load or --pretrained file, or torch "
+            f"{earlier['versions'].get('torch')} (here {now['versions']['torch']})"
+        )
+    differing = [name for name in ("device", "mixed_precision") if earlier.get(name) != now[name]]
+    differing += [name for name, value in now["versions"].items() if earlier["versions"].get(name) != value]
+    if differing:
+        warn(f"{path}: not as it was: {some(differing, 20)}; the figures may differ in their last digits")
+
+
 def _describe_data(counts):
-    return f"{counts['training']} and {counts['validation']} frames, {counts['digest'][:8]}"
+    return f"{counts.get('training')} and {counts.get('validation')} frames, {str(counts.get('digest'))[:8]}"

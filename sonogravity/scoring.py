@@ -10,9 +10,8 @@ from tqdm import tqdm
 
 from sonogravity import checkpoints, data, devices, evaluation, figures, margin, metrics, paths, runs, worksheets
 from sonogravity.calibration import ASSUMED, calibrate
-from sonogravity.cli import say, warn
 from sonogravity.decoding import decode_mask, write_mask
-from sonogravity.errors import InputError, some
+from sonogravity.errors import InputError, say, some, warn
 from sonogravity.inference import Predictor
 from sonogravity.labels import Labels
 from sonogravity.measures import Measure
@@ -69,11 +68,9 @@ class Request:
         """Whether masks are written."""
         return self.script.startswith("predict")
 
-    def claim(self, model_name, run):
-        """The output folder, made ready."""
-        folder = self.output or paths.RESULTS / model_name / run / self.script
-        paths.claim_output(folder, self.script)
-        return folder
+    def output_folder(self, model_name, run):
+        """Where the results go."""
+        return self.output or paths.RESULTS / model_name / run / self.script
 
     def measure(self, labels, pairs):
         """How the pairs' files are measured; says so where the margin must assume a calibration."""
@@ -102,8 +99,7 @@ def score_inputs(predictor, checkpoint, request):
     for note in notes:
         warn(note)
     measure = request.measure(predictor.labels, pairs)
-    folder = request.claim(checkpoint.model_name, checkpoint.run or checkpoint.path.stem)
-    source = {"path": str(checkpoint.path.resolve()), "run": checkpoint.run, "epoch": checkpoint.epoch}
+    source = {"path": str(paths.absolute(checkpoint.path)), "run": checkpoint.run, "epoch": checkpoint.epoch}
     used = {
         "scale": predictor.scale,
         "mixed_precision": str(predictor.amp or "float32"),
@@ -119,6 +115,7 @@ def score_inputs(predictor, checkpoint, request):
 
     results = evaluation.segment(predictor, frames(), request.batch_size)
     settings = describe(request, predictor.labels) | {"checkpoint": source, "used": used}
+    folder = request.output_folder(checkpoint.model_name, checkpoint.run or checkpoint.path.stem)
     return write_scores(results, pairs, folder, measure, settings, request, natives)
 
 
@@ -142,8 +139,8 @@ def score_predictions(model_name, predictions, mask_values, request):
     labels = Labels.create(mask_values)
     say(f"classes: {labels.describe()}")
     measure = request.measure(labels, pairs)
-    own = predictions.resolve()
-    folder = request.claim(model_name, own.parent.name if own.name == "masks" else own.name)
+    own = paths.absolute(predictions)
+    folder = request.output_folder(model_name, own.parent.name if own.name == "masks" else own.name)
     results = evaluation.read_predictions(pairs, found, labels, threads)
     settings = describe(request, labels) | {"predictions": str(own)}
     return write_scores(results, pairs, folder, measure, settings, request)
@@ -164,8 +161,7 @@ class PartialCsv:
     """files.partial.csv: a row a file as soon as it is known, so that a crash loses nothing."""
 
     def __init__(self, folder, names):
-        self._path = folder / "files.partial.csv"
-        self._file = open(self._path, "w", newline="", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
+        self._file = open(folder / paths.ROWS_DONE, "w", newline="", encoding="utf-8")  # noqa: SIM115 - see __exit__
         self._writer = csv.DictWriter(self._file, names, restval="")
         self._writer.writeheader()
 
@@ -178,21 +174,35 @@ class PartialCsv:
 
     def __exit__(self, kind, error, trace):
         self._file.close()
-        if kind is None:  # files.csv has it all now
-            self._path.unlink()
 
 
 def write_scores(results, pairs, folder, measure, settings, request, natives=None):
     """Score every FileResult; write masks and panels where asked for, the worksheets and summary.json.
 
-    natives: {stem: native image} that fills as results come, for panels. Returns the summary, None where no file had
-    a mask.
+    The files lie in folder/partial until all are there. natives: {stem: native image} that fills as results come, for
+    panels. Returns the summary, None where no file had a mask.
     """
+    with paths.new_output(folder, request.script) as unfinished:
+        for name, wanted in (("masks", request.predicting), ("panels", request.panels)):
+            if wanted:
+                (unfinished / name).mkdir()
+        paths.write_whole(unfinished / paths.MARKER, worksheets.write_json, settings)
+        rows, confusions, measured, empty = _score_each(results, pairs, unfinished, measure, request, natives)
+        summary, few = _summarise(rows, confusions, measured, measure, request.subject_regex)
+        paths.write_whole(unfinished / "files.csv", worksheets.write_csv, rows)
+        if summary is not None:
+            paths.write_whole(unfinished / "summary.json", worksheets.write_json, summary)
+            if "margin" in summary:
+                paths.write_whole(unfinished / "sweep.png", figures.write_sweep, summary["margin"])
+        paths.write_whole(unfinished / "files.xlsx", worksheets.write_files, (rows, summary, settings, few))
+        (unfinished / paths.ROWS_DONE).unlink()
+    _report(rows, summary, few, empty, measure, folder)
+    return summary
+
+
+def _score_each(results, pairs, folder, measure, request, natives):
+    """Rows, confusions and Measured of all files, and the names of those that are background only."""
     labels = measure.labels
-    for name, wanted in (("masks", request.predicting), ("panels", request.panels)):
-        if wanted:
-            (folder / name).mkdir()
-    worksheets.write_json(folder / "settings.json", settings)
     rows, confusions, measured, empty = [], [], [], []
     with PartialCsv(folder, measure.columns(scored=any(pair.mask for pair in pairs))) as partial:
         for result in tqdm(results, "frames", len(pairs), unit="frame", leave=False, file=sys.stderr):
@@ -209,25 +219,18 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
             if (result.prediction == labels.background).all():
                 empty.append(row["file"])
             if request.predicting:
-                with paths.whole(folder / "masks" / f"{pair.stem}.png") as beside:
-                    write_mask(beside, labels.to_values(result.prediction))
+                values = labels.to_values(result.prediction)
+                paths.write_whole(folder / "masks" / f"{pair.stem}.png", write_mask, values)
             if request.panels:
                 _write_panel(folder, request.panels, natives.pop(pair.stem), result, found, row, labels)
             partial.append(row)
-        summary, few = _summarise(rows, confusions, measured, measure, request.subject_regex)
-        worksheets.write_files(folder, rows, summary, settings, few)
-        if summary is not None:
-            if "margin" in summary:
-                with paths.whole(folder / "sweep.png") as beside:
-                    figures.save_sweep(beside, summary["margin"])
-            worksheets.write_json(folder / "summary.json", summary)
-    _report(rows, summary, few, empty, measure, folder)
-    return summary
+    return rows, confusions, measured, empty
 
 
 def _write_panel(folder, kind, image, result, found, row, labels):
     """Image, truth (with a margin also dilated and eroded), prediction."""
-    maps, caption = {}, result.frame.pair.stem
+    stem = result.frame.pair.stem
+    maps, caption = {}, stem
     if found is not None:
         maps["truth"] = result.truth
         caption += f"  Dice {row['dice']:.4f}"
@@ -235,8 +238,8 @@ def _write_panel(folder, kind, image, result, found, row, labels):
             maps |= {name: found.choice.maps[name] for name in margin.VARIANTS[1:]}
             caption += f"  tolerant Dice {row['tolerant_dice']:.4f} ({found.choice.used})"
     maps["prediction"] = result.prediction
-    with paths.whole(folder / "panels" / f"{result.frame.pair.stem}.{kind}") as beside:
-        figures.save_panel(beside, kind, image, maps, labels, caption)
+    content = (kind, image, maps, labels, caption)
+    paths.write_whole(folder / "panels" / f"{stem}.{kind}", figures.write_panel, content)
 
 
 def _summarise(rows, confusions, measured, measure, subject_regex):

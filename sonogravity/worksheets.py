@@ -6,6 +6,7 @@ whatever character it begins with.
 
 import json
 import math
+import re
 
 import pandas as pd
 from openpyxl import Workbook
@@ -13,7 +14,7 @@ from openpyxl.chart import LineChart, Reference
 from openpyxl.styles import Alignment, Font, PatternFill
 from openpyxl.utils import get_column_letter
 
-from sonogravity import definitions, paths
+from sonogravity import definitions
 from sonogravity.margin import VARIANTS
 
 HEADER_FILL = PatternFill("solid", fgColor="1F4E78")
@@ -23,6 +24,7 @@ NOTE_FONT = Font(italic=True, color="7F7F7F")
 VARIANT_FILLS = dict(
     zip(VARIANTS, (PatternFill("solid", fgColor=colour) for colour in ("D9D9D9", "BDD7EE", "F8CBAD")), strict=True)
 )
+NOT_IN_XML = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")  # 1.0, and what openpyxl refuses
 WHOLE = ("epoch", "width", "height", "n", "files", "subjects", "missed", "spurious", *VARIANTS)
 SHORT = {"margin_mm": "0.00", "seconds": "0.000", "images_per_second": "0.00", "learning_rate": "0.00E+00"}
 
@@ -32,15 +34,14 @@ def column_names(rows):
     return list(max(rows, key=len))
 
 
-def write_csv(path, rows):
+def write_csv(rows, path):
     """Rows as CSV in full precision; NaN and infinity are empty."""
     frame = pd.DataFrame(rows, columns=column_names(rows)).replace([math.inf, -math.inf], math.nan)
-    with paths.whole(path) as beside:
-        frame.to_csv(beside, index=False)
+    frame.to_csv(path, index=False)
 
 
-def write_json(path, content):
-    """A dictionary as JSON; NaN and infinity are null."""
+def write_json(content, path):
+    """A dictionary as JSON; NaN and infinity are null, and what is no Unicode is written as an escape."""
 
     def plain(value):
         if isinstance(value, dict):
@@ -49,12 +50,14 @@ def write_json(path, content):
             return [plain(item) for item in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    paths.write_text(path, json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(plain(content), indent=2, ensure_ascii=False)
+    text = re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
-def write_epochs(folder, history, settings):
-    """epochs.csv and epochs.xlsx of a run: Epochs (best marked), Curves, Settings, Definitions."""
-    write_csv(folder / "epochs.csv", history)
+def write_epochs(content, path):
+    """The workbook of a run, of (history, settings): Epochs (best marked), Curves, Settings, Definitions."""
+    history, settings = content
     book = Workbook()
     sheet = book.active
     sheet.title = "Epochs"
@@ -67,16 +70,16 @@ def write_epochs(folder, history, settings):
     _curves(book.create_sheet("Curves"), sheet, history)
     _settings(book.create_sheet("Settings"), settings)
     _definitions(book.create_sheet("Definitions"), history[0])
-    save_book(book, folder / "epochs.xlsx")
+    book.save(path)
 
 
-def write_files(folder, rows, summary, settings, few_subjects=None):
-    """files.csv and files.xlsx: Files, Worst first, Summary, Settings, Definitions.
+def write_files(content, path):
+    """The workbook of (rows, summary, settings, few_subjects): Files, Worst first, Summary, Settings, Definitions.
 
     summary: the content of summary.json, or None where no file had a mask.
-    few_subjects: the number of subjects, if it is so small that the interval means little.
+    few_subjects: the number of subjects, if it is so small that the interval means little, else None.
     """
-    write_csv(folder / "files.csv", rows)
+    rows, summary, settings, few_subjects = content
     book = Workbook()
     add_table(book.active, rows)
     _colour_variants(book.active, rows)
@@ -92,24 +95,21 @@ def write_files(folder, rows, summary, settings, few_subjects=None):
             _sweep(book.create_sheet("Sweep"), summary["margin"])
     _settings(book.create_sheet("Settings"), settings)
     _definitions(book.create_sheet("Definitions"), column_names(rows))
-    save_book(book, folder / "files.xlsx")
-
-
-def save_book(book, path):
-    """Write a workbook, whole or not at all."""
-    with paths.whole(path) as beside:
-        book.save(beside)
+    book.save(path)
 
 
 def write_cell(sheet, row, column, value, number_format=None):
-    """One cell; text stays text even if it begins with = (openpyxl would make it a formula)."""
+    """One cell. Text stays text even if it begins with =, +, - or @, also when a user edits the cell."""
     cell = sheet.cell(row, column)
     if isinstance(value, float) and not math.isfinite(value):
         return cell
-    cell.value = value
     if isinstance(value, str):
-        cell.data_type = "s"
-    elif number_format:
+        cell.value = NOT_IN_XML.sub(lambda found: f"\\x{ord(found[0]):02x}", value)
+        cell.data_type = "s"  # openpyxl would take "=..." for a formula
+        cell.quotePrefix = value.startswith(("=", "+", "-", "@"))
+        return cell
+    cell.value = value
+    if number_format:
         cell.number_format = number_format
     return cell
 

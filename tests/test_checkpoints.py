@@ -78,7 +78,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, small):
 
 def test_a_file_is_whole_or_as_it_was(tmp_path):
     path = tmp_path / "a.txt"
-    paths.write_text(path, "old")
+    paths.write_whole(path, lambda text, beside: beside.write_text(text), "old")
     with pytest.raises(RuntimeError), paths.whole(path) as beside:
         beside.write_text("half of the n")
         raise RuntimeError

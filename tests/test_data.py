@@ -55,7 +55,7 @@ def test_inputs_of_every_kind(sets, tmp_path):
     assert [(pair.stem, pair.mask.name) for pair in one] == [("C_001", "C_001.png")]
     with pytest.raises(InputError, match="one stem"):
         find_input_pairs([validation, images / "C_001.png"])
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match="no such file or folder"):
         find_input_pairs([tmp_path / "nowhere"])
 
 

@@ -13,7 +13,7 @@ SOURCES = [path for name in PACKAGES for path in sorted((paths.ROOT / name).glob
 SCRIPTS = ("train", "evaluate", "evaluate_w_margin", "predict", "predict_w_margin", "export")
 NO_TORCH = (
     "labels", "metrics", "boundary", "margin", "calibration", "measures", "definitions", "worksheets", "pairs", "paths",
-    "cli", "errors",
+    "cli", "errors", "stored", "outbox",
 )  # fmt: skip
 
 

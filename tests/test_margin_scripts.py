@@ -233,7 +233,7 @@ def test_faults_of_masks_are_named(observers, refused, damage, message):
         ([], "--load/-f --predictions is required"),
         (["--predictions", "x", "--load", "y"], "not allowed with"),
         (["--predictions", "x", "--scale", "0.5"], "leave them out"),
-        (["--predictions", "none"], "no such folder"),
+        (["--predictions", "none"], "no such file or folder"),
         (["--predictions", "x", "--pixels-per-mm", "0"], "0 is not a number of pixels per mm"),
         (["--predictions", "x", "--pixels-per-mm", "3", "--spacing", "s.csv"], "not allowed with"),
         (["--predictions", "x", "--margin-mm", "-1"], "-1 is not a margin"),

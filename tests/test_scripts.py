@@ -276,5 +276,20 @@ def test_a_crash_keeps_the_rows_before_it(trained, best, tmp_path, refused):
     (folder / "images" / "D_003.png").write_bytes(b"broken")
     arguments = ["--load", best, "--input", folder, "--output", tmp_path / "p", "--batch-size", 1, "--workers", 0]
     assert "D_003.png" in refused(predict.main, arguments)
-    assert len((tmp_path / "p" / "files.partial.csv").read_text().splitlines()) == 1 + 7
-    assert not (tmp_path / "p" / "files.xlsx").exists()
+    unfinished = tmp_path / "p" / "partial"
+    assert len((unfinished / "files.partial.csv").read_text().splitlines()) == 1 + 7
+    assert [path.name for path in (tmp_path / "p").iterdir()] == ["partial"]
+    shutil.copy(folder / "images" / "D_002.png", folder / "images" / "D_003.png")
+    call(predict.main, best, folder, tmp_path / "p")
+    before = (tmp_path / "p" / "files.csv").read_bytes()
+    (folder / "images" / "D_003.png").write_bytes(b"broken")
+    assert "D_003.png" in refused(predict.main, arguments)
+    assert (tmp_path / "p" / "files.csv").read_bytes() == before, "earlier results stay until new ones are whole"
+    assert len(list((tmp_path / "p" / "masks").iterdir())) == 8
+    (unfinished / "masks" / "notes.txt").write_text("mine")
+    assert "partial/masks/notes.txt" in refused(predict.main, arguments)
+    (unfinished / "masks" / "notes.txt").unlink()
+    (folder / "images" / "D_003.png").unlink()
+    (folder / "masks" / "D_003.png").unlink()
+    assert len(call(predict.main, best, folder, tmp_path / "p")) == 7
+    assert not unfinished.exists() and len(list((tmp_path / "p" / "masks").iterdir())) == 7

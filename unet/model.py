@@ -109,6 +109,10 @@ class UNet(nn.Module):
         x = self.up4(x, x1)  # (N, 64, H, W)
         return self.outc(x)[:, :, :height, :width]
 
+    def blocks(self):
+        """The parts whose activations fill the memory in training (see memory.compute_again)."""
+        return [module for module in self.modules() if isinstance(module, DoubleConv)]
+
     @staticmethod
     def options_from(state_dict):
         """The options that give weights of these names and shapes; None where they are no U-Net's."""

@@ -27,17 +27,15 @@ def main(argv=None):
 
     import torch
 
-    from sonogravity import checkpoints, devices, engine, examination, runs
+    from sonogravity import beginning, checkpoints, devices, engine, examination, runs
     from sonogravity.inference import Predictor
     from sonogravity.losses import SegmentationLoss
     from sonogravity.optimizers import make_optimizer, make_scheduler
     from unet.dataset import make_loader
     from unet.model import UNet
 
-    args, loaded, resumed = runs.begin(parser, argv, UNet)
-    if resumed and not args.check and args.epochs <= resumed.epoch:
-        cli.say(f"{resumed.path}: the run has its {resumed.epoch} epochs; ask for more with --epochs")
-        return 0
+    start = beginning.begin(parser, argv, UNet)
+    args, loaded = start.options, start.loaded
     device = devices.pick_device(args.device)
     training, validation, findings = examination.open_data(
         args.train, args.validation, scale=args.scale, channels=args.channels, cache_mb=args.cache_mb,
@@ -66,10 +64,7 @@ def main(argv=None):
         seed=args.seed, workers=devices.worker_count(args.workers, device), device=device,
     )  # fmt: skip
     optimizer = make_optimizer(args.optimizer, model.parameters(), args.learning_rate, args.weight_decay)
-    run = runs.open_run(
-        cli.options_as_dict(args), resumed, model_name=UNet.NAME, model_options=options, findings=findings,
-        device=device, amp=amp is not None,
-    )  # fmt: skip
+    run = runs.open_run(start, model=model, model_options=options, findings=findings, device=device, amp=amp)
     engine.fit(
         run=run,
         network=torch.compile(model) if args.compile else model,
@@ -82,7 +77,7 @@ def main(argv=None):
         settings=engine.Settings(
             args.epochs, args.save_every, args.patience, args.seed, args.batch_size, amp
         ),
-        resumed=resumed,
+        resumed=start.resumed,
     )
     return 0
 

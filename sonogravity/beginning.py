@@ -1,0 +1,91 @@
+"""How a training run begins: anew, from given weights, as the next part of a run, or as a run's repetition."""
+
+import json
+from dataclasses import dataclass
+
+from sonogravity import checkpoints, cli, paths, stored
+from sonogravity.errors import InputError, say, some
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where a run starts. Of loaded, resumed (Checkpoints) and repeated (settings) those that apply, else None.
+
+    A resumed Checkpoint is also the loaded one.
+    """
+
+    options: object
+    loaded: object = None
+    resumed: object = None
+    repeated: dict | None = None
+
+
+def begin(parser, argv, model_class):
+    """Parse a train.py command line -> Beginning.
+
+    With --load alone, architecture options that were not given are the file's.
+    """
+    options = parser.parse_args(argv)
+    ways = [name for name in ("load", "pretrained", "resume", "repeat") if getattr(options, name, None) is not None]
+    if len(ways) > 1:
+        raise InputError(f"--{ways[0]} and --{ways[1]}: each begins a run in its own way; give only one of them")
+    if options.resume is not None:
+        return _resume(parser, argv, options.resume, model_class)
+    if options.repeat is not None:
+        return _repeat(parser, argv, options.repeat, model_class)
+    options.name = options.name or cli.time_stamp()
+    loaded = checkpoints.load(options.load, model_class) if options.load else None
+    if loaded:
+        _adopt_architecture(options, stored.given_options(parser, argv, options), loaded)
+    return Beginning(options, loaded)
+
+
+def _resume(parser, argv, path, model_class):
+    resumed = checkpoints.load(path, model_class)
+    if resumed.training is None:
+        raise InputError(f"{path}: holds weights only; resume from last.pth beside it, or start a new run with --load")
+    settings = resumed.training["settings"]
+    options = stored.take_up(parser, argv, settings["options"], path, stored.FREE_ON_RESUME)
+    expected = paths.absolute(options.checkpoints) / resumed.model_name / options.name
+    if paths.absolute(path).parent != expected:
+        raise InputError(f"{path}: belongs in {expected}; move it back, or give --checkpoints ROOT and --results ROOT")
+    options.load = None  # its weights have long gone into the run
+    return Beginning(options, resumed, resumed)
+
+
+def _repeat(parser, argv, path, model_class):
+    settings = _read_settings(path, model_class.NAME)
+    options = stored.take_up(parser, argv, settings["options"], path, stored.FREE_ON_REPEAT)
+    given = stored.given_options(parser, argv, options)
+    options.name = getattr(given, "name", None) or cli.time_stamp()
+    options.device = getattr(given, "device", settings["device"])
+    return Beginning(options, checkpoints.load(options.load, model_class) if options.load else None, None, settings)
+
+
+def _read_settings(path, model_name):
+    """The settings.json of a training run of this model; InputError where it is none."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the settings.json of a training run")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: is no JSON that can be read ({error}); give a run's settings.json") from error
+    found = settings.get("script") if isinstance(settings, dict) else type(settings).__name__
+    if found != "train":
+        raise InputError(f"{path}: is of {found}; --repeat wants the settings.json of a train.py")
+    if settings.get("model") != model_name:
+        raise InputError(f"{path}: is of the model {settings.get('model')}, this script trains {model_name}")
+    kinds = {"options": dict, "data": dict, "device": str, "initial_weights": str, "memory": dict, "versions": dict}
+    lacking = [name for name, kind in kinds.items() if not isinstance(settings.get(name), kind)]
+    if lacking:
+        raise InputError(f"{path}: is damaged: {some(lacking)} missing; give the file as train.py wrote it")
+    return settings
+
+
+def _adopt_architecture(options, given, loaded):
+    """Take options of the architecture from a loaded file where the command line is silent."""
+    for name, value in loaded.model_options.items():
+        option = "channels" if name == "in_channels" else name
+        if name != "classes" and option not in given and getattr(options, option) != value:
+            say(f"{loaded.path.name}: --{option.replace('_', '-')} {value}, as in the file")
+            setattr(options, option, value)

@@ -1,0 +1,79 @@
+"""What a training step does when memory runs out: first the same mathematics in less, then smaller parts of a batch."""
+
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+@dataclass(frozen=True)
+class Memory:
+    """How a training step spares memory.
+
+    checkpointing: activations inside the model's blocks are not kept for the backward pass but computed again there
+    (Chen, Xu, Zhang and Guestrin, arXiv 1604.06174, 2016). micro_batch: frames of a batch that go through the network
+    at a time, their gradients summed; None for all.
+    """
+
+    checkpointing: bool = False
+    micro_batch: int | None = None
+
+    def sparer(self, batch_size, smallest):
+        """The next thing to try, or None: checkpointing, then half the frames at a time, down to ``smallest``."""
+        if not self.checkpointing:
+            return replace(self, checkpointing=True)
+        half = (self.micro_batch or batch_size) // 2
+        return replace(self, micro_batch=half) if half >= smallest else None
+
+    def parts(self, frames, smallest):
+        """Slices that cut a batch of so many frames into parts of nearly equal size, none below ``smallest``."""
+        count = 1 if self.micro_batch is None else -(-frames // self.micro_batch)
+        count = max(1, min(count, frames // smallest))
+        return [slice(i * frames // count, (i + 1) * frames // count) for i in range(count)]
+
+    def describe(self, batch_size):
+        """What changes, in words that tell whether the mathematics stay the same."""
+        if self.micro_batch is None:
+            return (
+                "activations are computed again instead of kept (activation checkpointing): the same mathematics, "
+                "about a third slower"
+            )
+        return (
+            f"batches of {batch_size} go through the network {self.micro_batch} frames at a time and their gradients "
+            f"are summed: batch normalisation and the Dice loss then see {self.micro_batch} frames, so figures differ "
+            "from those of whole batches"
+        )
+
+
+def compute_again(blocks):
+    """Have each block compute its activations again in the backward pass instead of keeping them."""
+    for block in blocks:
+        if "forward" not in vars(block):
+            block.forward = partial(_checkpointed, block, block.forward)
+
+
+def _checkpointed(block, forward, *inputs):
+    if not (block.training and torch.is_grad_enabled()):
+        return forward(*inputs)
+    contexts = partial(_contexts, block)
+    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)
+
+
+def _contexts(block):
+    return nullcontext(), _running_statistics_kept(block)
+
+
+@contextmanager
+def _running_statistics_kept(block):
+    """Keep batch normalisation from counting a batch twice: the second pass is the same batch again."""
+    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    for module in norms:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in norms:
+            module.track_running_stats = True
