@@ -12,7 +12,22 @@ from PIL import Image
 from sonogravity import paths
 
 settings.register_profile("unhurried", deadline=None)  # a noisy machine is no fault of the code
-settings.load_profile("unhurried")
+settings.register_profile("soak", deadline=None, max_examples=20_000)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--soak", action="store_true", help="the long harnesses: many kills, many fuzzed files")
+
+
+def pytest_configure(config):
+    settings.load_profile("soak" if config.getoption("--soak") else "unhurried")
+
+
+@pytest.fixture
+def soak(request):
+    """Whether there is time for the long harnesses (make soak)."""
+    return request.config.getoption("--soak")
+
 
 TRAIN_FAST = ["--epochs", "2", "--base-channels", "4", "--learning-rate", "1e-2", "--scale", "0.5",
               "--device", "cpu", "--workers", "0"]  # fmt: skip
