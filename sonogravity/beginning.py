@@ -5,16 +5,21 @@ from dataclasses import dataclass
 
 from sonogravity import checkpoints, cli, paths, stored
 from sonogravity.errors import InputError, say, some
+from sonogravity.memory import Memory
+
+SETTINGS = {"options": dict, "data": dict, "device": str, "initial_weights": str, "memory": dict, "versions": dict,
+            "plan": list}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Beginning:
     """Where a run starts. Of loaded, resumed (Checkpoints) and repeated (settings) those that apply, else None.
 
-    A resumed Checkpoint is also the loaded one.
+    A resumed Checkpoint is also the loaded one. plan: see optimizers.make_scheduler.
     """
 
     options: object
+    plan: list
     loaded: object = None
     resumed: object = None
     repeated: dict | None = None
@@ -37,20 +42,23 @@ def begin(parser, argv, model_class):
     loaded = checkpoints.load(options.load, model_class) if options.load else None
     if loaded:
         _adopt_architecture(options, stored.given_options(parser, argv, options), loaded)
-    return Beginning(options, loaded)
+    return Beginning(options, [[0, options.epochs]], loaded)
 
 
 def _resume(parser, argv, path, model_class):
     resumed = checkpoints.load(path, model_class)
     if resumed.training is None:
         raise InputError(f"{path}: holds weights only; resume from last.pth beside it, or start a new run with --load")
-    settings = resumed.training["settings"]
+    settings = _checked(resumed.training["settings"], path)
     options = stored.take_up(parser, argv, settings["options"], path, stored.FREE_ON_RESUME)
     expected = paths.absolute(options.checkpoints) / resumed.model_name / options.name
     if paths.absolute(path).parent != expected:
         raise InputError(f"{path}: belongs in {expected}; move it back, or give --checkpoints ROOT and --results ROOT")
     options.load = None  # its weights have long gone into the run
-    return Beginning(options, resumed, resumed)
+    plan = settings["plan"]
+    if plan[-1][1] != options.epochs:
+        plan = [*plan, [resumed.epoch, options.epochs]]
+    return Beginning(options, plan, resumed, resumed)
 
 
 def _repeat(parser, argv, path, model_class):
@@ -59,7 +67,8 @@ def _repeat(parser, argv, path, model_class):
     given = stored.given_options(parser, argv, options)
     options.name = getattr(given, "name", None) or cli.time_stamp()
     options.device = getattr(given, "device", settings["device"])
-    return Beginning(options, checkpoints.load(options.load, model_class) if options.load else None, None, settings)
+    loaded = checkpoints.load(options.load, model_class) if options.load else None
+    return Beginning(options, settings["plan"], loaded, None, settings)
 
 
 def _read_settings(path, model_name):
@@ -75,10 +84,20 @@ def _read_settings(path, model_name):
         raise InputError(f"{path}: is of {found}; --repeat wants the settings.json of a train.py")
     if settings.get("model") != model_name:
         raise InputError(f"{path}: is of the model {settings.get('model')}, this script trains {model_name}")
-    kinds = {"options": dict, "data": dict, "device": str, "initial_weights": str, "memory": dict, "versions": dict}
-    lacking = [name for name, kind in kinds.items() if not isinstance(settings.get(name), kind)]
-    if lacking:
-        raise InputError(f"{path}: is damaged: {some(lacking)} missing; give the file as train.py wrote it")
+    return _checked(settings, path)
+
+
+def _checked(settings, path):
+    """The settings of a training run, if they are what train.py writes; InputError names ``path``."""
+    damaged = [name for name, kind in SETTINGS.items() if not isinstance(settings.get(name), kind)]
+    try:
+        Memory(**settings["memory"]).parts(1, 1)
+        if settings["plan"][0][0] != 0 or not all(0 <= done < planned for done, planned in settings["plan"]):
+            damaged.append("plan")
+    except (LookupError, TypeError, ValueError, ArithmeticError):
+        damaged = damaged or ["memory or plan"]
+    if damaged:
+        raise InputError(f"{path}: is damaged: {some(damaged)} missing or wrong; give the file as train.py wrote it")
     return settings
 
 

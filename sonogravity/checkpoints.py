@@ -47,8 +47,13 @@ def save(path, content):
 
 def write(content, path):
     """Write a dictionary of plain types and tensors to an open path of ``paths.whole``."""
-    with open(path, "wb") as file:  # so that a full disk is an OSError; torch's own writer says less
-        torch.save({"format": FORMAT, **content}, file)
+    with open(path, "wb") as file:
+        try:
+            torch.save({"format": FORMAT, **content}, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # a full disk: torch complains of what followed from it
+                raise error.__context__ from None
+            raise
 
 
 def load(path, model_class):
@@ -105,8 +110,11 @@ def _check_content(checkpoint, model_class):
         raise ValueError(f"image maximum {checkpoint.image_maximum}")
     if checkpoint.training is not None:
         lacking = {"optimizer", "scheduler", "scaler", "history", "settings"} - set(checkpoint.training)
-        if lacking or len(checkpoint.training["history"]) != checkpoint.epoch:
-            raise ValueError(f"nothing to resume from: {some(sorted(lacking)) or 'another number of epochs'}")
+        if lacking or not isinstance(checkpoint.training["settings"], dict):
+            raise ValueError(f"nothing to resume from: {some(sorted(lacking)) or 'settings'}")
+        epochs = [row["epoch"] for row in checkpoint.training["history"]]
+        if epochs != list(range(1, checkpoint.epoch + 1)):
+            raise ValueError(f"epoch {checkpoint.epoch}, rows of {some(epochs)}")
 
 
 def _check_tensors(weights):

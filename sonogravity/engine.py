@@ -2,11 +2,11 @@
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from tqdm import tqdm
 
 from sonogravity import data, evaluation, figures, metrics, paths
@@ -164,7 +164,7 @@ def fit(*, run, network, predictor, loader, validation, criterion, optimizer, sc
     best = history[best_epoch(history) - 1]
     say(f"best: epoch {best['epoch']}, Dice {best['dice']:.6f}: {run.checkpoints / 'best.pth'}")
     say(f"figures: {run.results / 'epochs.xlsx'}")
-    run.close()
+    run.close(history)
     return history
 
 
@@ -196,7 +196,7 @@ def _with_less(memory, run, network, predictor, stateful, settings):
     compute_again(predictor.model.blocks())
     if network is not predictor.model:
         torch.compiler.reset()  # it was compiled for keeping all activations
-    run.spare_memory({"checkpointing": sparer.checkpointing, "micro_batch": sparer.micro_batch})
+    run.settings["memory"] = asdict(sparer)  # for a resumed or repeated run to do the same
     return sparer
 
 
@@ -246,6 +246,10 @@ def _restore(training, stateful, path):
                 part.load_state_dict(training[name])
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(f"{path}: is damaged: the {name}'s state does not fit ({error})") from error
+    if isinstance(scheduler := stateful["scheduler"], LambdaLR):  # the optimizer's rate is that of the earlier plan
+        for group, base, factor in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas,
+                                       strict=True):  # fmt: skip
+            group["lr"] = base * factor(scheduler.last_epoch)
 
 
 def _out_of_patience(history, patience):

@@ -70,10 +70,12 @@ def _contexts(block):
 def _running_statistics_kept(block):
     """Keep batch normalisation from counting a batch twice: the second pass is the same batch again."""
     norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    before = [(module.momentum, module.num_batches_tracked.clone()) for module in norms]
     for module in norms:
-        module.track_running_stats = False
+        module.momentum = 0.0  # the running statistics are handed to the operation, but stay
     try:
         yield
     finally:
-        for module in norms:
-            module.track_running_stats = True
+        for module, (momentum, counter) in zip(norms, before, strict=True):
+            module.momentum = momentum
+            module.num_batches_tracked.copy_(counter)

@@ -32,11 +32,17 @@ def schedule_factor(kind, step, total_steps):
     return 0.5 * (1 + math.cos(math.pi * done)) if kind == "cosine" else (1 - done) ** POLY_POWER
 
 
-def make_scheduler(kind, optimizer, total_steps):
+def make_scheduler(kind, optimizer, plan, steps_per_epoch):
     """``plateau`` follows the validation Dice, once an epoch; the others are stepped after each batch.
 
-    Those are functions of the step alone: a run resumed with more epochs goes on along the longer curve.
+    plan: [epochs done, epochs in all as planned from there on] pairs, [[0, E]] at first. The rate is a function of the
+    step and the plan alone, so a run resumed with more epochs goes on along the longer curve, and can be repeated.
     """
     if kind == "plateau":
         return ReduceLROnPlateau(optimizer, mode="max", factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE)
-    return LambdaLR(optimizer, lambda step: schedule_factor(kind, step, total_steps))
+
+    def factor(step):
+        epochs = [planned for done, planned in plan if done * steps_per_epoch <= step][-1]
+        return schedule_factor(kind, step, epochs * steps_per_epoch)
+
+    return LambdaLR(optimizer, factor)

@@ -4,7 +4,7 @@ import hashlib
 import os
 import platform
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from sonogravity import checkpoints, figures, paths, stored, worksheets
 from sonogravity.decoding import BROKEN_FILE
 from sonogravity.errors import InputError, NotWritten, some, warn
+from sonogravity.memory import Memory
 from sonogravity.outbox import Outbox
 
 PACKAGES = ("sonogravity", "torch", "torchvision", "numpy", "pillow", "scipy", "pandas", "openpyxl")
@@ -119,16 +120,12 @@ class Run:
         self.outbox.send()
 
     def report(self, history, labels):
-        """Queue epochs.csv, epochs.xlsx and progress.png."""
+        """Queue settings.json, epochs.csv, epochs.xlsx and progress.png: all anew, whoever removed them."""
         put = self.outbox.put
+        put(self.results / "settings.json", worksheets.write_json, self.settings)
         put(self.results / "epochs.csv", worksheets.write_csv, history)
         put(self.results / "epochs.xlsx", worksheets.write_epochs, (history, self.settings))
         put(self.results / "progress.png", figures.write_progress, (history, labels))
-
-    def spare_memory(self, memory):
-        """Keep what a run does to save memory, for a resumed or repeated one to do the same."""
-        self.settings["memory"] = memory
-        self.outbox.put(self.results / "settings.json", worksheets.write_json, self.settings)
 
     def how_to_go_on(self):
         """What to do after an interruption."""
@@ -142,12 +139,16 @@ class Run:
         content = self.outbox.content_of(self.last)
         return content or torch.load(self.last, map_location="cpu", weights_only=True)
 
-    def close(self):
-        """Try again what the disk refused; NotWritten if it still does."""
+    def close(self, history):
+        """Try again what the disk refused; NotWritten if it still does, or if the best weights are not there."""
         missing = self.outbox.close()
+        best = self.checkpoints / "best.pth"
+        if _epoch_of(best) != best_epoch(history):
+            missing.append(best)
         if missing:
+            names = dict.fromkeys(missing)
             raise NotWritten(
-                f"{len(missing)} files could not be written: {some(missing)}; make room, or close them elsewhere, "
+                f"{len(names)} files could not be written: {some(names)}; make room, or close them elsewhere, "
                 f"then --resume {self.last} writes what it can"
             )
 
@@ -179,7 +180,8 @@ def open_run(beginning, *, model, model_options, findings, device, amp):
         "device": str(device),
         "mixed_precision": str(amp or "float32"),
         "initial_weights": digest_of_weights(model),
-        "memory": {"checkpointing": False, "micro_batch": None},
+        "memory": asdict(Memory()),
+        "plan": beginning.plan,
         "commit": commit(),
         "versions": describe_versions(),
     }

@@ -142,7 +142,7 @@ def test_schedules():
 
 def test_plateau_cuts_the_rate_when_dice_stalls():
     optimizer = make_optimizer("adam", [torch.nn.Parameter(torch.zeros(1))], 1e-2, 0)
-    scheduler = make_scheduler("plateau", optimizer, 100)
+    scheduler = make_scheduler("plateau", optimizer, [[0, 100]], 1)
     for dice in [0.5] + [0.4] * 6:
         scheduler.step(dice)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-3)

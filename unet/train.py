@@ -73,7 +73,7 @@ def main(argv=None):
         validation=validation,
         criterion=SegmentationLoss(args.loss, labels.background),
         optimizer=optimizer,
-        scheduler=make_scheduler(args.scheduler, optimizer, args.epochs * len(loader)),
+        scheduler=make_scheduler(args.scheduler, optimizer, start.plan, len(loader)),
         settings=engine.Settings(
             args.epochs, args.save_every, args.patience, args.seed, args.batch_size, amp
         ),
