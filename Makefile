@@ -1,10 +1,11 @@
 # make demo   generate frames, train a small U-Net, predict, evaluate (needs only Python, git, make)
 # make test   style check and the whole test suite
+# make soak   the long harnesses: runs killed and resumed, files fuzzed (about half an hour)
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/installed
 
-.PHONY: demo test lint clean-demo
+.PHONY: demo test soak lint clean-demo
 
 $(SETUP): requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -36,3 +37,6 @@ lint: .venv/installed-test
 
 test: .venv/installed-test lint
 	$(BIN)/python -m pytest
+
+soak: .venv/installed-test
+	$(BIN)/python -m pytest -s --soak tests/test_killing.py tests/test_fuzz.py

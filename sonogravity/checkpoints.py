@@ -12,7 +12,7 @@ import torch
 from sonogravity import paths
 from sonogravity.cli import run_name, scale_factor
 from sonogravity.decoding import BROKEN_FILE, load_torch
-from sonogravity.errors import InputError, say, some
+from sonogravity.errors import InputError, first_line, say, some
 from sonogravity.labels import Labels, parse_value
 
 FORMAT = "sonogravity checkpoint 1"
@@ -63,21 +63,23 @@ def load(path, model_class):
     try:
         content = load_torch(path)
     except BROKEN_FILE as error:
-        reason = str(error).strip().split("\n")[0][:120] or type(error).__name__
         raise InputError(
-            f"{path}: not a checkpoint that can be read safely ({reason}): damaged, or more than tensors and plain "
-            "values; give another file"
+            f"{path}: not a checkpoint that can be read safely ({first_line(error)}): damaged, or more than tensors "
+            "and plain values; give another file"
         ) from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
-    if content.get("format") == FORMAT:
-        return _ours(path, content, model_class)
     if "format" in content and "state_dict" in content:
-        raise InputError(f"{path}: is a '{content['format']}', this version reads '{FORMAT}'")
+        if not isinstance(content["format"], str) or content["format"] != FORMAT:
+            raise InputError(f"{path}: is a '{first_line(content['format'])}', this version reads '{FORMAT}'")
+        return _ours(path, content, model_class)
     return _bare(path, content, model_class)
 
 
 def _ours(path, content, model_class):
+    strange = [key for key in content if key not in ("state_dict", "training") and not _is_plain(content[key])]
+    if strange:
+        raise InputError(f"{path}: is damaged: {some(strange)} hold more than plain values; give another file")
     name = content.get("model_name")
     if name != model_class.NAME:
         raise InputError(f"{path}: holds a {name} model, this script runs {model_class.NAME}; use {name}/ for it")
@@ -89,9 +91,17 @@ def _ours(path, content, model_class):
     try:
         checkpoint = Checkpoint(path=path, **{**content, "labels": Labels.from_dict(content["labels"])})
         _check_content(checkpoint, model_class)
-    except (LookupError, TypeError, ValueError, AttributeError, ArgumentTypeError) as error:
-        raise InputError(f"{path}: is damaged ({error}); give another file") from error
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArgumentTypeError) as error:
+        raise InputError(f"{path}: is damaged ({first_line(error)}); give another file") from error
     return checkpoint
+
+
+def _is_plain(value):
+    """Whether a value is made of dictionaries, lists, texts, numbers and None only."""
+    if isinstance(value, (dict, list, tuple)):
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        return all(map(_is_plain, inner))
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _check_content(checkpoint, model_class):
@@ -120,8 +130,9 @@ def _check_content(checkpoint, model_class):
 def _check_tensors(weights):
     """TypeError names the first entry that is no ordinary tensor in memory."""
     for key, value in weights.items():
-        plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_quantized
-        if not (plain and isinstance(key, str) and value.device.type == "cpu"):
+        plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+        # A tensor may claim any shape over a few bytes; one of ours has a byte for each of its own.
+        if not (plain and value.nbytes <= value.untyped_storage().nbytes() and not value.is_quantized):
             raise TypeError(f"{key} is no plain tensor")
 
 

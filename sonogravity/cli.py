@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sonogravity import paths, stored
 from sonogravity.calibration import DEFAULT_MARGIN_MM, MOST_PIXELS_PER_MM
-from sonogravity.errors import InputError, NotWritten, Terminated, is_out_of_memory
+from sonogravity.errors import InputError, NotWritten, Terminated, first_line, is_out_of_memory
 from sonogravity.labels import parse_value
 
 MOST_WORKERS = 256
@@ -68,8 +68,8 @@ def script(main):
             _end(f"{where}: {error.strerror or error}; check the path, its rights and the disk", 2)
         except (MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):
-                reason = str(error).strip().split("\n")[0]
-                _end(f"out of memory ({reason}); try a smaller --scale, --batch-size or model, or another --device", 2)
+                remedy = "try a smaller --scale, --batch-size or model, or another --device"
+                _end(f"out of memory ({first_line(error)}); {remedy}", 2)
             if "DataLoader worker" in str(error):
                 _end("a worker process died, most often for lack of memory; try --workers 0", 2)
             raise

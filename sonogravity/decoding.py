@@ -6,13 +6,14 @@ PNG, JPEG, BMP and TIFF go through Pillow, ``.npy`` through numpy without pickle
 
 import pickle
 import struct
+import tokenize
 import zipfile
 import zlib
 
 import numpy as np
 from PIL import Image
 
-from sonogravity.errors import InputError
+from sonogravity.errors import InputError, first_line
 from sonogravity.labels import COLOUR
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".npy", ".pth", ".pt")
@@ -26,6 +27,7 @@ ORIENTATION, PHOTOMETRIC, WHITE_IS_ZERO = 0x0112, 262, 0  # of EXIF and TIFF 6.0
 BROKEN_FILE = (
     OSError, EOFError, SyntaxError, ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError,
     AssertionError, MemoryError, struct.error, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError,
+    tokenize.TokenError,
 )  # fmt: skip
 
 
@@ -88,8 +90,7 @@ def _read(path):
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: the image is too large to be a frame ({error})") from error
     except BROKEN_FILE as error:
-        reason = str(error).strip().split("\n")[0][:150] or type(error).__name__
-        raise InputError(f"{path}: cannot be read ({reason}); replace or remove the file") from error
+        raise InputError(f"{path}: cannot be read ({first_line(error)}); replace or remove the file") from error
 
 
 def _refuse_what_pillow_would_change(path, image):

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from tqdm import tqdm
 
 from sonogravity import data, evaluation, figures, metrics, paths
-from sonogravity.errors import InputError, is_out_of_memory, say, some, warn
+from sonogravity.errors import InputError, first_line, is_out_of_memory, say, some, warn
 from sonogravity.memory import Memory, compute_again
 from sonogravity.runs import best_epoch, dice_or_lowest
 
@@ -245,7 +245,7 @@ def _restore(training, stateful, path):
             if training[name]:  # the scaler's is empty where there was no float16
                 part.load_state_dict(training[name])
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise InputError(f"{path}: is damaged: the {name}'s state does not fit ({error})") from error
+            raise InputError(f"{path}: is damaged: the {name}'s state does not fit ({first_line(error)})") from error
     if isinstance(scheduler := stateful["scheduler"], LambdaLR):  # the optimizer's rate is that of the earlier plan
         for group, base, factor in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas,
                                        strict=True):  # fmt: skip

@@ -28,6 +28,11 @@ def is_out_of_memory(error):
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and said)
 
 
+def first_line(error, limit=150):
+    """The first line of an exception's text, cut, or its name: what fits into a message of one line."""
+    return str(error).strip().split("\n")[0][:limit] or type(error).__name__
+
+
 def some(items, limit=3):
     """``a, b, c and 4 more``: the first few of a long list, for messages."""
     items = [str(item) for item in items]

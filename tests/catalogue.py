@@ -368,6 +368,12 @@ def bomb_npy(scene):
     return []
 
 
+def unending_header(scene):
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (20, 24), }tran_order': False, }".ljust(117) + b"\n"
+    scene.replace("npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + b"x" * 480)
+    return []
+
+
 def bomb_bmp(scene):
     head = struct.pack("<IiiHHIIiiII", 40, 60000, 60000, 1, 8, 0, 0, 0, 0, 256, 0)
     scene.replace("bmp", b"BM" + struct.pack("<IHHI", 2000, 0, 0, 1078) + head + b"\0" * 1024)
@@ -450,6 +456,7 @@ add("a decompression bomb", "unet/predict", bomb_png, "C_001.png", "too large")
 add("a decompression bomb, train", "unet/train", bomb_png, "C_001.png", "too large")
 add("an array that claims 9 TB", "unet/predict", bomb_npy, "C_001.npy", "cannot be read")
 add("a BMP that claims 3.6 GB", "unet/predict", bomb_bmp, "C_001.bmp", "too large")
+add("an array whose header does not end", "unet/predict", unending_header, "C_001.npy", "cannot be read")
 add("an image of one pixel works", "unet/predict",
     lambda s: write_frame(s.validation, "C_001", np.zeros((1, 1), np.uint8), np.zeros((1, 1), np.uint8)) or [],
     check=lambda s: s.rows().loc["C_001.png", ["width", "height"]].tolist() == [1, 1])  # fmt: skip
@@ -662,6 +669,13 @@ add("a checkpoint whose run leads elsewhere", "unet/predict", changed(run="../..
 add("a checkpoint with an unknown entry", "unet/predict", changed(surprise=1), "spoilt.pth", "surprise")
 add("a checkpoint of weights NaN", "unet/predict",
     with_weights(lambda w: w["outc.conv.weight"].fill_(float("nan"))), "spoilt.pth", "outc.conv.weight")  # fmt: skip
+add("a checkpoint with tensors for its labels", "unet/predict", changed(labels=torch.ones(3)), "spoilt.pth", "labels")
+add("a checkpoint whose format is a tensor", "unet/predict", changed(format=torch.ones(2, 2)), "spoilt.pth", "is a")
+add("a checkpoint whose model is a tensor", "unet/predict", changed(model_name=torch.ones(2, 2)), "spoilt.pth",
+    "model_name")  # fmt: skip
+add("a checkpoint whose weight claims more than the file holds", "unet/predict",
+    with_weights(lambda w: w.update({"outc.conv.bias": torch.ones(1).expand(10**6, 10**5)})), "spoilt.pth",
+    "outc.conv.bias")  # fmt: skip
 add("a checkpoint that lacks a weight", "unet/predict", with_weights(lambda w: w.pop("outc.conv.bias")), "spoilt.pth",
     "outc.conv.bias")  # fmt: skip
 add("a checkpoint with a weight of another shape", "unet/predict",
