@@ -1,6 +1,7 @@
 """The structure that must not drift: who imports whom, and how long things are."""
 
 import ast
+import re
 import subprocess
 import sys
 
@@ -73,3 +74,15 @@ def test_help_needs_no_torch(script):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "usage:" in done.stdout and "example:" in done.stdout
+
+
+def test_every_promise_of_the_readme_names_its_tests():
+    section = (paths.ROOT / "README.md").read_text(encoding="utf-8").split("## What is promised")[1].split("\n## ")[0]
+    rows = [line.split("|") for line in section.splitlines() if line.startswith("| ") and "held by" not in line]
+    defined = "\n".join(path.read_text(encoding="utf-8") for path in (paths.ROOT / "tests").glob("test_*.py"))
+    assert len(rows) >= 10
+    for row in rows:
+        names = re.findall(r"`(test_\w+)`", row[2])
+        assert names, f"no test holds: {row[1]}"
+        for name in names:
+            assert f"def {name}(" in defined, f"{name} is no test"
