@@ -171,6 +171,33 @@ def test_lost_best_weights_are_told(sets, tmp_path, monkeypatch, capsys):
     assert stopped.value.code == 1 and "best.pth" in capsys.readouterr().err.strip().split("\n")[-1]
 
 
+@pytest.mark.parametrize("stopped_at", ["best.pth", "epoch_002.pth", "epochs.xlsx", "last.pth"])
+def test_a_kill_between_two_files_of_an_epoch(sets, tmp_path, monkeypatch, stopped_at):
+    """What last.pth has, the others get on resuming; what it lacks is done again."""
+
+    class Killed(BaseException):
+        pass
+
+    monkeypatch.setattr(runs, "dice_or_lowest", lambda row: row["epoch"])  # the newest epoch is the best
+    options = ["--epochs", 2, "--save-every", 1]
+    assert train.main(train_arguments(*sets, tmp_path / "a", *options)) == 0
+    real, epochs = os.replace, []
+
+    def replace(source, target):
+        epochs.append(os.path.basename(target) == "last.pth")
+        if os.path.basename(target) == stopped_at and sum(epochs) >= 2 + (stopped_at == "last.pth"):
+            raise Killed
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(Killed):
+        train.main(train_arguments(*sets, tmp_path / "b", *options))
+    monkeypatch.setattr(os, "replace", real)
+    last = tmp_path / "b" / "checkpoints" / "unet" / "run" / "last.pth"
+    assert train.main(["--resume", str(last)]) == 0
+    assert not differences(tmp_path / "a", tmp_path / "b")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="limits of file size are POSIX's")
 def test_a_real_refusal_by_the_system(sets, tmp_path):
     """Files may not grow beyond a size: last.pth does with its optimizer's state, the others don't."""
