@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sonogravity import paths, stored
 from sonogravity.calibration import DEFAULT_MARGIN_MM, MOST_PIXELS_PER_MM
-from sonogravity.errors import InputError, NotWritten, Terminated, first_line, is_out_of_memory
+from sonogravity.errors import InputError, NotWritten, Terminated, first_line, is_out_of_memory, one_line
 from sonogravity.labels import parse_value
 
 MOST_WORKERS = 256
@@ -59,8 +59,10 @@ def script(main):
             with _sigterm_raises():
                 return main(argv)
         except InputError as error:
-            # From a worker process the text comes with the worker's traceback; its last line is ours.
-            _end(str(error).strip().split("\n")[-1].removeprefix(f"{InputError.__module__}.InputError: "), 2)
+            text = str(error)
+            if "Traceback (most recent call last)" in text:  # from a worker process; the last line is ours
+                text = text.strip().split("\n")[-1].removeprefix(f"{InputError.__module__}.InputError: ")
+            _end(text, 2)
         except NotWritten as error:
             _end(str(error), 1)
         except OSError as error:
@@ -81,7 +83,7 @@ def script(main):
 
 
 def _end(line, code):
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {one_line(line)}", file=sys.stderr)
     raise SystemExit(code) from None
 
 

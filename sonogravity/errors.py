@@ -1,5 +1,6 @@
 """What scripts tell their user: the exceptions that end them with one line, and plain words."""
 
+import re
 import sys
 
 
@@ -33,6 +34,11 @@ def first_line(error, limit=150):
     return str(error).strip().split("\n")[0][:limit] or type(error).__name__
 
 
+def one_line(text):
+    """Text with its line breaks and other control characters written as escapes."""
+    return re.sub(r"[\x00-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
 def some(items, limit=3):
     """``a, b, c and 4 more``: the first few of a long list, for messages."""
     items = [str(item) for item in items]
@@ -47,4 +53,4 @@ def say(message):
 
 def warn(message):
     """Tell the user something to look into."""
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    print(f"warning: {one_line(message)}", file=sys.stderr, flush=True)

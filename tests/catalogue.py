@@ -833,6 +833,8 @@ add("settings with an unknown option", "unet/train", settings(lambda c: c["optio
     "magic")  # fmt: skip
 add("settings out of range", "unet/train", settings(lambda c: c["options"].update(scale=-1)), "settings.json",
     "--scale")  # fmt: skip
+add("settings with a line break", "unet/train", settings(lambda c: c["options"].update(workers="\n")), "settings.json",
+    "\\x0a")  # fmt: skip
 add("settings of another type", "unet/train", settings(lambda c: c["options"].update(epochs=[1])), "settings.json",
     "--epochs")  # fmt: skip
 add("U-Net's settings in DeepLab", "deeplab/train", settings(lambda c: None), "settings.json", "unet")

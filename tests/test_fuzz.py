@@ -98,7 +98,7 @@ def test_decoders(tmp_path, suffix):
         try:
             image = decode_image(path, channels)
         except InputError as error:
-            assert str(path) in str(error) and "\n" not in str(error)
+            assert str(path) in str(error)
         else:
             assert image.ndim == (2 if channels == 1 else 3) and image.size
             assert image.dtype in (np.uint8, np.uint16, np.float32)
@@ -106,7 +106,7 @@ def test_decoders(tmp_path, suffix):
         try:
             mask = decode_mask(path)
         except InputError as error:
-            assert str(path) in str(error) and "\n" not in str(error)
+            assert str(path) in str(error)
         else:
             assert mask.ndim == 2 and mask.dtype in (np.uint8, np.int32) and mask.min() >= 0
 
@@ -213,7 +213,7 @@ def load_and_use(path):
             if model_class is UNet and checkpoint.training is not None:
                 beginning.begin(train.build_parser(), ["--resume", str(path)], UNet)
         except InputError as error:
-            assert "\n" not in str(error)
+            assert str(path) in str(error)
 
 
 @slow
@@ -260,7 +260,7 @@ def test_settings_to_repeat(tmp_path, options, entries):
     try:
         begun = beginning.begin(train.build_parser(), ["--repeat", str(tmp_path / "settings.json")], UNet)
     except InputError as error:
-        assert "\n" not in str(error)
+        assert "settings.json" in str(error)
     else:
         assert begun.options.epochs >= 1 and begun.plan[0][0] == 0
 
@@ -273,7 +273,7 @@ def test_calibration_tables(tmp_path, content):
     try:
         found = read_table(tmp_path / "spacing.csv")
     except InputError as error:
-        assert "spacing.csv" in str(error) and "\n" not in str(error)
+        assert "spacing.csv" in str(error)
     except csv.Error as error:
         raise AssertionError(f"{content!r}: {error}") from error
     else:
@@ -292,7 +292,7 @@ def test_file_names(tmp_path_factory, names):
     try:
         found, others = list_files(folder)
     except InputError as error:
-        assert "\n" not in str(error)
+        assert str(folder) in str(error)
     else:
         assert not others
         for stem, path in found.items():
