@@ -153,7 +153,7 @@ def fit(*, run, network, predictor, loader, validation, criterion, optimizer, sc
             fitted = _epoch_that_fits(history, run, network, predictor, loader, validation, criterion, stateful,
                                       settings, memory, shown)  # fmt: skip
             if not fitted:
-                memory = _with_less(memory, run, network, predictor, stateful, settings)
+                memory = _with_less(memory, history, run, network, predictor, stateful, settings)
     except (KeyboardInterrupt, InputError) as stop:
         run.outbox.send()
         if isinstance(stop, KeyboardInterrupt):
@@ -179,7 +179,7 @@ def _epoch_that_fits(*parts):
     return True
 
 
-def _with_less(memory, run, network, predictor, stateful, settings):
+def _with_less(memory, history, run, network, predictor, stateful, settings):
     """Go back to the last completed epoch, and choose what takes less memory; the new Memory."""
     sparer = memory.sparer(settings.batch_size, settings.smallest_part)
     if sparer is None:
@@ -193,6 +193,7 @@ def _with_less(memory, run, network, predictor, stateful, settings):
     content = run.training_state()
     predictor.model.load_state_dict(content["state_dict"])
     _restore(content["training"], stateful, run.last)
+    history[:] = list(content["training"]["history"])
     compute_again(predictor.model.blocks())
     if network is not predictor.model:
         torch.compiler.reset()  # it was compiled for keeping all activations
