@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +45,23 @@ def command(script, options, root):
     return [sys.executable, *map(str, arguments)]
 
 
+@contextmanager
+def started(line, **options):
+    """A process that Ctrl-C reaches, also where the tests run in the background, and that never outlives its test."""
+
+    def heed_interrupts():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    process = subprocess.Popen(
+        [str(part) for part in line], stdout=subprocess.PIPE, text=True, preexec_fn=heed_interrupts, **options
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def last_of(script, root):
     return root / "checkpoints" / script.split("/")[0] / "run" / "last.pth"
 
@@ -60,7 +78,7 @@ def train_killed(title, script, options, root, kills, seed):
             tally.resumes += 1
         else:
             line = command(script, options, root)
-        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        with started(line, stderr=subprocess.STDOUT) as process:
             if tally.kills < kills:
                 _wait_for_the_moment(process, root, chance)
                 process.send_signal(signal.SIGKILL)

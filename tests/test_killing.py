@@ -1,5 +1,6 @@
 """Nothing is lost: killed, terminated, interrupted, and on disks that refuse."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -7,10 +8,12 @@ import time
 
 import pytest
 from conftest import make_folder
-from killing import LONGEST_WAIT, command, compare_killed_and_left_alone, last_of, small_run, table
+from killing import LONGEST_WAIT, command, compare_killed_and_left_alone, last_of, small_run, started, table
 
 from sonogravity import paths
 from sonogravity.decoding import load_torch
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 
 UNET = ["--base-channels", "4", "--learning-rate", "1e-2", "--save-every", "3", "--batch-size", "3"]
 DEEPLAB = ["--backbone", "mobilenet_v3_large", "--batch-size", "4", "--save-every", "2"]
@@ -47,7 +50,7 @@ def test_killed_at_any_moment_and_resumed_a_run_ends_as_one_left_alone(data_root
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_at_once_and_keeps_the_last_epoch(data_root, tmp_path, sent, code):
     line = command("unet/train", small_run(data_root, *UNET, "--epochs", "500"), tmp_path)
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with started(line, stderr=subprocess.PIPE) as process:
         _read_until(process, "epoch 2/500")
         time.sleep(0.3)
         process.send_signal(sent)
@@ -71,7 +74,7 @@ def _read_until(process, beginning):
 def test_a_signal_before_the_first_epoch_is_done(data_root, tmp_path):
     line = command("unet/train", small_run(data_root, *UNET, "--epochs", "2", "--base-channels", "64", "--scale", "4"),
                    tmp_path)  # fmt: skip
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with started(line, stderr=subprocess.PIPE) as process:
         while not last_of("unet/train", tmp_path).exists():
             assert process.poll() is None
             time.sleep(0.05)
@@ -87,7 +90,7 @@ def test_a_terminated_prediction_keeps_what_was_done(trained, tmp_path):
             trained / "checkpoints" / "unet" / "run" / "best.pth", "--input", tmp_path / "many",
             "--output", tmp_path / "out"]  # fmt: skip
     rows = tmp_path / "out" / "partial" / "files.partial.csv"
-    with subprocess.Popen(list(map(str, line)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with started(line, stderr=subprocess.PIPE) as process:
         while not rows.exists() or len(rows.read_text().splitlines()) < 3:
             assert process.poll() is None
             time.sleep(0.01)
