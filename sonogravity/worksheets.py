@@ -227,7 +227,8 @@ def _settings(sheet, settings):
         for name, value in entries.items():
             write_cell(sheet, row, 1, f"{group} {name}".strip())
             simple = value is None or isinstance(value, (int, float, str))
-            write_cell(sheet, row, 2, value if simple else json.dumps(value, ensure_ascii=False))
+            cell = write_cell(sheet, row, 2, value if simple else json.dumps(value, ensure_ascii=False))
+            cell.alignment = Alignment(horizontal="left")  # numbers and texts in one column
             row += 1
     sheet.column_dimensions["A"].width, sheet.column_dimensions["B"].width = 34, 80
 
