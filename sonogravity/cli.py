@@ -262,17 +262,39 @@ def add_scoring(parser, *, predicting, margin):
     add_subject_regex(parser)
     add("--mask-values", type=mask_values, metavar="V,V,...",
         help="mask value of each class, where neither the checkpoint nor the masks should say")  # fmt: skip
+    engines = ("torch", "compile", "onnx", "openvino")
+    add("--engine", choices=(*engines, "auto") if predicting else engines, default="torch",
+        help="what runs the network" + "; auto: the fastest here, if nothing is scored" * predicting)  # fmt: skip
+    add("--int8", action="store_true", help="with --engine openvino: the int8 model that export.py --int8 made")
     if predicting:
         add("--panels", choices=("png", "jpg", "none"), default="png", help="pictures of image, truth, prediction")
 
 
+def add_export(parser):
+    """The options of every export.py."""
+    add = parser.add_argument
+    add("--load", "-f", type=Path, required=True, metavar="CKPT", help="the checkpoint to export")
+    add("--input", type=Path, nargs="+", metavar="PATH", default=[paths.DATA / "validation"],
+        help="frames on which the exported model must agree; with masks for --int8")  # fmt: skip
+    add("--masks", type=Path, metavar="DIR", help="the folder of the true masks, where it is not beside images/")
+    add("--scale", "-s", type=scale_factor, metavar="S", help="(default: the checkpoint's)")
+    add("--mask-values", type=mask_values, metavar="V,V,...", help="of each class, where the checkpoint holds none")
+    add("--int8", action="store_true", help="8-bit integers, for predict.py --engine openvino --int8")
+    add("--calibration", type=Path, nargs="+", metavar="PATH", default=[paths.DATA / "train"],
+        help="frames that set the ranges of --int8: those of training")  # fmt: skip
+    add("--workers", type=worker_number, metavar="N", help="threads that decode frames (default: all)")
+
+
 def scoring_values(args):
     """The options of add_scoring that say what to score and where to write it, for scoring.Request."""
-    names = ("masks", "output", "batch_size", "workers", "subject_regex", "pixels_per_mm", "spacing")
+    names = ("masks", "output", "batch_size", "workers", "subject_regex", "pixels_per_mm", "spacing", "engine", "int8")
     values = {name: getattr(args, name) for name in names}
     panels = getattr(args, "panels", "none")
-    if getattr(args, "predictions", None) and (args.scale is not None or args.amp is not None):
-        raise InputError("--scale and --amp are for a model; with --predictions there is none, so leave them out")
+    of_a_model = (args.scale, args.amp) != (None, None) or args.engine != "torch" or args.int8
+    if getattr(args, "predictions", None) and of_a_model:
+        raise InputError(
+            "--scale, --amp, --engine and --int8 are for a model; with --predictions there is none, so leave them out"
+        )
     masks_only = getattr(args, "predictions", None) and args.masks
     return values | {
         "inputs": args.input or ([] if masks_only else [paths.DATA / "validation"]),

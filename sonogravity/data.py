@@ -101,20 +101,26 @@ def read_pair(pair, channels):
 def ahead(function, items, workers):
     """``map(function, items)`` in order, run by threads that stay a few items ahead of the caller.
 
-    Decoding lets go of the interpreter lock, so threads suffice and nothing is pickled.
+    Decoding lets go of the interpreter lock, so threads suffice and nothing is pickled. Where ``items`` ends with an
+    InputError, the results of the items before it come first.
     """
     if workers <= 0:
         yield from map(function, items)
         return
-    items = iter(items)
+    items, waiting, refused = iter(items), deque(), None
     pool = ThreadPoolExecutor(workers)
     try:
-        waiting = deque(pool.submit(function, item) for item in islice(items, 2 * workers))
-        while waiting:
-            result = waiting.popleft().result()
-            for item in islice(items, 1):
-                waiting.append(pool.submit(function, item))
-            yield result
+        while True:
+            try:
+                for item in islice(items, 2 * workers - len(waiting)):
+                    waiting.append(pool.submit(function, item))
+            except InputError as error:
+                refused, items = error, iter(())
+            if not waiting:
+                break
+            yield waiting.popleft().result()
+        if refused is not None:
+            raise refused
     finally:
         pool.shutdown(cancel_futures=True)
 

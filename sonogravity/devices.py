@@ -1,6 +1,7 @@
 """Where to compute, and in which precision; what was asked for and is not there is refused or said."""
 
 import os
+import shutil
 
 import torch
 
@@ -52,3 +53,18 @@ def worker_count(wanted, device):
 def decoding_threads(wanted):
     """Threads that decode frames."""
     return (os.cpu_count() or 1) if wanted is None else wanted
+
+
+def cpp_compiler():
+    """The C++ compiler that torch.compile will find, or None."""
+    names = (os.environ.get("CXX"), "g++", "clang++", "cl")
+    return next((found for name in names if name and (found := shutil.which(name))), None)
+
+
+def need_compiler(option):
+    """InputError where torch.compile has no C++ compiler to work with."""
+    if cpp_compiler() is None:
+        raise InputError(
+            f"{option}: torch.compile needs a C++ compiler, and none is found (g++, clang++, or the one that CXX "
+            f"names); install one, or leave out {option}"
+        )

@@ -99,6 +99,7 @@ def validate(predictor, store, criterion, batch_size, shown, title):
     predictions are background.
     """
     labels = predictor.labels
+    predictor.renew()
     rows, losses, kept, worst, lowest, foreground = [], [], [], None, math.inf, False
     frames = (store[i] for i in range(len(store)))
     results = evaluation.segment(predictor, frames, batch_size, criterion)

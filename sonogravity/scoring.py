@@ -62,6 +62,8 @@ class Request:
     options: dict
     panels: str | None = None
     margin_mm: float | None = None
+    engine: str = "torch"
+    int8: bool = False
 
     @property
     def predicting(self):
@@ -99,8 +101,10 @@ def score_inputs(predictor, checkpoint, request):
     for note in notes:
         warn(note)
     measure = request.measure(predictor.labels, pairs)
+    predictor = _with_engine(predictor, checkpoint.path, pairs, request)
     source = {"path": str(paths.absolute(checkpoint.path)), "run": checkpoint.run, "epoch": checkpoint.epoch}
     used = {
+        "engine": predictor.engine,
         "scale": predictor.scale,
         "mixed_precision": str(predictor.amp or "float32"),
         "device": str(predictor.device),
@@ -117,6 +121,19 @@ def score_inputs(predictor, checkpoint, request):
     settings = describe(request, predictor.labels) | {"checkpoint": source, "used": used}
     folder = request.output_folder(checkpoint.model_name, checkpoint.run or checkpoint.path.stem)
     return write_scores(results, pairs, folder, measure, settings, request, natives)
+
+
+def _with_engine(predictor, path, pairs, request):
+    from sonogravity import engines
+
+    if request.engine != "auto":
+        return engines.use(request.engine, predictor, path, request.int8)
+    if masked := [pair.mask.name for pair in pairs if pair.mask]:
+        raise InputError(
+            f"--engine auto: {len(masked)} of {len(pairs)} frames have masks ({some(masked)}), and scores must not "
+            "hang on which engine was faster today; name an engine, or give frames alone"
+        )
+    return engines.fastest(predictor, path, pairs)
 
 
 def score_predictions(model_name, predictions, mask_values, request):
@@ -201,28 +218,39 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
 
 
 def _score_each(results, pairs, folder, measure, request, natives):
-    """Rows, confusions and Measured of all files, and the names of those that are background only."""
+    """Rows, confusions and Measured of all files, and the names of those that are background only.
+
+    Scoring and writing go on in threads while the network, in this one, is at the next frames.
+    """
     labels = measure.labels
     rows, confusions, measured, empty = [], [], [], []
+
+    def score_and_write(result):
+        pair = result.frame.pair
+        height, width = result.frame.size
+        row, found = {"file": pair.image.name, "width": width, "height": height}, None
+        if result.truth is not None:
+            found = measure.of(pair.image.name, result.truth, result.prediction, result.confusion)
+            row |= found.figures
+        row["seconds"] = result.seconds
+        if request.predicting:
+            values = labels.to_values(result.prediction)
+            paths.write_whole(folder / "masks" / f"{pair.stem}.png", write_mask, values)
+        if request.panels:
+            _write_panel(folder, request.panels, natives.pop(pair.stem), result, found, row, labels)
+        return row, found, result.confusion, (result.prediction == labels.background).all()
+
+    scored = data.ahead(score_and_write, results, devices.decoding_threads(request.workers))
     with PartialCsv(folder, measure.columns(scored=any(pair.mask for pair in pairs))) as partial:
-        for result in tqdm(results, "frames", len(pairs), unit="frame", leave=False, file=sys.stderr):
-            pair = result.frame.pair
-            height, width = result.frame.size
-            row, found = {"file": pair.image.name, "width": width, "height": height}, None
-            if result.truth is not None:
-                found = measure.of(pair.image.name, result.truth, result.prediction, result.confusion)
-                row |= found.figures
-                confusions.append(result.confusion)
-                measured.append(found)
-            row["seconds"] = result.seconds
+        for row, found, confusion, is_empty in tqdm(
+            scored, "frames", len(pairs), unit="frame", leave=False, file=sys.stderr
+        ):
             rows.append(row)
-            if (result.prediction == labels.background).all():
+            if found is not None:
+                confusions.append(confusion)
+                measured.append(found)
+            if is_empty:
                 empty.append(row["file"])
-            if request.predicting:
-                values = labels.to_values(result.prediction)
-                paths.write_whole(folder / "masks" / f"{pair.stem}.png", write_mask, values)
-            if request.panels:
-                _write_panel(folder, request.panels, natives.pop(pair.stem), result, found, row, labels)
             partial.append(row)
     return rows, confusions, measured, empty
 

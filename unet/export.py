@@ -1,0 +1,31 @@
+"""Export a trained U-Net to ONNX, or to int8 for OpenVINO, once it labels frames as the checkpoint does.
+
+    python export.py --load ../checkpoints/unet/<run>/best.pth --input FOLDER
+
+Writes best.onnx (or best.int8.xml and .bin) beside the checkpoint, where --engine onnx and openvino find it.
+"""
+
+import sys
+
+from sonogravity import cli
+
+
+def build_parser():
+    parser = cli.Parser("Export a trained U-Net to ONNX.", "python export.py --load ckpt.pth")
+    cli.add_export(parser)
+    return parser
+
+
+@cli.script
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+
+    from sonogravity import exporting
+    from unet.model import UNet
+
+    exporting.export_checkpoint(args.load, UNet, args)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
