@@ -73,9 +73,7 @@ def onnx_network(file):
 
 def openvino_network(model, amp):
     """An engine of an OpenVINO model (or its file), in bfloat16 or float32 as ``amp`` says."""
-    import openvino
-
-    # Of OpenVINO's parts only its model converter and command line report home; reading and running do not.
+    openvino = exporting.import_openvino()
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16" if amp is torch.bfloat16 else "f32"}
     network = openvino.Core().compile_model(model, "CPU", settings)
     return lambda images: torch.from_numpy(network(images.contiguous().numpy())[0].copy())

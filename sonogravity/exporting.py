@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -112,10 +113,16 @@ def _onnx_note(file):
         raise ValueError from error
 
 
-def _openvino_note(file):
+def import_openvino():
+    """OpenVINO without the package by which it would report usage: it takes its own stub where that is missing."""
+    sys.modules.setdefault("openvino_telemetry", None)
     import openvino
 
-    return openvino.Core().read_model(str(file)).get_rt_info(["sonogravity", "weights"]).value
+    return openvino
+
+
+def _openvino_note(file):
+    return import_openvino().Core().read_model(str(file)).get_rt_info(["sonogravity", "weights"]).value
 
 
 def export_checkpoint(path, model_class, options):
@@ -173,8 +180,8 @@ def _export_int8(predictor, checkpoint, calibration, frames, file):
     frames: with masks; the Dice is the mean over them, at native size, against that of float32 torch.
     """
     os.environ["NNCF_CI"] = "1"  # NNCF then sends no usage data
+    openvino = import_openvino()
     import nncf
-    import openvino
 
     from sonogravity import engines
 

@@ -167,3 +167,15 @@ def test_ahead_keeps_the_order_and_passes_errors_on():
     assert list(data.ahead(lambda x: x * x, range(50), 4)) == [x * x for x in range(50)]
     with pytest.raises(ZeroDivisionError):
         list(data.ahead(lambda x: 1 / x, [1, 0, 2], 2))
+
+
+def test_ahead_gives_what_was_done_before_a_refusal():
+    def items():
+        yield from (1, 2, 3)
+        raise InputError("the fourth")
+
+    done = []
+    with pytest.raises(InputError, match="the fourth"):
+        for value in data.ahead(lambda x: x * x, items(), 2):
+            done.append(value)
+    assert done == [1, 4, 9]
