@@ -6,7 +6,6 @@ al. (IEEE TMI 2009), NSD of Nikolov et al. (2018) counted by pixels; they equal 
 """
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 BOUNDARY = ("hd", "hd95", "assd", "nsd")  # all but nsd carry a unit
 SLACK = 1e-9  # relative, on squares: a distance that equals the tolerance but for rounding counts as within
@@ -42,6 +41,8 @@ def boundary_pixels(mask):
 
 def nearest_distances(points, others, spacing):
     """From each of (n, 2) points to the nearest of (m, 2) others -> (n,) float64 in units of spacing (row, column)."""
+    from scipy.spatial import cKDTree  # here, for frames without masks do without it, and start sooner
+
     tree = cKDTree(others * spacing, balanced_tree=False)  # fastest here: built once, asked once
     return tree.query(points * spacing)[0]
 

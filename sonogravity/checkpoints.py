@@ -213,8 +213,19 @@ def _differences(found, expected):
     return "; ".join(f"{len(keys)} {what} ({some(keys)})" for what, keys in parts if keys)
 
 
-def load_weights(model, checkpoint):
-    """Put a checkpoint's weights into a model, strictly; InputError lists the keys that differ."""
+def open_model(model_class, checkpoint):
+    """A model of a checkpoint's options and weights, without making weights first that would be thrown away."""
+    with torch.device("meta"):
+        model = model_class(**checkpoint.model_options)
+    load_weights(model, checkpoint, assign=True)
+    return model.float()  # the file's may be in half precision
+
+
+def load_weights(model, checkpoint, assign=False):
+    """Put a checkpoint's weights into a model, strictly; InputError lists the keys that differ.
+
+    assign: the model takes the very tensors, also where it has none yet.
+    """
     differences = _differences(checkpoint.state_dict, model.state_dict())
     if differences:
         raise InputError(f"{checkpoint.path}: its weights do not fit this model: {differences}")
@@ -223,7 +234,7 @@ def load_weights(model, checkpoint):
         raise InputError(
             f"{checkpoint.path}: {len(broken)} weights are NaN or infinite ({some(broken)}); give an earlier checkpoint"
         )
-    model.load_state_dict(checkpoint.state_dict)
+    model.load_state_dict(checkpoint.state_dict, assign=assign)
 
 
 def check_options(checkpoint, options):

@@ -25,8 +25,7 @@ def open_predictor(path, model_class, *, device, amp, scale, mask_values):
     """A checkpoint -> (Predictor, Checkpoint). device: ``auto``, ``cpu``, ...; amp, scale: None takes its own."""
     device = devices.pick_device(device)
     checkpoint = checkpoints.load(path, model_class)
-    model = model_class(**checkpoint.model_options)
-    checkpoints.load_weights(model, checkpoint)
+    model = checkpoints.open_model(model_class, checkpoint)
     if scale is None and checkpoint.scale is None:
         say(f"{path.name}: holds no scale, so {DEFAULT_SCALE} is taken (--scale sets it)")
     predictor = Predictor(
