@@ -51,8 +51,15 @@ def worker_count(wanted, device):
 
 
 def decoding_threads(wanted):
-    """Threads that decode frames."""
+    """Threads that decode frames, or score and write them."""
     return (os.cpu_count() or 1) if wanted is None else wanted
+
+
+def threads_beside(wanted, device):
+    """The same while a network computes: where that is the processor's work, too, half of the cores are enough."""
+    if wanted is None and device.type == "cpu":
+        return max(1, (os.cpu_count() or 1) // 2)
+    return decoding_threads(wanted)
 
 
 def cpp_compiler():

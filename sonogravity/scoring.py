@@ -111,7 +111,8 @@ def score_inputs(predictor, checkpoint, request):
     natives = {}  # stem -> native image, while its frame is under way
 
     def frames():
-        for frame, image in evaluation.read_frames(predictor, pairs, devices.decoding_threads(request.workers)):
+        threads = devices.threads_beside(request.workers, predictor.device)
+        for frame, image in evaluation.read_frames(predictor, pairs, threads):
             if request.panels:
                 natives[frame.pair.stem] = image
             yield frame
