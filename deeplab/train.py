@@ -43,6 +43,8 @@ def main(argv=None):
     start = beginning.begin(parser, argv, DeepLabV3)
     args, loaded = start.options, start.loaded
     device = devices.pick_device(args.device)
+    if args.compile:
+        devices.need_compiler("--compile")
     training, validation, findings = examination.open_data(
         args.train, args.validation, scale=args.scale, channels=args.channels, cache_mb=args.cache_mb,
         workers=devices.decoding_threads(args.workers), known_labels=loaded.labels if loaded else None,
@@ -82,9 +84,10 @@ def main(argv=None):
         validation=validation,
         criterion=AuxiliaryLoss(SegmentationLoss(args.loss, labels.background)),
         optimizer=optimizer,
-        scheduler=make_scheduler(args.scheduler, optimizer, start.plan, len(loader)),
+        scheduler=make_scheduler(args.scheduler, optimizer, start.plan, -(-len(loader) // args.accumulate)),
         settings=engine.Settings(
-            args.epochs, args.save_every, args.patience, args.seed, args.batch_size, amp, SMALLEST_BATCH
+            args.epochs, args.save_every, args.patience, args.seed, args.batch_size, amp, SMALLEST_BATCH,
+            accumulate=args.accumulate, compiled=args.compile,
         ),
         resumed=start.resumed,
     )

@@ -232,7 +232,11 @@ def add_training(parser, *, batch_size, learning_rate, loss, optimizer="adam", s
     add_subject_regex(parser)
     add("--allow-overlap", action="store_true", help="allow a subject in both training and validation")
     add("--cache-mb", type=non_negative_float, default=4096, metavar="N", help="memory for decoded frames")
-    add("--compile", action="store_true", help="torch.compile: minutes to start, then faster steps")
+    add("--accumulate", type=positive_int, default=1, metavar="N",
+        help="sum the gradients of N batches for each step (batch statistics stay those of each batch)")  # fmt: skip
+    _switch(parser, "--low-memory", False, "compute activations again in the backward pass instead of keeping them: "
+            "the same mathematics, slower")  # fmt: skip
+    add("--compile", action="store_true", help="torch.compile: a minute or more to start, then faster steps")
     add("--check", action="store_true", help="look at the data, print what was found, and stop")
 
 

@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import asdict, dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from sonogravity.runs import best_epoch, dice_or_lowest
 
 GRADIENT_CLIP_NORM = 1.0
 SHOW_EVERY = 10  # batches between looks at the loss, each of which waits for the GPU
+COMPILING = 3  # a first step of that many times the others has compiled
 PANELS = 4  # validation frames shown at each saved checkpoint, besides the worst
 
 
@@ -24,6 +26,7 @@ class Settings:
     """How long to train and what to leave behind. amp: autocast's type, or None for float32.
 
     smallest_part: frames that must go through the network together, where memory does not hold a batch.
+    accumulate: batches whose gradients are summed for a step. compiled: the network is torch.compile's.
     """
 
     epochs: int
@@ -33,10 +36,12 @@ class Settings:
     batch_size: int
     amp: torch.dtype | None = None
     smallest_part: int = 1
+    accumulate: int = 1
+    compiled: bool = False
 
 
 def train_one_epoch(network, loader, criterion, optimizer, scaler, step_scheduler, settings, memory, device, title):
-    """Every batch once -> mean loss over frames, last learning rate, frames a second.
+    """Every frame once, a step every ``accumulate`` batches -> mean loss over frames, last rate, frames a second.
 
     InputError on a loss that is not finite.
     """
@@ -44,12 +49,14 @@ def train_one_epoch(network, loader, criterion, optimizer, scaler, step_schedule
     losses, stems, sizes = [], [], []
     start = time.perf_counter()
     with tqdm(loader, title, unit="batch", leave=False) as progress:
-        for images, masks, names in progress:
+        batches = iter(progress)
+        while group := list(islice(batches, settings.accumulate)):
+            names = [name for _, _, of_batch in group for name in of_batch]
             optimizer.zero_grad(set_to_none=True)
-            parts = memory.parts(len(names), settings.smallest_part)
             loss = sum(
                 _backward(network, images[part], masks[part], criterion, scaler, settings.amp, device, len(names))
-                for part in parts
+                for images, masks, of_batch in group
+                for part in memory.parts(len(of_batch), settings.smallest_part)
             )
             scaler.unscale_(optimizer)  # the norm to clip is that of the true gradients
             torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_CLIP_NORM)
@@ -61,16 +68,23 @@ def train_one_epoch(network, loader, criterion, optimizer, scaler, step_schedule
             losses.append(loss)
             stems.append(names)
             sizes.append(len(names))
+            if len(losses) == 1:
+                first = time.perf_counter() - start
             if len(losses) % SHOW_EVERY == 1:
                 shown = _finite(losses, stems, title)[-SHOW_EVERY:]
                 speed = sum(sizes) / (time.perf_counter() - start)
                 progress.set_postfix_str(f"loss {np.mean(shown):.4f}, {speed:.2f} img/s")
     values = _finite(losses, stems, title)
-    return float(np.average(values, weights=sizes)), rate, sum(sizes) / (time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    if settings.compiled and len(sizes) > 1:
+        later = (seconds - first) / (len(sizes) - 1)
+        if first > COMPILING * later:
+            say(f"--compile: the first step took {first:.1f} s, the others {later:.2f} s each")
+    return float(np.average(values, weights=sizes)), rate, sum(sizes) / seconds
 
 
 def _backward(network, images, masks, criterion, scaler, amp, device, frames):
-    """Add the gradients of a part of a batch of so many frames; the part's share of the batch's loss."""
+    """Add the gradients of a part of a step's frames; the part's share of the step's loss."""
     images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
     masks = masks.to(device, non_blocking=True)
     with torch.autocast(device.type, amp, enabled=amp is not None):

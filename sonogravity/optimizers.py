@@ -12,13 +12,20 @@ POLY_POWER = 0.9  # Chen et al. 2017
 
 
 def make_optimizer(kind, parameters, learning_rate, weight_decay):
-    """Adam, AdamW, SGD with Nesterov momentum 0.9, or RMSprop with momentum 0.9."""
+    """Adam, AdamW, SGD with Nesterov momentum 0.9, or RMSprop with momentum 0.9.
+
+    All but the last update all weights in one pass over memory where torch can (``fused``).
+    """
+    parameters = list(parameters)
+    fused = parameters[0].device.type in ("cpu", "cuda")
     if kind == "sgd":
-        return torch.optim.SGD(parameters, learning_rate, momentum=0.9, nesterov=True, weight_decay=weight_decay)
+        return torch.optim.SGD(
+            parameters, learning_rate, momentum=0.9, nesterov=True, weight_decay=weight_decay, fused=fused
+        )
     if kind == "rmsprop":
         return torch.optim.RMSprop(parameters, learning_rate, momentum=0.9, weight_decay=weight_decay)
     build = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
-    return build(parameters, learning_rate, weight_decay=weight_decay)
+    return build(parameters, learning_rate, weight_decay=weight_decay, fused=fused)
 
 
 def schedule_factor(kind, step, total_steps):

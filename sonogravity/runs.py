@@ -180,7 +180,7 @@ def open_run(beginning, *, model, model_options, findings, device, amp):
         "device": str(device),
         "mixed_precision": str(amp or "float32"),
         "initial_weights": digest_of_weights(model),
-        "memory": asdict(Memory()),
+        "memory": asdict(Memory(checkpointing=options["low_memory"])),
         "plan": beginning.plan,
         "commit": commit(),
         "versions": describe_versions(),

@@ -112,7 +112,8 @@ def limited(monkeypatch, model_class, most, activations_kept=True):
         spared = "forward" in vars(self.blocks()[0])
         if self.training and (len(x) > most or (not activations_kept and not spared)):
             raise RuntimeError(SAYS)
-        sizes.append(len(x))
+        if self.training:
+            sizes.append(len(x))
         return real(self, x)
 
     monkeypatch.setattr(model_class, "forward", forward)
@@ -268,3 +269,12 @@ def test_every_block_list_covers_the_batch_normalisation():
         assert len(inside) == len(set(map(id, inside)))
         norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
         assert sum(module in inside for module in norms) > 0.9 * len(norms)
+
+
+def test_low_memory_is_the_same_run(sets, tmp_path, capsys):
+    for name, more in (("plain", []), ("sparing", ["--low-memory"])):
+        assert train.main(train_arguments(*sets, tmp_path / name, *more)) == 0
+    one, other = (load_torch(tmp_path / name / "checkpoints/unet/run/last.pth") for name in ("plain", "sparing"))
+    assert same(one["state_dict"], other["state_dict"])
+    assert [root["training"]["settings"]["memory"]["checkpointing"] for root in (one, other)] == [False, True]
+    assert "out of memory" not in capsys.readouterr().err

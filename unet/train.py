@@ -37,6 +37,8 @@ def main(argv=None):
     start = beginning.begin(parser, argv, UNet)
     args, loaded = start.options, start.loaded
     device = devices.pick_device(args.device)
+    if args.compile:
+        devices.need_compiler("--compile")
     training, validation, findings = examination.open_data(
         args.train, args.validation, scale=args.scale, channels=args.channels, cache_mb=args.cache_mb,
         workers=devices.decoding_threads(args.workers), known_labels=loaded.labels if loaded else None,
@@ -73,9 +75,10 @@ def main(argv=None):
         validation=validation,
         criterion=SegmentationLoss(args.loss, labels.background),
         optimizer=optimizer,
-        scheduler=make_scheduler(args.scheduler, optimizer, start.plan, len(loader)),
+        scheduler=make_scheduler(args.scheduler, optimizer, start.plan, -(-len(loader) // args.accumulate)),
         settings=engine.Settings(
-            args.epochs, args.save_every, args.patience, args.seed, args.batch_size, amp
+            args.epochs, args.save_every, args.patience, args.seed, args.batch_size, amp,
+            accumulate=args.accumulate, compiled=args.compile,
         ),
         resumed=start.resumed,
     )
