@@ -29,17 +29,18 @@ def build_parser():
 @cli.script
 def main(argv=None):
     parser = build_parser()
-    parser.parse_args(argv)  # wrong options are refused before torch is imported
+    wanted = parser.parse_args(argv)  # wrong options are refused before torch is imported
 
     import torch
 
     from deeplab.dataset import make_loader
     from deeplab.model import SMALLEST_BATCH, AuxiliaryLoss, DeepLabV3, from_torchvision, load_pretrained
-    from sonogravity import beginning, checkpoints, devices, engine, examination, runs
+    from sonogravity import beginning, checkpoints, devices, engine, examination, parallel, runs
     from sonogravity.inference import Predictor
     from sonogravity.losses import SegmentationLoss
     from sonogravity.optimizers import make_optimizer, make_scheduler
 
+    parallel.join(wanted.device)
     start = beginning.begin(parser, argv, DeepLabV3)
     args, loaded = start.options, start.loaded
     device = devices.pick_device(args.device)
@@ -78,7 +79,7 @@ def main(argv=None):
     run = runs.open_run(start, model=model, model_options=options, findings=findings, device=device, amp=amp)
     engine.fit(
         run=run,
-        network=torch.compile(model) if args.compile else model,
+        network=parallel.together(torch.compile(model) if args.compile else model, model, device),
         predictor=predictor,
         loader=loader,
         validation=validation,

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from sonogravity import checkpoints, cli, paths, stored
+from sonogravity import checkpoints, cli, parallel, paths, stored
 from sonogravity.errors import InputError, say, some
 from sonogravity.memory import Memory
 
@@ -38,7 +38,13 @@ def begin(parser, argv, model_class):
         return _resume(parser, argv, options.resume, model_class)
     if options.repeat is not None:
         return _repeat(parser, argv, options.repeat, model_class)
-    options.name = options.name or cli.time_stamp()
+    if parallel.may_restart() and options.name is None:
+        raise InputError("torchrun --max-restarts: give the run a --name, by which a restart finds it")
+    options.name = options.name or parallel.shared(cli.time_stamp())
+    last = options.checkpoints / model_class.NAME / options.name / "last.pth"
+    if parallel.restarted() and last.is_file():
+        say(f"restarted by torchrun: goes on from {last}")
+        return _resume(parser, argv, last, model_class)
     loaded = checkpoints.load(options.load, model_class) if options.load else None
     if loaded:
         _adopt_architecture(options, stored.given_options(parser, argv, options), loaded)
@@ -65,7 +71,7 @@ def _repeat(parser, argv, path, model_class):
     settings = _read_settings(path, model_class.NAME)
     options = stored.take_up(parser, argv, settings["options"], path, stored.FREE_ON_REPEAT)
     given = stored.given_options(parser, argv, options)
-    options.name = getattr(given, "name", None) or cli.time_stamp()
+    options.name = getattr(given, "name", None) or parallel.shared(cli.time_stamp())
     options.device = getattr(given, "device", settings["device"])
     loaded = checkpoints.load(options.load, model_class) if options.load else None
     return Beginning(options, settings["plan"], loaded, None, settings)

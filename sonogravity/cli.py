@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from sonogravity import paths, stored
+from sonogravity import errors, paths, stored
 from sonogravity.calibration import DEFAULT_MARGIN_MM, MOST_PIXELS_PER_MM
-from sonogravity.errors import InputError, NotWritten, Terminated, first_line, is_out_of_memory, one_line
+from sonogravity.errors import InputError, NotWritten, Terminated, first_line
 from sonogravity.labels import parse_value
 
 MOST_WORKERS = 256
@@ -69,9 +69,11 @@ def script(main):
             where = error.filename or "reading or writing"
             _end(f"{where}: {error.strerror or error}; check the path, its rights and the disk", 2)
         except (MemoryError, RuntimeError) as error:
-            if is_out_of_memory(error):
+            if errors.is_out_of_memory(error):
                 remedy = "try a smaller --scale, --batch-size or model, or another --device"
                 _end(f"out of memory ({first_line(error)}); {remedy}", 2)
+            if errors.is_lost_process(error):
+                _end("another process has ended, and its own line says why; what earlier epochs wrote is whole", 2)
             if "DataLoader worker" in str(error):
                 _end("a worker process died, most often for lack of memory; try --workers 0", 2)
             raise
@@ -83,7 +85,8 @@ def script(main):
 
 
 def _end(line, code):
-    print(f"error: {one_line(line)}", file=sys.stderr)
+    if errors.is_first_process():  # what stops all of several processes is said once
+        errors.complain(line)
     raise SystemExit(code) from None
 
 
@@ -186,7 +189,7 @@ def add_common(parser, batch_size):
     parser.add_argument("--workers", type=worker_number, metavar="N",
                         help="threads or processes that prepare frames (default: by the device)")  # fmt: skip
     parser.add_argument("--batch-size", "-b", type=positive_int, default=batch_size, metavar="B",
-                        help="frames at a time")  # fmt: skip
+                        help="frames at a time (with torchrun: of each process)")  # fmt: skip
 
 
 def add_subject_regex(parser):

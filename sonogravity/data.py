@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from sonogravity import parallel
 from sonogravity.decoding import decode_image, decode_mask
 from sonogravity.errors import InputError
 from sonogravity.labels import IGNORE_INDEX
@@ -231,15 +232,22 @@ class EpochBatches:
     """Batches of (index, draw) keys: every frame once an epoch, in an order set by (seed, epoch) alone.
 
     smallest: a last batch below it joins the one before, so that no frame is left out and batch
-    normalisation never sees fewer.
+    normalisation never sees fewer. processes, rank: of several processes each takes its share of every step's
+    frames, so their epoch is that of one process with batches as large as all of theirs.
     """
 
-    def __init__(self, frames, batch_size, seed, smallest=1):
+    def __init__(self, frames, batch_size, seed, smallest=1, processes=1, rank=0):
         self.frames = frames
-        self.batch_size = batch_size
+        self.batch_size = batch_size * processes
         self.seed = seed
-        self.smallest = smallest
+        self.smallest = smallest * processes
+        self.processes = processes
+        self.rank = rank
         self.epoch = 1
+        if processes > 1 and frames < self.smallest:
+            raise InputError(
+                f"{frames} training frames are too few for {processes} processes of {smallest} at least; start fewer"
+            )
 
     def __len__(self):
         full, rest = divmod(self.frames, self.batch_size)
@@ -251,8 +259,12 @@ class EpochBatches:
         draws = torch.randint(2**62, (self.frames,), generator=generator).tolist()
         keys = list(zip(order, draws, strict=True))
         for i in range(len(self)):
-            end = None if i == len(self) - 1 else (i + 1) * self.batch_size
-            yield keys[i * self.batch_size : end]
+            first, total = i * self.batch_size, self.frames_in(i)
+            yield keys[first + self.rank * total // self.processes : first + (self.rank + 1) * total // self.processes]
+
+    def frames_in(self, i):
+        """Frames of all processes in batch i."""
+        return self.batch_size if i < len(self) - 1 else self.frames - i * self.batch_size
 
 
 def epoch_seed(seed, epoch):
@@ -280,7 +292,7 @@ def training_loader(frames, *, batch_size, seed, workers, device, smallest=2):
     """
     return DataLoader(
         frames,
-        batch_sampler=EpochBatches(len(frames), batch_size, seed, smallest),
+        batch_sampler=EpochBatches(len(frames), batch_size, seed, smallest, parallel.count(), parallel.rank()),
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,

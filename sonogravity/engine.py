@@ -3,15 +3,15 @@
 import math
 import time
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import torch
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from tqdm import tqdm
 
-from sonogravity import data, evaluation, figures, metrics, paths
-from sonogravity.errors import InputError, first_line, is_out_of_memory, say, some, warn
+from sonogravity import data, evaluation, figures, metrics, parallel, paths
+from sonogravity.errors import InputError, complain, first_line, is_first_process, is_out_of_memory, say, some, warn
 from sonogravity.memory import Memory, compute_again
 from sonogravity.runs import best_epoch, dice_or_lowest
 
@@ -48,16 +48,25 @@ def train_one_epoch(network, loader, criterion, optimizer, scaler, step_schedule
     network.train()
     losses, stems, sizes = [], [], []
     start = time.perf_counter()
-    with tqdm(loader, title, unit="batch", leave=False) as progress:
+    with tqdm(loader, title, unit="batch", leave=False, disable=not is_first_process()) as progress:
         batches = iter(progress)
         while group := list(islice(batches, settings.accumulate)):
             names = [name for _, _, of_batch in group for name in of_batch]
+            frames = len(names)
+            if parallel.count() > 1:  # the mean gradient of all processes is to be that of all their frames
+                done = len(losses) * settings.accumulate
+                all_frames = sum(loader.batch_sampler.frames_in(done + i) for i in range(len(group)))
+                frames = all_frames / parallel.count()
             optimizer.zero_grad(set_to_none=True)
-            loss = sum(
-                _backward(network, images[part], masks[part], criterion, scaler, settings.amp, device, len(names))
+            parts = [
+                (images[part], masks[part])
                 for images, masks, of_batch in group
                 for part in memory.parts(len(of_batch), settings.smallest_part)
-            )
+            ]
+            loss = 0
+            for i, (images, masks) in enumerate(parts):
+                with parallel.apart(network, last=i == len(parts) - 1):
+                    loss = loss + _backward(network, images, masks, criterion, scaler, settings.amp, device, frames)
             scaler.unscale_(optimizer)  # the norm to clip is that of the true gradients
             torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_CLIP_NORM)
             scaler.step(optimizer)
@@ -67,20 +76,20 @@ def train_one_epoch(network, loader, criterion, optimizer, scaler, step_schedule
                 step_scheduler.step()
             losses.append(loss)
             stems.append(names)
-            sizes.append(len(names))
+            sizes.append(frames)
             if len(losses) == 1:
                 first = time.perf_counter() - start
             if len(losses) % SHOW_EVERY == 1:
                 shown = _finite(losses, stems, title)[-SHOW_EVERY:]
                 speed = sum(sizes) / (time.perf_counter() - start)
                 progress.set_postfix_str(f"loss {np.mean(shown):.4f}, {speed:.2f} img/s")
-    values = _finite(losses, stems, title)
+    values = np.mean(parallel.gathered(_finite(losses, stems, title)), axis=0)
     seconds = time.perf_counter() - start
     if settings.compiled and len(sizes) > 1:
         later = (seconds - first) / (len(sizes) - 1)
         if first > COMPILING * later:
             say(f"--compile: the first step took {first:.1f} s, the others {later:.2f} s each")
-    return float(np.average(values, weights=sizes)), rate, sum(sizes) / seconds
+    return float(np.average(values, weights=sizes)), rate, sum(sizes) * parallel.count() / seconds
 
 
 def _backward(network, images, masks, criterion, scaler, amp, device, frames):
@@ -114,23 +123,25 @@ def validate(predictor, store, criterion, batch_size, shown, title):
     """
     labels = predictor.labels
     predictor.renew()
-    rows, losses, kept, worst, lowest, foreground = [], [], [], None, math.inf, False
-    frames = (store[i] for i in range(len(store)))
-    results = evaluation.segment(predictor, frames, batch_size, criterion)
-    for i, result in enumerate(tqdm(results, title, len(store), unit="frame", leave=False)):
+    scored, kept, worst, lowest, foreground = [], [], [], math.inf, False
+    mine = range(parallel.rank(), len(store), parallel.count())
+    results = evaluation.segment(predictor, (store[i] for i in mine), batch_size, criterion)
+    bar = tqdm(results, title, len(mine), unit="frame", leave=False, disable=not is_first_process())
+    for i, result in zip(mine, bar, strict=True):
         row = metrics.file_metrics(result.confusion, labels)
-        rows.append(row)
-        losses.append(result.loss)
+        scored.append((i, row, result.loss))
         if i in shown:
-            kept.append(("", row["dice"], result))
+            kept.append((i, row["dice"], result))
         if row["dice"] < lowest:
-            worst, lowest = result, row["dice"]
+            worst, lowest = [(row["dice"], i, result)], row["dice"]
         foreground |= bool((result.prediction != labels.background).any())
-    if worst is not None:
-        kept.append(("worst_", lowest, worst))
-    if not foreground:
+    scored, kept, worst, foreground = zip(*parallel.gathered((scored, kept, worst, foreground)), strict=True)
+    scored, kept, worst = (sorted(chain(*parts), key=lambda part: part[:2]) for parts in (scored, kept, worst))
+    shown_frames = [("", dice, result) for _, dice, result in kept]
+    shown_frames += [("worst_", dice, result) for dice, _, result in worst[:1]]
+    if not any(foreground):
         warn("every prediction is background only; the first epochs may be so, later ones should not")
-    return rows, float(np.mean(losses)), kept
+    return [row for _, row, _ in scored], float(np.mean([loss for *_, loss in scored])), shown_frames
 
 
 def epoch_scores(rows, labels):
@@ -152,7 +163,7 @@ def fit(*, run, network, predictor, loader, validation, criterion, optimizer, sc
     stateful = {"optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
     history = []
     if resumed is not None:
-        _restore(resumed.training, stateful, resumed.path)
+        _restore(resumed.training, stateful, resumed.path, -(-len(loader) // settings.accumulate))
         history = list(resumed.training["history"])
         run.take_up(resumed, predictor.labels)
         if len(history) >= settings.epochs:
@@ -171,6 +182,8 @@ def fit(*, run, network, predictor, loader, validation, criterion, optimizer, sc
                 memory = _with_less(memory, history, run, network, predictor, stateful, settings)
     except (KeyboardInterrupt, InputError) as stop:
         run.outbox.send()
+        if isinstance(stop, InputError) and not is_first_process():  # what this process alone knows
+            complain(stop)
         if isinstance(stop, KeyboardInterrupt):
             say(f"\n{run.how_to_go_on()}")
         raise
@@ -180,6 +193,7 @@ def fit(*, run, network, predictor, loader, validation, criterion, optimizer, sc
     say(f"best: epoch {best['epoch']}, Dice {best['dice']:.6f}: {run.checkpoints / 'best.pth'}")
     say(f"figures: {run.results / 'epochs.xlsx'}")
     run.close(history)
+    parallel.leave()
     return history
 
 
@@ -190,6 +204,10 @@ def _epoch_that_fits(*parts):
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
+        if parallel.count() > 1:  # the others wait for this one's gradients, so it cannot start again alone
+            raise InputError(
+                f"process {parallel.rank()}: out of memory; try --low-memory, or a smaller --batch-size or --scale"
+            ) from error
         return False
     return True
 
@@ -220,7 +238,7 @@ def _one_epoch(history, run, network, predictor, loader, validation, criterion, 
     start = time.perf_counter()
     epoch = len(history) + 1
     title = f"epoch {epoch}/{settings.epochs}"
-    torch.manual_seed(data.epoch_seed(settings.seed, epoch))
+    torch.manual_seed(data.epoch_seed(settings.seed, epoch) + parallel.rank())
     loader.batch_sampler.epoch = epoch
     scheduler = stateful["scheduler"]
     plateau = isinstance(scheduler, ReduceLROnPlateau)
@@ -228,6 +246,7 @@ def _one_epoch(history, run, network, predictor, loader, validation, criterion, 
         network, loader, criterion, stateful["optimizer"], stateful["scaler"], None if plateau else scheduler,
         settings, memory, predictor.device, title,
     )  # fmt: skip
+    parallel.average_statistics(predictor.model)
     rows, val_loss, kept = validate(predictor, validation, criterion, settings.batch_size, shown, "validation")
     if not math.isfinite(val_loss):
         raise InputError(
@@ -240,7 +259,8 @@ def _one_epoch(history, run, network, predictor, loader, validation, criterion, 
     history.append(row)
     if plateau:
         scheduler.step(dice_or_lowest(row))
-    pictures = _panels(kept, predictor) if epoch % settings.save_every == 0 or epoch == settings.epochs else {}
+    panels_due = run.writing and (epoch % settings.save_every == 0 or epoch == settings.epochs)
+    pictures = _panels(kept, predictor) if panels_due else {}
     run.leave(epoch, predictor.model, history, _state_of(stateful), pictures=pictures, labels=predictor.labels)
     names = [predictor.labels.names[c] for c in predictor.labels.foreground]
     per_class = ", ".join(f"{name} {row[f'dice_{name}']:.4f}" for name in names)
@@ -254,15 +274,21 @@ def _state_of(stateful):
     return {name: part.state_dict() for name, part in stateful.items()}
 
 
-def _restore(training, stateful, path):
-    """Load the state of optimizer, scheduler and scaler; InputError where it is not theirs."""
+def _restore(training, stateful, path, steps_per_epoch=None):
+    """Load the state of optimizer, scheduler and scaler; InputError where it is not theirs.
+
+    steps_per_epoch: of this process, where it may differ from that of the run so far (other processes than then).
+    """
     for name, part in stateful.items():
         try:
             if training[name]:  # the scaler's is empty where there was no float16
                 part.load_state_dict(training[name])
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(f"{path}: is damaged: the {name}'s state does not fit ({first_line(error)})") from error
-    if isinstance(scheduler := stateful["scheduler"], LambdaLR):  # the optimizer's rate is that of the earlier plan
+    if isinstance(scheduler := stateful["scheduler"], LambdaLR):
+        if steps_per_epoch is not None:
+            scheduler.last_epoch = len(training["history"]) * steps_per_epoch
+        # The optimizer's rate is that of the earlier plan.
         for group, base, factor in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas,
                                        strict=True):  # fmt: skip
             group["lr"] = base * factor(scheduler.last_epoch)

@@ -1,5 +1,6 @@
 """What scripts tell their user: the exceptions that end them with one line, and plain words."""
 
+import os
 import re
 import sys
 
@@ -46,11 +47,34 @@ def some(items, limit=3):
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
 
 
+def process_count():
+    """How many processes torchrun started, this one included."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+def is_first_process():
+    """Whether this process speaks and writes for all that torchrun started."""
+    return process_count() == 1 or os.environ.get("RANK") == "0"
+
+
+def is_lost_process(error):
+    """Whether an exception means that another process of a group is gone."""
+    text = str(error).lower()
+    return process_count() > 1 and any(word in text for word in ("gloo", "nccl", "closed by peer", "connection reset"))
+
+
 def say(message):
     """Tell the user something that is as it should be."""
-    print(message, flush=True)
+    if is_first_process():
+        print(message, flush=True)
+
+
+def complain(message):
+    """The one line of a refusal."""
+    print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 def warn(message):
     """Tell the user something to look into."""
-    print(f"warning: {one_line(message)}", file=sys.stderr, flush=True)
+    if is_first_process():
+        print(f"warning: {one_line(message)}", file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from sonogravity import data
-from sonogravity.errors import InputError, say, some, warn
+from sonogravity.errors import InputError, is_first_process, say, some, warn
 from sonogravity.labels import Labels, components, value_text
 from sonogravity.metrics import subjects_of
 from sonogravity.pairs import Pair, find_training_pairs
@@ -60,7 +60,8 @@ def look_at(store, workers, description):
 
     facts = []
     frames = data.ahead(read, range(len(store)), workers)
-    for index, (fact, frame) in enumerate(tqdm(frames, description, len(store), unit="frame", leave=False)):
+    bar = tqdm(frames, description, len(store), unit="frame", leave=False, disable=not is_first_process())
+    for index, (fact, frame) in enumerate(bar):
         facts.append(fact)
         store.keep(index, frame)
     store.pack()

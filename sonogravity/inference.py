@@ -1,9 +1,10 @@
 """A frame in, a label map out, at native size: predict, evaluate and validation all come through here."""
 
-from copy import copy
+from copy import copy, deepcopy
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from sonogravity.data import check_depth, network_size, resize_image, to_unit
@@ -15,7 +16,21 @@ def folded(model, amp=None):
     Jacob et al., arXiv 1712.05877, 2017, section 3.2. It saves a pass over each feature map, and autocast's conversion
     of all weights at each call.
     """
-    return fuse(model.eval()).to(amp or torch.float32, memory_format=torch.channels_last)
+    return fuse(_alone(model.eval())).to(amp or torch.float32, memory_format=torch.channels_last)
+
+
+def _alone(model):
+    """The model, or a copy in which synchronised batch normalisation, which is for training, is ordinary again."""
+    if not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+        return model
+    model = deepcopy(model)
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.SyncBatchNorm):
+                plain = nn.BatchNorm2d(child.num_features, child.eps).to(child.weight.device)
+                plain.load_state_dict(child.state_dict())
+                setattr(parent, name, plain.eval())
+    return model
 
 
 def run_by_torch(model, amp=None):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from sonogravity import checkpoints, figures, paths, stored, worksheets
+from sonogravity import checkpoints, figures, parallel, paths, stored, worksheets
 from sonogravity.decoding import BROKEN_FILE
 from sonogravity.errors import InputError, NotWritten, some, warn
 from sonogravity.memory import Memory
@@ -62,7 +62,10 @@ def dice_or_lowest(row):
 
 @dataclass
 class Run:
-    """Folders and settings of one run, the content that all its checkpoints share, and files not written yet."""
+    """Folders and settings of one run, the content that all its checkpoints share, and files not written yet.
+
+    writing: whether this process writes: of several that train together only the first does.
+    """
 
     name: str
     checkpoints: Path
@@ -70,6 +73,7 @@ class Run:
     settings: dict
     shared: dict  # model_name, model_options, labels, scale, amp, image_maximum, run
     outbox: Outbox = field(default_factory=Outbox)
+    writing: bool = True
 
     @property
     def last(self):
@@ -78,11 +82,15 @@ class Run:
 
     def start(self, model, training):
         """Write settings.json, and the state before the first epoch: a disk that refuses it ends the run at once."""
+        if not self.writing:
+            return
         paths.write_whole(self.results / "settings.json", worksheets.write_json, self.settings)
         checkpoints.save(self.last, self._content(0, model, [], training))
 
     def leave(self, epoch, model, history, training, *, pictures, labels):
         """Write what an epoch leaves. last.pth comes after the figures: a run killed before it repeats the epoch."""
+        if not self.writing:
+            return
         put = self.outbox.put
         self.report(history, labels)
         for name, (write, content) in pictures.items():
@@ -105,6 +113,8 @@ class Run:
 
     def take_up(self, resumed, labels):
         """Bring a resumed run's files up to its last.pth: those that a kill, or a full disk, kept from following."""
+        if not self.writing:
+            return
         history = resumed.training["history"]
         for folder in (self.checkpoints, self.results):
             paths.remove_leftovers(folder)
@@ -141,6 +151,8 @@ class Run:
 
     def close(self, history):
         """Try again what the disk refused; NotWritten if it still does, or if the best weights are not there."""
+        if not self.writing:
+            return
         missing = self.outbox.close()
         best = self.checkpoints / "best.pth"
         if _epoch_of(best) != best_epoch(history):
@@ -182,6 +194,7 @@ def open_run(beginning, *, model, model_options, findings, device, amp):
         "initial_weights": digest_of_weights(model),
         "memory": asdict(Memory(checkpointing=options["low_memory"])),
         "plan": beginning.plan,
+        "processes": parallel.count(),
         "commit": commit(),
         "versions": describe_versions(),
     }
@@ -190,7 +203,7 @@ def open_run(beginning, *, model, model_options, findings, device, amp):
         _same_data(beginning.resumed.path, earlier, settings)
         settings |= {key: earlier[key] for key in ("initial_weights", "memory")}
         settings["options"]["load"] = earlier["options"]["load"]
-    else:
+    elif parallel.rank() == 0:
         _free_name(kept, results, name)
     if beginning.repeated:
         settings["memory"] = beginning.repeated["memory"]
@@ -206,7 +219,7 @@ def open_run(beginning, *, model, model_options, findings, device, amp):
         "image_maximum": findings.image_maximum,
         "run": name,
     }
-    return Run(name, kept, results, settings, shared)
+    return Run(name, kept, results, settings, shared, writing=parallel.rank() == 0)
 
 
 def _free_name(kept, results, name):
@@ -239,6 +252,7 @@ def _same_start(path, earlier, now):
             f"{earlier['versions'].get('torch')} (here {now['versions']['torch']})"
         )
     differing = [name for name in ("device", "mixed_precision") if earlier.get(name) != now[name]]
+    differing += ["processes"] if earlier.get("processes", 1) != now["processes"] else []
     differing += [name for name, value in now["versions"].items() if earlier["versions"].get(name) != value]
     if differing:
         warn(f"{path}: not as it was: {some(differing, 20)}; the figures may differ in their last digits")

@@ -8,10 +8,22 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sonogravity import checkpoints, data, devices, evaluation, figures, margin, metrics, paths, runs, worksheets
+from sonogravity import (
+    checkpoints,
+    data,
+    devices,
+    engines,
+    evaluation,
+    figures,
+    margin,
+    metrics,
+    paths,
+    runs,
+    worksheets,
+)
 from sonogravity.calibration import ASSUMED, calibrate
 from sonogravity.decoding import decode_mask, write_mask
-from sonogravity.errors import InputError, say, some, warn
+from sonogravity.errors import InputError, process_count, say, some, warn
 from sonogravity.inference import Predictor
 from sonogravity.labels import Labels
 from sonogravity.measures import Measure
@@ -23,6 +35,8 @@ MANY_VALUES = 32  # more grey levels than that in "masks" are an image
 
 def open_predictor(path, model_class, *, device, amp, scale, mask_values):
     """A checkpoint -> (Predictor, Checkpoint). device: ``auto``, ``cpu``, ...; amp, scale: None takes its own."""
+    if process_count() > 1:
+        raise InputError("this script runs as one process: torchrun is for train.py")
     device = devices.pick_device(device)
     checkpoint = checkpoints.load(path, model_class)
     model = checkpoints.open_model(model_class, checkpoint)
@@ -124,8 +138,6 @@ def score_inputs(predictor, checkpoint, request):
 
 
 def _with_engine(predictor, path, pairs, request):
-    from sonogravity import engines
-
     if request.engine != "auto":
         return engines.use(request.engine, predictor, path, request.int8)
     if masked := [pair.mask.name for pair in pairs if pair.mask]:

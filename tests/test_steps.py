@@ -5,64 +5,18 @@ import pytest
 import torch
 from conftest import train_arguments
 from torch import nn
+from two_processes import gradients
 
-from sonogravity import devices, engine
+from sonogravity import devices
 from sonogravity.decoding import load_torch
-from sonogravity.losses import SegmentationLoss
-from sonogravity.memory import Memory
 from sonogravity.optimizers import make_optimizer
 from unet import train
-from unet.model import UNet
-
-
-class FrozenUNet(UNet):
-    """Its batch normalisation uses fixed statistics, so that a frame's gradient does not hang on its batch."""
-
-    def train(self, mode=True):
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
-
-
-class Noting(torch.optim.SGD):
-    """Keeps the gradient of each step, and leaves the weights."""
-
-    def __init__(self, parameters):
-        super().__init__(parameters, 0.1)
-        self.gradients = []
-
-    def step(self, closure=None):
-        self.gradients.append([p.grad.clone() for group in self.param_groups for p in group["params"]])
-
-
-def gradients(batch_size, accumulate, frames, monkeypatch):
-    """The gradient of each step over so many frames."""
-    monkeypatch.setattr(engine, "GRADIENT_CLIP_NORM", 1e9)
-    torch.manual_seed(0)
-    model = FrozenUNet(1, 3, 2).double()
-    images, masks = torch.rand(frames, 1, 20, 18).double(), torch.randint(3, (frames, 20, 18))
-    cuts = range(0, frames, batch_size)
-    loader = [
-        (images[i : i + batch_size], masks[i : i + batch_size], [str(n) for n in range(i, min(frames, i + batch_size))])
-        for i in cuts
-    ]
-    optimizer = Noting(model.parameters())
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    settings = engine.Settings(1, 1, None, 0, batch_size, accumulate=accumulate)
-    criterion = SegmentationLoss("ce")
-    criterion.forward = lambda logits, classes: nn.functional.cross_entropy(logits, classes)  # in float64
-    loss, _, _ = engine.train_one_epoch(
-        model, loader, criterion, optimizer, scaler, None, settings, Memory(), torch.device("cpu"), "epoch"
-    )
-    return loss, optimizer.gradients
 
 
 @pytest.mark.parametrize(("batch_size", "accumulate", "frames"), [(2, 2, 8), (1, 4, 6), (3, 2, 11)])
-def test_accumulated_batches_are_one_large_batch(batch_size, accumulate, frames, monkeypatch):
-    loss, found = gradients(batch_size, accumulate, frames, monkeypatch)
-    whole_loss, expected = gradients(batch_size * accumulate, 1, frames, monkeypatch)
+def test_accumulated_batches_are_one_large_batch(batch_size, accumulate, frames):
+    loss, found = gradients(frames, batch_size, accumulate)
+    whole_loss, expected = gradients(frames, batch_size * accumulate)
     assert loss == pytest.approx(whole_loss, rel=1e-6)
     assert len(found) == len(expected) == -(-frames // (batch_size * accumulate))
     for ours, theirs in zip(found, expected, strict=True):

@@ -23,17 +23,18 @@ def build_parser():
 @cli.script
 def main(argv=None):
     parser = build_parser()
-    parser.parse_args(argv)  # wrong options are refused before torch is imported
+    wanted = parser.parse_args(argv)  # wrong options are refused before torch is imported
 
     import torch
 
-    from sonogravity import beginning, checkpoints, devices, engine, examination, runs
+    from sonogravity import beginning, checkpoints, devices, engine, examination, parallel, runs
     from sonogravity.inference import Predictor
     from sonogravity.losses import SegmentationLoss
     from sonogravity.optimizers import make_optimizer, make_scheduler
     from unet.dataset import make_loader
     from unet.model import UNet
 
+    parallel.join(wanted.device)
     start = beginning.begin(parser, argv, UNet)
     args, loaded = start.options, start.loaded
     device = devices.pick_device(args.device)
@@ -69,7 +70,7 @@ def main(argv=None):
     run = runs.open_run(start, model=model, model_options=options, findings=findings, device=device, amp=amp)
     engine.fit(
         run=run,
-        network=torch.compile(model) if args.compile else model,
+        network=parallel.together(torch.compile(model) if args.compile else model, model, device),
         predictor=predictor,
         loader=loader,
         validation=validation,

@@ -1,0 +1,74 @@
+"""A process of several under torchrun: writes the gradients of each step, for test_parallel.py."""
+
+import sys
+
+import torch
+from torch import nn
+
+from sonogravity import data, engine, parallel
+from sonogravity.losses import SegmentationLoss
+from sonogravity.memory import Memory
+from sonogravity.optimizers import make_optimizer
+from unet.model import UNet
+
+
+class FrozenUNet(UNet):
+    """Its batch normalisation uses fixed statistics, so that a frame's gradient does not hang on its batch."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+
+class Loader:
+    """Batches of seeded frames, in the order of an epoch."""
+
+    def __init__(self, frames, batch_size):
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.rand(frames, 1, 20, 18, generator=generator).double()
+        self.masks = torch.randint(3, (frames, 20, 18), generator=generator)
+        self.batch_sampler = data.EpochBatches(frames, batch_size, 0, 1, parallel.count(), parallel.rank())
+
+    def __len__(self):
+        return len(self.batch_sampler)
+
+    def __iter__(self):
+        for keys in self.batch_sampler:
+            indices = [index for index, _ in keys]
+            yield self.images[indices], self.masks[indices], [str(index) for index in indices]
+
+
+class Loss(SegmentationLoss):
+    """In float64, so that rounding is far below what is compared."""
+
+    def forward(self, logits, classes):
+        return nn.functional.cross_entropy(logits, classes)
+
+
+def gradients(frames, batch_size, accumulate=1, micro_batch=None):
+    """The epoch's mean loss and the gradient of each step, the weights left as they are."""
+    torch.manual_seed(0)
+    model = FrozenUNet(1, 3, 2).double()
+    network = parallel.together(model, model, torch.device("cpu"))
+    found = []
+    optimizer = make_optimizer("sgd", model.parameters(), 0.0, 0.0)
+    optimizer.register_step_pre_hook(lambda *_: found.append([p.grad.clone() for p in model.parameters()]))
+    engine.GRADIENT_CLIP_NORM = 1e9
+    loss, _, _ = engine.train_one_epoch(
+        network, Loader(frames, batch_size), Loss("ce"), optimizer, torch.amp.GradScaler("cpu", enabled=False), None,
+        engine.Settings(1, 1, None, 0, batch_size, accumulate=accumulate), Memory(False, micro_batch),
+        torch.device("cpu"), "epoch",
+    )  # fmt: skip
+    return loss, found
+
+
+if __name__ == "__main__":
+    target, frames, batch_size, accumulate, micro_batch = sys.argv[1], *map(int, sys.argv[2:])
+    parallel.join("cpu")
+    outcome = gradients(frames, batch_size, accumulate, micro_batch or None)
+    if parallel.rank() == 0:
+        torch.save(outcome, target)
+    parallel.leave()
