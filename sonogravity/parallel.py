@@ -26,7 +26,10 @@ def join(device):
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if ":" in device:
         raise InputError(f"--device {device}: with torchrun each process takes a GPU of its own; give --device cuda")
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    store, rank, world_size = next(dist.rendezvous("env://"))
+    # After a restart the store still holds the addresses of the processes before it: keep the attempts apart.
+    store = dist.PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    dist.init_process_group("nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=world_size)
     if on_gpu:
         torch.cuda.set_device(local_index())
     else:

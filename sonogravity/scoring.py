@@ -8,21 +8,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sonogravity import (
-    checkpoints,
-    data,
-    devices,
-    engines,
-    evaluation,
-    figures,
-    margin,
-    metrics,
-    paths,
-    runs,
-    worksheets,
-)
+from sonogravity import checkpoints, data, devices, evaluation, figures, margin, metrics, paths, runs, worksheets
 from sonogravity.calibration import ASSUMED, calibrate
 from sonogravity.decoding import decode_mask, write_mask
+from sonogravity.engines import fastest, use
 from sonogravity.errors import InputError, process_count, say, some, warn
 from sonogravity.inference import Predictor
 from sonogravity.labels import Labels
@@ -139,13 +128,13 @@ def score_inputs(predictor, checkpoint, request):
 
 def _with_engine(predictor, path, pairs, request):
     if request.engine != "auto":
-        return engines.use(request.engine, predictor, path, request.int8)
+        return use(request.engine, predictor, path, request.int8)
     if masked := [pair.mask.name for pair in pairs if pair.mask]:
         raise InputError(
             f"--engine auto: {len(masked)} of {len(pairs)} frames have masks ({some(masked)}), and scores must not "
             "hang on which engine was faster today; name an engine, or give frames alone"
         )
-    return engines.fastest(predictor, path, pairs)
+    return fastest(predictor, path, pairs)
 
 
 def score_predictions(model_name, predictions, mask_values, request):

@@ -1,11 +1,13 @@
 """Several processes that train one model, started by torchrun over gloo on this machine."""
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from itertools import chain
 
 import pandas as pd
 import pytest
@@ -39,17 +41,15 @@ def finish(process):
     try:
         return process.communicate(timeout=LONGEST_WAIT)
     finally:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 def run_two(arguments, *more):
     process = torchrun(paths.ROOT / "unet" / "train.py", arguments, *more)
     out, err = finish(process)
     assert process.returncode == 0, err[-2000:]
-    return out, err
+    return out
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_every_frame_once_in_steps_of_equal_number(frames, batch_size, smallest,
     assert len({len(share) for share in steps}) == 1 and len(steps[0]) == len(one)
     for i, whole in enumerate(one):
         parts = [share[i] for share in steps]
-        assert sum(parts, []) == whole and len(whole) == shares[0].frames_in(i)
+        assert list(chain(*parts)) == whole and len(whole) == shares[0].frames_in(i)
         assert min(map(len, parts)) >= smallest and max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
@@ -97,8 +97,8 @@ def test_too_few_frames_for_the_processes():
         data.EpochBatches(3, 2, 0, 2, processes=2)
 
 
-def test_a_run_of_two_is_one_run(odd_sets, tmp_path, capsys):
-    out, err = run_two(train_arguments(*odd_sets, tmp_path, "--epochs", 3, "--scheduler", "cosine"))
+def test_a_run_of_two_is_one_run(odd_sets, tmp_path):
+    out = run_two(train_arguments(*odd_sets, tmp_path, "--epochs", 3, "--scheduler", "cosine"))
     assert len(re.findall(r"^epoch \d/3  train loss", out, re.MULTILINE)) == 3
     assert out.count("training:   10 pairs") == 1 and out.count("gloo on the processor cannot") == 1
     table = pd.read_csv(tmp_path / "results/unet/run/epochs.csv")
@@ -151,10 +151,8 @@ def test_a_worker_that_dies_ends_all(odd_sets, tmp_path):
     start = time.monotonic()
     _, err = finish(process)
     assert process.returncode != 0 and time.monotonic() - start < 60
-    own = err.split("Traceback")[0] if "elastic" in err else err
-    assert "another process has ended" in err or "interrupted" in err or not own.count("Traceback")
     assert load_torch(tmp_path / "checkpoints/unet/run/last.pth")["epoch"] >= 2
-    assert not list(tmp_path.rglob("*.xlsx.tmp"))
+    assert "another process has ended" in err or "interrupted" in err  # gloo's word, or torchrun's signal, came first
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ps is asked for children as on Linux")
@@ -164,7 +162,8 @@ def test_torchrun_starts_again_where_the_run_was(odd_sets, tmp_path):
     epochs = tmp_path / "results/unet/run/epochs.csv"
     done, start = len(epochs.read_text().splitlines()), time.monotonic()
     while len(epochs.read_text().splitlines()) < done + 3:
-        assert process.poll() is None and time.monotonic() - start < LONGEST_WAIT
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert time.monotonic() - start < LONGEST_WAIT
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGTERM)
     out, _ = finish(process)
