@@ -5,16 +5,20 @@ The process that asks imports no torch and computes nothing, and asks one settin
 (A B C, A B C, ...), so that whatever else the machine does falls on all of them alike.
 """
 
+import atexit
+import io
 import json
 import multiprocessing
 import os
 import platform
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import time
 import traceback
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,6 +43,7 @@ class Worker:
         self._process = context.Process(target=_serve, args=(child, build, setting), daemon=False)
         self._process.start()
         child.close()
+        atexit.register(self.close)  # also where the benchmark itself fails
         self.refused = self._answer()[1]
 
     def _answer(self):
@@ -136,6 +141,12 @@ def timed(function, *arguments):
     return clock() - start
 
 
+def quietly(function, *arguments):
+    """Call it without what it prints."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        return function(*arguments)
+
+
 def in_turns(workers, rounds, question, answers=None):
     """{name: answers}: each worker that runs is asked once a round; a question may depend on the worker's name."""
     answers = answers or {name: [] for name in workers}
@@ -199,13 +210,24 @@ def gflop_a_frame(build_model, size, channels=1):
     return counter.get_total_flops() / 1e9
 
 
-def make_frames(folder, count, height=FRAME[0]):
-    """Generate ``count`` frames and masks under folder/train; the frames' paths."""
+def make_frames(folder, count, height=FRAME[0], validation=1):
+    """Generate ``count`` frames and masks under folder/train, some under folder/validation; the former's paths."""
     script = ROOT / "data" / "make_phantom.py"
-    options = {"--output": folder, "--train-frames": count, "--validation-frames": 1, "--height": height}
+    options = {"--output": folder, "--train-frames": count, "--validation-frames": validation,
+               "--height": height}  # fmt: skip
     command = [sys.executable, script, *(part for option in options.items() for part in option)]
     subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, env=environment())
     return sorted((Path(folder) / "train" / "images").iterdir())
+
+
+def copy_frames(images, folder, count):
+    """Copies of frames and masks under folder/images and folder/masks, ``count`` in all, each under its own name."""
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for i in range(count):
+        image = images[i % len(images)]
+        for kind in ("images", "masks"):
+            shutil.copy(image.parent.parent / kind / image.name, folder / kind / f"{image.stem}_{i:05d}.png")
 
 
 def environment():
@@ -225,6 +247,14 @@ def percentile(values, share):
     """The value that a share of all does not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def add_ratio(rows, key, is_base, name, alike=()):
+    """Give each row ``name``: how many times faster it is than the base row that is alike in these entries."""
+    for row in rows:
+        bases = [base for base in rows if is_base(base) and all(base.get(k) == row.get(k) for k in alike)]
+        if bases and row.get(key) and bases[0].get(key):
+            row[name] = bases[0][key] / row[key]
 
 
 def print_table(rows, columns):
