@@ -193,7 +193,8 @@ def compare(model, scale, checkpoint, images, args, ceiling, root):
                 answer = worker.ask(*question)
                 if answer is not None and turn:
                     found[key][name].append(answer)
-                _look_and_clear(root / "out", name if turn == 0 else None)
+                first = turn == 0 and key == ("files", args.panels[0], "many")
+                _look_and_clear(root / "out", name if first else None)
     measured = common.ceiling_of(ceilings)
     tables = [], [], []
     for name, worker in workers.items():

@@ -94,10 +94,11 @@ def ours(model, images, scale, batch, amp=False, low_memory=False, compiled=Fals
         compute_again(network.blocks())
     settings = engine.Settings(1, 1, None, 0, batch, amp, min(batch, 2))
     stepped = torch.compile(network) if compiled else network
+    loss = criterion(SegmentationLoss)
     gflop = common.gflop_a_frame(build, data.network_size(common.FRAME, scale))
 
     def epoch():
-        engine.train_one_epoch(stepped, loader, criterion(SegmentationLoss), optimizer, scaler, None, settings, memory,
+        engine.train_one_epoch(stepped, loader, loss, optimizer, scaler, None, settings, memory,
                                device, "benchmark")  # fmt: skip
 
     return lambda: (common.timed(epoch), gflop)
