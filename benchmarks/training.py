@@ -1,99 +1,212 @@
-"""Speed and memory of training: frames a second, seconds a step, peak memory.
+"""Training side by side: a plain study's way, the libraries' models, and ours; speed, memory and start-up.
 
-    python benchmarks/training.py
+    python benchmarks/training.py [--models unet resnet50 mobilenet_v3_large] [--rounds 5] [--steps 2]
 
-Trains the named model on generated frames of 800x740 in a process of its own for each setting, so that
-each peak is its own, and prints a table and a JSON line. Median of the steps after warm-up.
+Wants ``pip install -e .[benchmark]``. Frames of 800x740 are generated. Each setting is a process of its own, and they
+train in turns of --steps steps, after a first turn that is not counted. Printed are medians, and one line of JSON.
+The settings, each with the files read from disk:
+
+    study float32    plainly written: NCHW, decode and resize every epoch, Adam unfused, .item() each step
+    smp, monai       the libraries' models in that same loop, in float32 and under bfloat16 autocast
+    ours ...         the engine and loader of unet/train.py and deeplab/train.py: in float32, with --amp, and --amp
+                     with --low-memory or --compile; it augments, and DeepLabV3's loss adds the soft Dice, as by default
+
+Operations of a step are three times those of a forward pass. "first s" is the first step's time, compilation included;
+"peak MB" is that of the process (of the allocator on a GPU), "own MB" that without what the imports took.
+On a GPU --scales is 0.5 1 and --batch-sizes is 8 32 unless given. Five rounds take about half an hour on two cores.
 """
 
 import argparse
-import json
-import multiprocessing
-import resource
 import statistics
-import time
+import sys
+import tempfile
+from pathlib import Path
+
+import common
+
+SETTINGS = {
+    "study float32": {"source": "study"},
+    "smp float32": {"source": "smp"},
+    "smp bfloat16": {"source": "smp", "bfloat16": True},
+    "monai float32": {"source": "monai"},
+    "monai bfloat16": {"source": "monai", "bfloat16": True},
+    "ours float32": {},
+    "ours amp": {"amp": True},
+    "ours amp low-memory": {"amp": True, "low_memory": True},
+    "ours amp compile": {"amp": True, "compiled": True},
+}
+COLUMNS = {
+    "model": ("model", ""), "setting": ("setting", ""), "frame": ("frame", ""), "batch": ("batch", "d"),
+    "GFLOP/step": ("gflop_a_step", ".1f"), "s/step": ("seconds_a_step", ".3f"), "frames/s": ("frames_a_second", ".3f"),
+    "x study": ("times_study", ".2f"), "GFLOP/s": ("gflop_a_second", ".0f"), "of ceiling": ("share", ".0%"),
+    "first s": ("first_step", ".2f"), "peak MB": ("peak_mb", ".0f"), "own MB": ("own_mb", ".0f"), "": ("note", ""),
+}  # fmt: skip
 
 
-def measure(setting, steps, warm_up, results):
-    """Time training steps of one setting (scale, batch size, mixed precision) and put a row in ``results``."""
+def plain(model, source, images, scale, batch, bfloat16=False):
+    """Build of a worker: the plain loop around a source's model. A turn is an epoch over the images, in seconds."""
+    import reference
     import torch
 
-    from sonogravity import devices
-    from sonogravity.data import network_size
-    from sonogravity.losses import SegmentationLoss
-    from sonogravity.optimizers import make_optimizer
-    from unet.model import UNet
+    from sonogravity import data, devices
+    from sonogravity.errors import InputError
 
+    common.imported()
+    torch.manual_seed(0)
     device = devices.pick_device("auto")
-    amp = devices.amp_type(device, setting["amp"])
-    height, width = network_size((800, 740), setting["scale"])
-    model = UNet(1, 3).to(device, memory_format=torch.channels_last).train()
-    optimizer = make_optimizer("adam", model.parameters(), 1e-4, 0.0)
-    criterion = SegmentationLoss("ce")
-    images = torch.rand(setting["batch"], 1, height, width, device=device)
-    masks = torch.randint(3, (setting["batch"], height, width), device=device)
-    before = _memory_mb(device)
-    times = []
-    for _ in range(warm_up + steps):
-        _wait(device)
-        start = time.perf_counter()
-        with torch.autocast(device.type, amp, enabled=amp is not None):
-            logits = model(images.contiguous(memory_format=torch.channels_last))
-        loss = criterion(logits, masks)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        _wait(device)
-        times.append(time.perf_counter() - start)
-    seconds = statistics.median(times[warm_up:])
-    results.put({
-        **setting, "size": f"{width}x{height}", "precision": str(amp or torch.float32).removeprefix("torch."),
-        "device": str(device), "torch": torch.__version__, "seconds_a_step": seconds,
-        "frames_a_second": setting["batch"] / seconds, "start_mb": before, "peak_mb": _memory_mb(device),
-    })  # fmt: skip
+    if bfloat16 and devices.amp_type(device, True) is not torch.bfloat16:
+        raise InputError("no units for bfloat16")
+    epoch = reference.training(
+        reference.SOURCES[source](model), common.pairs_of(images), scale=scale, batch_size=batch, bfloat16=bfloat16,
+        device=device, workers=devices.worker_count(None, device),
+    )  # fmt: skip
+    gflop = common.gflop_a_frame(lambda: reference.SOURCES[source](model), data.network_size(common.FRAME, scale))
+    return lambda: (common.timed(epoch), gflop)
 
 
-def _wait(device):
+def ours(model, images, scale, batch, amp=False, low_memory=False, compiled=False):
+    """Build of a worker: what train.py assembles, up to the call of the engine. A turn is an epoch, in seconds."""
     import torch
 
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    from sonogravity import data, devices, engine, examination, inference
+    from sonogravity.labels import Labels
+    from sonogravity.losses import SegmentationLoss
+    from sonogravity.memory import Memory, compute_again
+    from sonogravity.optimizers import make_optimizer
+
+    build, make_loader, criterion = parts_of(model)
+    common.imported()
+    device, labels = devices.pick_device("auto"), Labels.create([0, 128, 255])
+    store = data.FrameStore(common.pairs_of(images), scale=scale, channels=1, native_truth=False, cache_mb=4096)
+    examination.look_at(store, devices.decoding_threads(None), "looking")
+    torch.manual_seed(0)
+    network = build()
+    amp = devices.amp_type(device, amp)
+    inference.Predictor(  # moves the network to the device, in the layout of the project
+        network, labels=labels, scale=scale, channels=1, image_maximum=None, device=device, amp=amp
+    )  # fmt: skip
+    loader = make_loader(store, labels, image_maximum=None, augment=True, batch_size=batch, seed=0,
+                         workers=devices.worker_count(None, device), device=device)  # fmt: skip
+    optimizer = make_optimizer("adam", network.parameters(), 1e-4, 0.0)
+    scaler = torch.amp.GradScaler(device.type, enabled=amp is torch.float16)
+    memory = Memory(checkpointing=low_memory)
+    if low_memory:
+        compute_again(network.blocks())
+    settings = engine.Settings(1, 1, None, 0, batch, amp, min(batch, 2))
+    stepped = torch.compile(network) if compiled else network
+    loss = criterion(SegmentationLoss)
+    gflop = common.gflop_a_frame(build, data.network_size(common.FRAME, scale))
+
+    def epoch():
+        engine.train_one_epoch(stepped, loader, loss, optimizer, scaler, None, settings, memory,
+                               device, "benchmark")  # fmt: skip
+
+    return lambda: (common.timed(epoch), gflop)
 
 
-def _memory_mb(device):
-    """Peak memory so far: of the GPU's allocator, else resident memory of the process."""
-    import torch
+def parts_of(model):
+    """What differs between the models: build the network, make the loader, make the criterion of SegmentationLoss."""
+    if model == "unet":
+        from unet.dataset import make_loader
+        from unet.model import UNet
 
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return lambda: UNet(1, 3), make_loader, lambda loss: loss("ce")
+    from deeplab.dataset import make_loader
+    from deeplab.model import AuxiliaryLoss, DeepLabV3
+
+    return lambda: DeepLabV3(1, 3, model), make_loader, lambda loss: AuxiliaryLoss(loss("ce+dice"))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--warm-up", type=int, default=2)
-    parser.add_argument("--scale", type=float, default=0.5)
-    parser.add_argument("--batch-size", type=int, default=2)
-    args = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
+def compare(model, scale, batch, images, args, ceiling):
+    """All settings of one model in turns -> a row each; the ceiling is measured in every round, between them."""
+    images = [images[i % len(images)] for i in range(args.steps * batch)]
+    common_options = {"model": model, "images": images, "scale": scale, "batch": batch}
+    workers, first = {}, {}
+    for name, setting in SETTINGS.items():
+        if args.settings and name not in args.settings:
+            continue
+        worker = common.Worker(plain if "source" in setting else ours, **common_options, **setting)
+        workers[name] = worker
+        if worker.refused is None:
+            answer = worker.ask()
+            first[name] = answer and answer[0]
+    ceilings = []
+    turns = {name: [] for name in workers}
+    for _ in range(args.rounds):
+        ceilings += common.in_turns({"ceiling": ceiling}, 1, ())["ceiling"]
+        common.in_turns(workers, 1, (), turns)
+    measured = common.ceiling_of(ceilings)
     rows = []
-    for amp in (False, True):
-        results = context.Queue()
-        setting = {"model": "unet", "scale": args.scale, "batch": args.batch_size, "amp": amp}
-        process = context.Process(target=measure, args=(setting, args.steps, args.warm_up, results))
-        process.start()
-        process.join()
-        if process.exitcode:
-            raise SystemExit(f"{setting}: the process ended with {process.exitcode}")
-        rows.append(results.get())
-    print(f"{'model':8}{'frame':>10}{'batch':>7}{'precision':>11}{'s/step':>9}{'frames/s':>10}{'peak MB':>9}")
+    for name, worker in workers.items():
+        size = "x".join(str(max(1, round(side * scale))) for side in reversed(common.FRAME))
+        row = {"model": model, "setting": name, "scale": scale, "frame": size, "batch": batch, "note": worker.refused}
+        if turns[name] and worker.refused is None:
+            row |= figures(turns[name], first[name], args.steps, batch, measured["best"]) | worker.memory()
+            row["own_mb"] = row["peak_mb"] - row["start_mb"]
+        rows.append(row)
+        worker.close()
+    study = next((row.get("seconds_a_step") for row in rows if row["setting"] == "study float32"), None)
     for row in rows:
-        print(f"{row['model']:8}{row['size']:>10}{row['batch']:>7}{row['precision']:>11}"
-              f"{row['seconds_a_step']:>9.2f}{row['frames_a_second']:>10.3f}{row['peak_mb']:>9.0f}")  # fmt: skip
-    print(json.dumps(rows))
+        if study and "seconds_a_step" in row:
+            row["times_study"] = study / row["seconds_a_step"]
+    return rows, measured
+
+
+def figures(answers, first, steps, batch, ceiling):
+    """Seconds of epochs of so many steps -> the figures of a row."""
+    turns = [seconds / steps for seconds, _ in answers]
+    seconds, gflop_a_step = statistics.median(turns), 3 * batch * answers[0][1]
+    return {
+        "seconds_a_step": seconds, "all_seconds": turns, "frames_a_second": batch / seconds,
+        "gflop_a_step": gflop_a_step, "gflop_a_second": gflop_a_step / seconds,
+        "share": gflop_a_step / seconds / ceiling, "first_step": first - (steps - 1) * seconds,
+    }  # fmt: skip
+
+
+def print_ratios(rows):
+    """Ours against the libraries' at equal precision: frames a second, and operations a second (sizes differ a little).
+    """
+    found = {row["setting"]: row for row in rows if "seconds_a_step" in row}
+    for library in ("smp", "monai"):
+        for theirs, own in ((f"{library} float32", "ours float32"), (f"{library} bfloat16", "ours amp")):
+            if theirs in found and own in found:
+                ratios = [found[own][key] / found[theirs][key] for key in ("frames_a_second", "gflop_a_second")]
+                print(f"{rows[0]['model']}: {own} against {theirs}: {ratios[0]:.2f} times the frames/s, "
+                      f"{ratios[1]:.2f} times the GFLOP/s")  # fmt: skip
+    print()
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("--models", nargs="+", choices=common.MODELS, default=common.MODELS)
+    add("--settings", nargs="+", choices=SETTINGS, metavar="SETTING", help="only these, e.g. 'ours amp'")
+    add("--rounds", type=int, default=5, help="turns of each setting that are counted")
+    add("--steps", type=int, help="steps a turn (default: 2, on a GPU 10)")
+    add("--scales", "--scale", type=float, nargs="+", help="(default: 0.5, on a GPU 0.5 1)")
+    add("--batch-sizes", type=int, nargs="+", help="(default: 2, on a GPU 8 32)")
+    add("--frames", type=int, default=16, help="different frames to generate; they repeat where a turn needs more")
+    args = parser.parse_args(argv)
+    ceiling = common.Worker(common.ceiling)
+    found = common.ceiling_of([ceiling.ask()])
+    gpu = found["device"] == "cuda"
+    args.steps = args.steps or (10 if gpu else 2)
+    print(common.describe_ceiling(found))
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        images = common.make_frames(Path(folder) / "frames", args.frames)
+        for model in args.models:
+            for scale in args.scales or ([0.5, 1.0] if gpu else [0.5]):
+                for batch in args.batch_sizes or ([8, 32] if gpu else [2]):
+                    part, measured = compare(model, scale, batch, images, args, ceiling)
+                    print(f"\n{common.describe_ceiling(measured)}")
+                    common.print_table(part, COLUMNS)
+                    print_ratios(part)
+                    rows += [row | {"ceiling": measured["best"]} for row in part]
+    ceiling.close()
+    common.print_json("training", {"machine": found, "rows": rows})
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

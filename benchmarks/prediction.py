@@ -1,0 +1,312 @@
+"""Prediction side by side: a plain study's way, the libraries' models, and our engines; per file, latency, start-up.
+
+    python benchmarks/prediction.py [--models unet resnet50 mobilenet_v3_large] [--rounds 5] [--frames 24]
+
+Wants ``pip install -e .[benchmark]``. Frames of 800x740 are generated. Each setting is a process of its own; they take
+turns. The checkpoints are of a short training of the real scripts on these frames (--train-epochs), or those given:
+--checkpoint unet=PATH. Printed are, as medians over the rounds, three tables and one line of JSON:
+
+per file    from file to mask file and worksheet row, by the project's whole path (boundary distances, CSV, workbook,
+            summary included): (T(many) - T(few)) / (many - few), and the mean T(many) / many; --panels of each kind.
+            "study" is the plain way, with two passes a frame and overlap scores only (it does less than ours)
+latency     decode to label map at native size, batch 1, warm: p50 and p95 of the time from one label map to the next,
+            with frames decoded ahead, and "alone", each decoded only when the one before is done. One pass for all
+network     from the resized frame in memory to logits at native size, in batches of --batch-sizes; share of the ceiling
+start-up    the whole process of predict.py on one file, and of predict.py --help
+
+On a GPU --scales is 0.5 1 and --batch-sizes is 1 8 32 unless given. Five rounds take about 40 minutes on two cores.
+"""
+
+import argparse
+import csv
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import common
+
+SETTINGS = {
+    "study float32": {"source": "study"},
+    "smp float32": {"source": "smp"},
+    "smp bfloat16": {"source": "smp", "bfloat16": True},
+    "monai float32": {"source": "monai"},
+    "monai bfloat16": {"source": "monai", "bfloat16": True},
+    "torch float32": {"engine": "torch", "amp": False},
+    "torch amp": {"engine": "torch", "amp": True},
+    "compile amp": {"engine": "compile", "amp": True},
+    "onnx": {"engine": "onnx", "amp": False},
+    "openvino amp": {"engine": "openvino", "amp": True},
+}
+WARM_UP = 3  # frames, or batches
+CALLS = 5  # batches a turn
+FOLDERS = {"unet": "unet", "resnet50": "deeplab", "mobilenet_v3_large": "deeplab"}
+FILES = {
+    "model": ("model", ""), "setting": ("setting", ""), "scale": ("scale", "g"), "panels": ("panels", ""),
+    "ms/file": ("ms_a_file", ".1f"), "mean": ("mean_ms", ".1f"), "x study": ("times_study", ".2f"),
+    "start MB": ("start_mb", ".0f"), "peak MB": ("peak_mb", ".0f"),
+}  # fmt: skip
+LATENCY = {
+    "model": ("model", ""), "setting": ("setting", ""), "scale": ("scale", "g"), "p50 ms": ("p50", ".1f"),
+    "p95 ms": ("p95", ".1f"), "alone p50": ("alone_p50", ".1f"), "alone p95": ("alone_p95", ".1f"),
+    "x study": ("times_study", ".2f"), "": ("note", ""),
+}  # fmt: skip
+NETWORK = {
+    "model": ("model", ""), "setting": ("setting", ""), "scale": ("scale", "g"), "batch": ("batch", "d"),
+    "GFLOP/frame": ("gflop_a_frame", ".1f"), "ms/batch": ("ms_a_batch", ".1f"), "frames/s": ("frames_a_second", ".2f"),
+    "GFLOP/s": ("gflop_a_second", ".0f"), "of ceiling": ("share", ".0%"), "x study": ("times_study", ".2f"),
+}  # fmt: skip
+
+
+def plain(model, source, scale, bfloat16=False, **_):
+    """Build of a worker: a source's model, used plainly. Turns: see ``ours``."""
+    import reference
+    import torch
+
+    from sonogravity import data, devices
+    from sonogravity.errors import InputError
+
+    common.imported()
+    torch.manual_seed(0)
+    device = devices.pick_device("auto")
+    if bfloat16 and devices.amp_type(device, True) is not torch.bfloat16:
+        raise InputError("no units for bfloat16")
+    predictor = reference.PlainPrediction(reference.SOURCES[source](model), scale=scale, bfloat16=bfloat16,
+                                          device=device)  # fmt: skip
+
+    def files(folder, output, panels):
+        pairs = common.pairs_of(sorted((folder / "images").iterdir()))
+        return common.timed(predictor.predict_files, pairs, output) if panels == "none" else None
+
+    def latency(images, ahead):
+        return [common.timed(predictor.label_map, image) for image in images][WARM_UP:]
+
+    def network(image, batch):
+        frame, size = reference.read_image(image, scale)
+        return _calls(predictor.logits, frame.expand(batch, *frame.shape).contiguous(), size)
+
+    def gflop():
+        return common.gflop_a_frame(lambda: reference.SOURCES[source](model), data.network_size(common.FRAME, scale))
+
+    turns = {"files": files, "latency": latency, "network": network, "gflop": gflop}
+    return lambda kind, *question: turns[kind](*question)
+
+
+def ours(model, checkpoint, scale, engine, amp):
+    """Build of a worker: the project's predictor. Its turns, all in seconds:
+
+    files: a folder through predict.py's path; latency: each frame, decode to label map; network: each batch; and gflop.
+    """
+    import importlib
+    import inspect
+
+    from sonogravity import cli, data, devices, evaluation, scoring
+    from sonogravity.errors import InputError
+    from sonogravity.pairs import Pair
+
+    script = importlib.import_module(f"{FOLDERS[model]}.predict")
+    module = importlib.import_module(f"{FOLDERS[model]}.model")
+    model_class = module.UNet if model == "unet" else module.DeepLabV3
+    common.imported()
+    chosen = {"engine": engine} if "engine" in inspect.signature(scoring.open_predictor).parameters else {}
+    if engine != "torch" and not chosen:
+        raise InputError("this version has no engines")
+    predictor, opened = scoring.open_predictor(
+        checkpoint, model_class, device="auto", amp=amp, scale=scale, mask_values=None, **chosen
+    )
+
+    def files(folder, output, panels):
+        options = ["--load", checkpoint, "--input", folder, "--output", output, "--panels", panels]
+        args = script.build_parser().parse_args([str(option) for option in options])
+        request = scoring.Request("predict", **cli.scoring_values(args))
+        return common.timed(common.quietly, scoring.score_inputs, predictor, opened, request)
+
+    def latency(images, ahead):
+        read = evaluation.read_frames(predictor, [Pair(image) for image in images],
+                                      devices.decoding_threads(None) if ahead else 0)  # fmt: skip
+        times = [common.clock()]
+        for _ in evaluation.segment(predictor, (frame for frame, _ in read), 1):
+            times.append(common.clock())
+        return [end - start for start, end in pairwise(times)][WARM_UP:]
+
+    def network(image, batch):
+        pair = Pair(image)
+        native, _ = data.read_pair(pair, predictor.channels)
+        return _calls(predictor.logits, [data.Frame(pair, predictor.shrink(native), None, native.shape[:2])] * batch)
+
+    def gflop():
+        size = data.network_size(common.FRAME, scale)
+        return common.gflop_a_frame(lambda: model_class(**opened.model_options), size, predictor.channels)
+
+    turns = {"files": files, "latency": latency, "network": network, "gflop": gflop}
+    return lambda kind, *question: turns[kind](*question)
+
+
+def _calls(function, *arguments):
+    """Seconds of each call, after some that are not counted."""
+    return [common.timed(function, *arguments) for _ in range(WARM_UP + CALLS)][WARM_UP:]
+
+
+def trained(model, root, epochs):
+    """A checkpoint of a short training at a small size, by the real script; its masks are rough, but no noise."""
+    options = {"--train": root / "frames" / "train", "--validation": root / "frames" / "validation", "--epochs": epochs,
+               "--batch-size": 4, "--scale": 0.125, "--learning-rate": 1e-3, "--scheduler": "cosine", "--name": model,
+               "--loss": "ce+dice", "--checkpoints": root, "--results": root / "results"}  # fmt: skip
+    backbone = [] if model == "unet" else ["--backbone", model]
+    _run(f"{FOLDERS[model]}/train.py", "--amp", *backbone, *(part for option in options.items() for part in option))
+    return root / FOLDERS[model] / model / "last.pth"
+
+
+def _run(script, *options):
+    """Seconds that a script of the repository takes as a process."""
+    command = [sys.executable, common.ROOT / script, *options]
+    start = time.perf_counter()
+    subprocess.run([str(part) for part in command], check=True, capture_output=True, env=common.environment())
+    return time.perf_counter() - start
+
+
+def compare(model, scale, checkpoint, images, args, ceiling, root):
+    """All settings of one model in turns -> rows of the three tables, and the ceiling measured between them."""
+    workers = {}
+    for name in args.settings:
+        setting = SETTINGS[name] | {"model": model, "scale": scale}
+        is_plain = "source" in setting
+        workers[name] = common.Worker(plain if is_plain else ours, **setting | ({} if is_plain else {
+            "checkpoint": checkpoint}))  # fmt: skip
+    questions = {("files", panels, folder): ("files", root / folder, root / "out", panels)
+                 for panels in args.panels for folder in ("few", "many")}  # fmt: skip
+    questions |= {("latency", ahead): ("latency", images, ahead) for ahead in (True, False)}
+    questions |= {("network", batch): ("network", images[0], batch) for batch in args.batch_sizes}
+    found = {key: {name: [] for name in workers} for key in questions}
+    ceilings = []
+    for turn in range(args.rounds + 1):  # the first, which is not counted, warms up
+        ceilings.append(ceiling.ask())
+        for key, question in questions.items():
+            for name, worker in workers.items():
+                whole_files = SETTINGS[name].get("source", "study") == "study"  # the libraries have no such path
+                if worker.refused or (key[0] == "files" and not whole_files):
+                    continue
+                answer = worker.ask(*question)
+                if answer is not None and turn:
+                    found[key][name].append(answer)
+                first = turn == 0 and key == ("files", args.panels[0], "many")
+                _look_and_clear(root / "out", name if first else None)
+    measured = common.ceiling_of(ceilings)
+    tables = [], [], []
+    for name, worker in workers.items():
+        row = {"model": model, "setting": name, "scale": scale, "note": worker.refused}
+        answers = {key: found[key][name] for key in questions}
+        if worker.refused is None:
+            gflop = worker.ask("gflop")
+            tables[0].extend(row | figures | worker.memory() for figures in files_figures(answers, args))
+            tables[2].extend(row | figures for figures in network_figures(answers, args, gflop, measured["best"]))
+        tables[1].append(row | latency_figures(answers))
+        worker.close()
+    for table, key in zip(tables, ("ms_a_file", "p50", "ms_a_batch"), strict=True):
+        common.add_ratio(table, key, lambda row: row["setting"] == "study float32", "times_study", ("batch",))
+    return tables, measured
+
+
+def files_figures(answers, args):
+    """A row for each kind of panels: what a file more takes, and the mean of all."""
+    for panels in args.panels:
+        few, many = (answers["files", panels, folder] for folder in ("few", "many"))
+        if many and len(few) == len(many):
+            more = [1000 * (b - a) / (args.frames - args.few) for a, b in zip(few, many, strict=True)]
+            mean = 1000 * statistics.mean(many) / args.frames
+            yield {"panels": panels, "ms_a_file": statistics.median(more), "all_ms": more, "mean_ms": mean}
+
+
+def latency_figures(answers):
+    """p50 and p95 over the frames of all turns, decoded ahead and alone."""
+    figures = {}
+    for prefix, ahead in (("", True), ("alone_", False)):
+        times = [1000 * seconds for turn in answers["latency", ahead] for seconds in turn]
+        if times:
+            figures |= {f"{prefix}p50": statistics.median(times), f"{prefix}p95": common.percentile(times, 0.95)}
+    return figures
+
+
+def network_figures(answers, args, gflop, ceiling):
+    """A row for each batch size: the network alone."""
+    for batch in args.batch_sizes:
+        calls = [seconds for turn in answers["network", batch] for seconds in turn]
+        if calls and gflop:
+            seconds = statistics.median(calls)
+            speed = gflop * batch / seconds
+            yield {"batch": batch, "gflop_a_frame": gflop, "ms_a_batch": 1000 * seconds,
+                   "frames_a_second": batch / seconds, "gflop_a_second": speed, "share": speed / ceiling}  # fmt: skip
+
+
+def _look_and_clear(output, name):
+    """Remove what was predicted; given a name, say its Dice first, so that scores of nonsense are seen."""
+    table = output / "files.csv"
+    if name is not None and table.is_file():
+        with open(table, newline="", encoding="utf-8") as file:
+            dice = [float(row["dice"] or "nan") for row in csv.DictReader(file)]
+        print(f"{name}: Dice of its masks {statistics.mean(dice):.3f}", file=sys.stderr)
+    shutil.rmtree(output, ignore_errors=True)
+
+
+def start_up(model, checkpoint, image, root, rounds):
+    """Seconds of the whole process: one file predicted, and --help."""
+    script, rows = f"{FOLDERS[model]}/predict.py", []
+    for _ in range(rounds):
+        first = _run(script, "--load", checkpoint, "--input", image, "--output", root / "first", "--panels", "none")
+        rows.append((first, _run(script, "--help")))
+        shutil.rmtree(root / "first")
+    first, shown = (statistics.median(column) for column in zip(*rows, strict=True))
+    return {"model": model, "first_mask_s": first, "help_s": shown}
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("--models", nargs="+", choices=common.MODELS, default=common.MODELS)
+    add("--settings", nargs="+", choices=SETTINGS, metavar="SETTING", default=list(SETTINGS), help="e.g. 'torch amp'")
+    add("--panels", nargs="+", choices=("none", "png", "jpg"), default=["none", "png", "jpg"])
+    add("--rounds", type=int, default=5, help="turns of each setting that are counted")
+    add("--frames", type=int, default=24, help="files of a turn (many)")
+    add("--few", type=int, default=8, help="files of the turn that is subtracted")
+    add("--scales", "--scale", type=float, nargs="+", help="(default: 0.5, on a GPU 0.5 1)")
+    add("--batch-sizes", type=int, nargs="+", help="of the network alone (default: 1, on a GPU 1 8 32)")
+    add("--train-epochs", type=int, default=8, help="of the checkpoints, at scale 0.125")
+    add("--checkpoint", nargs="+", default=[], metavar="MODEL=PATH", help="checkpoints to use instead")
+    args = parser.parse_args(argv)
+    if not 0 < args.few < args.frames or args.frames <= WARM_UP:
+        parser.error(f"--few must be below --frames, and --frames above {WARM_UP}")
+    given = dict(each.split("=", 1) for each in args.checkpoint)
+    ceiling = common.Worker(common.ceiling)
+    machine = ceiling.ask()
+    gpu = machine["device"] == "cuda"
+    args.batch_sizes = args.batch_sizes or ([1, 8, 32] if gpu else [1])
+    everything, starts = ([], [], []), []
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        images = common.make_frames(root / "frames", args.frames)
+        for name, count in (("few", args.few), ("many", args.frames)):
+            common.copy_frames(images, root / name, count)
+        for model in args.models:
+            checkpoint = Path(given[model]) if model in given else trained(model, root, args.train_epochs)
+            for scale in args.scales or ([0.5, 1.0] if gpu else [0.5]):
+                tables, measured = compare(model, scale, checkpoint, images, args, ceiling, root)
+                print(f"\n{common.describe_ceiling(measured)}")
+                for table, columns, all_rows in zip(tables, (FILES, LATENCY, NETWORK), everything, strict=True):
+                    common.print_table(table, columns)
+                    all_rows += table
+            starts.append(start_up(model, checkpoint, images[0], root, args.rounds))
+    ceiling.close()
+    common.print_table(starts, {"model": ("model", ""), "first mask s": ("first_mask_s", ".2f"),
+                                "--help s": ("help_s", ".2f")})  # fmt: skip
+    names = ("files", "latency", "network")
+    tables = dict(zip(names, everything, strict=True))
+    common.print_json("prediction", {"machine": machine, **tables, "start_up": starts})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
