@@ -704,19 +704,27 @@ OUT_OF_RANGE = {
         ("--class-names", "a,,b"), ("--class-names", "a"), ("--class-names", "a,a"), ("--class-names", "background,b"),
         ("--background", "-1"), ("--background", "70000"), ("--background", "#12"), ("--background", "7"),
         ("--subject-regex", "("), ("--optimizer", "lion"), ("--scheduler", "step"), ("--loss", "focal"),
+        ("--accumulate", "0"), ("--accumulate", "1.5"),
     ),
     "unet/evaluate_w_margin": (
         ("--margin-mm", "0"), ("--margin-mm", "-1"), ("--margin-mm", "1000"), ("--pixels-per-mm", "0"),
         ("--pixels-per-mm", "nan"), ("--pixels-per-mm", "1e9"), ("--mask-values", "a,b"), ("--mask-values", "0,128"),
     ),
     "deeplab/train": (("--backbone", "vgg"), ("--batch-size", "1"), ("--base-channels", "8")),
-    "unet/predict": (("--panels", "gif"), ("--margin-mm", "1"), ("--threshold", "0.5")),
+    "unet/predict": (("--panels", "gif"), ("--margin-mm", "1"), ("--threshold", "0.5"),
+                     ("--engine", "tensorrt"), ("--engine", "auto")),
+    "unet/evaluate": (("--engine", "auto"), ("--engine", "")),
 }  # fmt: skip
 for _script, _options in OUT_OF_RANGE.items():
     for _name, _value in _options:
         add(f"{_script} {_name} {_value}", _script, lambda s, pair=(_name, _value): list(pair), _name)
 
 add("--load and --resume", "unet/train", lambda s: ["--load", s.best, "--resume", s.best], "only one")
+add("--int8 without its engine", "unet/predict", lambda s: ["--int8"], "--int8", "--engine openvino")
+add("an int8 model that was never made", "unet/predict", lambda s: ["--engine", "openvino", "--int8"], "int8.xml",
+    "export.py")  # fmt: skip
+add("--engine for masks", "unet/evaluate", lambda s: ["--predictions", s.validation / "masks", "--engine", "onnx"],
+    "--engine", "no")  # fmt: skip
 add("--snap-masks without --classes", "unet/train", lambda s: ["--snap-masks"], "--classes")
 add("--pretrained and --load", "deeplab/train",
     lambda s: ["--load", s.checkpoints["deeplab"], "--pretrained", s.best], "--pretrained", "--load")  # fmt: skip

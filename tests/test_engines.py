@@ -239,6 +239,18 @@ def test_an_export_that_labels_otherwise_is_not_written(best, trained, refused, 
 
 
 @needs_onnx
+def test_what_cannot_be_exported_is_one_line(best, trained, images, tmp_path, refused):
+    frames = ["--input", trained / "validation"]
+    assert "nothing.pth: no such file" in refused(export.main, ["--load", tmp_path / "nothing.pth", *frames])
+    (tmp_path / "empty").mkdir()
+    assert "empty: no image found" in refused(export.main, ["--load", best, "--input", tmp_path / "empty"])
+    if not engines.missing("openvino"):
+        line = refused(export.main, ["--load", best, "--input", images, "--int8", "--calibration", images])
+        assert "frames: --int8 is allowed by its Dice, and no frame here has a mask" in line
+    assert not list(tmp_path.glob("best.*[!h]"))
+
+
+@needs_onnx
 def test_an_exported_deeplab_takes_any_size_and_number(tmp_path):
     model = with_statistics(MODELS["mobilenet"])
     exporting.write_onnx((predictor_of(model), {}), tmp_path / "model.onnx")
