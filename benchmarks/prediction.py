@@ -102,32 +102,29 @@ def ours(model, checkpoint, scale, engine, amp):
     files: a folder through predict.py's path; latency: each frame, decode to label map; network: each batch; and gflop.
     """
     import importlib
-    import inspect
 
-    from sonogravity import cli, data, devices, evaluation, scoring
-    from sonogravity.errors import InputError
+    from sonogravity import cli, data, devices, engines, evaluation, scoring
     from sonogravity.pairs import Pair
 
     script = importlib.import_module(f"{FOLDERS[model]}.predict")
     module = importlib.import_module(f"{FOLDERS[model]}.model")
     model_class = module.UNet if model == "unet" else module.DeepLabV3
     common.imported()
-    chosen = {"engine": engine} if "engine" in inspect.signature(scoring.open_predictor).parameters else {}
-    if engine != "torch" and not chosen:
-        raise InputError("this version has no engines")
     predictor, opened = scoring.open_predictor(
-        checkpoint, model_class, device="auto", amp=amp, scale=scale, mask_values=None, **chosen
+        checkpoint, model_class, device="auto", amp=amp, scale=scale, mask_values=None
     )
+    predictor = engines.use(engine, predictor, checkpoint)
 
     def files(folder, output, panels):
-        options = ["--load", checkpoint, "--input", folder, "--output", output, "--panels", panels]
+        options = ["--load", checkpoint, "--input", folder, "--output", output, "--panels", panels,
+                   "--engine", engine]  # fmt: skip
         args = script.build_parser().parse_args([str(option) for option in options])
         request = scoring.Request("predict", **cli.scoring_values(args))
         return common.timed(common.quietly, scoring.score_inputs, predictor, opened, request)
 
     def latency(images, ahead):
         read = evaluation.read_frames(predictor, [Pair(image) for image in images],
-                                      devices.decoding_threads(None) if ahead else 0)  # fmt: skip
+                                      devices.threads_beside(None, predictor.device) if ahead else 0)  # fmt: skip
         times = [common.clock()]
         for _ in evaluation.segment(predictor, (frame for frame, _ in read), 1):
             times.append(common.clock())

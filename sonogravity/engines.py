@@ -15,7 +15,7 @@ import torch
 from sonogravity import evaluation, exporting
 from sonogravity.devices import cpp_compiler, need_compiler
 from sonogravity.errors import InputError, say
-from sonogravity.inference import folded, run_by_torch
+from sonogravity.inference import folded
 
 NEEDS = {"onnx": ("onnxruntime", "onnxscript"), "openvino": ("openvino", "onnxscript")}  # by the extras of these names
 WORTH_COMPILING = 300  # frames from which ``auto`` tries torch.compile, which takes about a minute to start
@@ -80,15 +80,15 @@ def openvino_network(model, amp):
 
 
 def use(name, predictor, path, int8=False):
-    """The predictor with the engine of that name. path: the checkpoint's.
+    """The predictor with the engine of that name, itself where it has it already. path: the checkpoint's.
 
     ONNX Runtime (float32 only) and OpenVINO take the file that export.py left beside the checkpoint, if it is of these
     very weights, and export anew otherwise.
     """
     check(name, predictor.device, int8)
     model, amp = predictor.model, predictor.amp
-    if name == "torch":
-        return predictor.using(run_by_torch(model, amp), name, amp)
+    if name == predictor.engine:
+        return predictor
     if name == "compile":
         return predictor.using(_compiled(model, amp), name, amp)
     if int8:
