@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from sonogravity import cli, paths
+from sonogravity import cli, paths, values
 from sonogravity.errors import InputError, say
 
 BONE, LIGAMENT = 128, 255
@@ -185,13 +185,13 @@ def main(argv=None):
     parser = cli.Parser("Generate ultrasound frames of a lumbar spine with masks.", "python data/make_phantom.py")
     add = parser.add_argument
     add("--output", type=Path, default=paths.DATA, metavar="DIR", help="gets train/, validation/ and spacing.csv")
-    add("--train-frames", type=cli.positive_int, default=240, metavar="N")
-    add("--validation-frames", type=cli.positive_int, default=60, metavar="N")
-    add("--subjects", type=cli.positive_int, default=8, metavar="N", help="in the training set")
-    add("--validation-subjects", type=cli.positive_int, default=3, metavar="N", help="others than those")
-    add("--height", type=cli.positive_int, default=800, metavar="PX", help="of a frame; the width is 740/800 of it")
-    add("--seed", type=cli.natural, default=0, metavar="N")
-    add("--workers", type=cli.positive_int, metavar="N", help="processes (default: one a core)")
+    add("--train-frames", type=values.positive_int, default=240, metavar="N")
+    add("--validation-frames", type=values.positive_int, default=60, metavar="N")
+    add("--subjects", type=values.positive_int, default=8, metavar="N", help="in the training set")
+    add("--validation-subjects", type=values.positive_int, default=3, metavar="N", help="others than those")
+    add("--height", type=values.positive_int, default=800, metavar="PX", help="of a frame; the width is 740/800 of it")
+    add("--seed", type=values.natural, default=0, metavar="N")
+    add("--workers", type=values.positive_int, metavar="N", help="processes (default: one a core)")
     args = parser.parse_args(argv)
     for name in ("train", "validation", "spacing.csv"):
         if (args.output / name).exists():

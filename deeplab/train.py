@@ -35,11 +35,13 @@ def main(argv=None):
 
     from deeplab.dataset import make_loader
     from deeplab.model import SMALLEST_BATCH, AuxiliaryLoss, DeepLabV3, from_torchvision, load_pretrained
-    from sonogravity import beginning, checkpoints, devices, engine, examination, parallel, runs
+    from sonogravity import beginning, checkpoints, devices, engine, examination, folds, parallel, runs
     from sonogravity.inference import Predictor
     from sonogravity.losses import SegmentationLoss
     from sonogravity.optimizers import make_optimizer, make_scheduler
 
+    if wanted.folds and wanted.fold is None:
+        return folds.train_each(main, parser, argv, DeepLabV3)
     parallel.join(wanted.device)
     start = beginning.begin(parser, argv, DeepLabV3)
     args, loaded = start.options, start.loaded
@@ -50,7 +52,7 @@ def main(argv=None):
         args.train, args.validation, scale=args.scale, channels=args.channels, cache_mb=args.cache_mb,
         workers=devices.decoding_threads(args.workers), known_labels=loaded.labels if loaded else None,
         classes=args.classes, class_names=args.class_names, background=args.background, snap=args.snap_masks,
-        subject_regex=args.subject_regex, allow_overlap=args.allow_overlap,
+        subject_regex=args.subject_regex, allow_overlap=args.allow_overlap, fold=args.fold, of_folds=args.folds,
     )  # fmt: skip
     if args.check:
         return 0

@@ -1,9 +1,10 @@
 """How a training run begins: anew, from given weights, as the next part of a run, or as a run's repetition."""
 
 import json
+import sys
 from dataclasses import dataclass
 
-from sonogravity import checkpoints, cli, parallel, paths, stored
+from sonogravity import checkpoints, cli, folds, parallel, paths, stored
 from sonogravity.errors import InputError, say, some
 from sonogravity.memory import Memory
 
@@ -41,14 +42,23 @@ def begin(parser, argv, model_class):
     if parallel.may_restart() and options.name is None:
         raise InputError("torchrun --max-restarts: give the run a --name, by which a restart finds it")
     options.name = options.name or parallel.shared(cli.time_stamp())
+    if options.fold is not None:
+        _check_fold(options)
+        options.name = folds.run_name(options.name, options.fold)
+        argv = [*(sys.argv[1:] if argv is None else argv), "--name", options.name]
     last = options.checkpoints / model_class.NAME / options.name / "last.pth"
-    if parallel.restarted() and last.is_file():
-        say(f"restarted by torchrun: goes on from {last}")
+    if (parallel.restarted() or options.fold is not None) and last.is_file():
+        say(f"{'restarted by torchrun' if parallel.restarted() else 'was begun'}: goes on from {last}")
         return _resume(parser, argv, last, model_class)
     loaded = checkpoints.load(options.load, model_class) if options.load else None
     if loaded:
         _adopt_architecture(options, stored.given_options(parser, argv, options), loaded)
     return Beginning(options, [[0, options.epochs]], loaded)
+
+
+def _check_fold(options):
+    if options.folds is None or options.fold > options.folds:
+        raise InputError(f"--fold {options.fold}: give the number of folds with --folds, and one from 1 to that")
 
 
 def _resume(parser, argv, path, model_class):

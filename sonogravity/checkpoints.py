@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, fields
 import torch
 
 from sonogravity import paths
-from sonogravity.cli import run_name, scale_factor
 from sonogravity.decoding import BROKEN_FILE, load_torch
 from sonogravity.errors import InputError, first_line, say, some
 from sonogravity.labels import Labels, parse_value
+from sonogravity.values import run_name, scale_factor
 
 FORMAT = "sonogravity checkpoint 1"
 WRAPPERS = ("module.", "_orig_mod.")  # put before every key by DataParallel and torch.compile

@@ -5,8 +5,6 @@ Nothing here imports torch, so that ``--help`` and a mistyped option answer at o
 
 import argparse
 import functools
-import math
-import re
 import signal
 import sys
 import threading
@@ -16,11 +14,26 @@ from datetime import datetime
 from pathlib import Path
 
 from sonogravity import errors, paths, stored
-from sonogravity.calibration import DEFAULT_MARGIN_MM, MOST_PIXELS_PER_MM
+from sonogravity.calibration import DEFAULT_MARGIN_MM
 from sonogravity.errors import InputError, NotWritten, Terminated, first_line
-from sonogravity.labels import parse_value
-
-MOST_WORKERS = 256
+from sonogravity.values import (
+    class_count,
+    class_names,
+    device_name,
+    fold_count,
+    margin_width,
+    mask_value,
+    mask_values,
+    natural,
+    non_negative_float,
+    pixel_density,
+    positive_float,
+    positive_int,
+    run_name,
+    scale_factor,
+    subject_regex,
+    worker_number,
+)
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -107,81 +120,6 @@ def _sigterm_raises():
         signal.signal(signal.SIGTERM, before)
 
 
-def _number(kind, low, high, open_low, what):
-    def parse(text):
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"'{text}' is not {what}") from None
-        if not math.isfinite(value) or value > high or value < low or (open_low and value == low):
-            raise argparse.ArgumentTypeError(f"{text} is not {what}")
-        return value
-
-    return parse
-
-
-def _even(text):
-    value = int(text)
-    if value % 2:
-        raise ValueError
-    return value
-
-
-positive_int = _number(int, 1, math.inf, False, "a whole number of at least 1")
-natural = _number(int, 0, 2**31, False, "a whole number of at least 0")
-worker_number = _number(int, 0, MOST_WORKERS, False, f"a number of workers from 0 to {MOST_WORKERS}")
-even_int = _number(_even, 2, math.inf, False, "an even whole number of at least 2")
-class_count = _number(int, 2, 255, False, "a number of classes from 2 to 255, background included")
-positive_float = _number(float, 0, math.inf, True, "a number above 0")
-non_negative_float = _number(float, 0, math.inf, False, "a number of at least 0")
-pixel_density = _number(
-    float, 0, MOST_PIXELS_PER_MM, True, f"a number of pixels per mm above 0 and up to {MOST_PIXELS_PER_MM}"
-)
-margin_width = _number(float, 0, 100, True, "a margin above 0 and up to 100 mm")
-scale_factor = _number(float, 0, 4, True, "a scale above 0 and up to 4")
-
-
-def device_name(text):
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
-        raise argparse.ArgumentTypeError(f"'{text}' is none of auto, cpu, cuda, cuda:N, mps")
-    return text
-
-
-def mask_value(text):
-    try:
-        return parse_value(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is no mask value: 0 to 65535, or #rrggbb") from None
-
-
-def mask_values(text):
-    return [mask_value(part) for part in text.split(",")]
-
-
-def class_names(text):
-    names = [name.strip() for name in text.split(",")]
-    if not all(names) or set(names) & {"background", "original", "dilated", "eroded"}:  # columns of the sheets
-        raise argparse.ArgumentTypeError(
-            f"'{text}': names of the foreground classes, parted by commas; background, original, dilated and eroded "
-            "have a meaning of their own"
-        )
-    return names
-
-
-def run_name(text):
-    if not re.fullmatch(r"[\w][\w.+-]*", text):
-        raise argparse.ArgumentTypeError(f"'{text}': a run name has letters, digits and . _ + - only")
-    return text
-
-
-def subject_regex(text):
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is no regular expression ({error})") from None
-    return text
-
-
 def add_common(parser, batch_size):
     """--device, --amp, --workers, --batch-size: every script has them."""
     parser.add_argument("--device", type=device_name, default="auto", metavar="{auto,cpu,cuda[:N],mps}",
@@ -234,6 +172,9 @@ def add_training(parser, *, batch_size, learning_rate, loss, optimizer="adam", s
     add("--snap-masks", action="store_true", help="take the nearest class for mask values between; needs --classes")
     add_subject_regex(parser)
     add("--allow-overlap", action="store_true", help="allow a subject in both training and validation")
+    add("--folds", type=fold_count, metavar="K", help="cross-validate: K folds of the subjects in --train, each "
+        "validated by a run trained on the others; --validation is not read")  # fmt: skip
+    add("--fold", type=positive_int, metavar="k", help="train this one of --folds only")
     add("--cache-mb", type=non_negative_float, default=4096, metavar="N", help="memory for decoded frames")
     add("--accumulate", type=positive_int, default=1, metavar="N",
         help="sum the gradients of N batches for each step (batch statistics stay those of each batch)")  # fmt: skip

@@ -9,6 +9,8 @@ DEFINITIONS = {
     "val_loss": ("mean over validation files of the loss of each file alone, at native size", ""),
     "images_per_second": ("training frames a second, validation not counted", "frames/s"),
     "file": ("file name of the image", ""),
+    "fold": ("the fold that held the file out: its model has seen no frame of the file's subject", ""),
+    "subject": ("whose frame it is, as read from the file name", ""),
     "width": ("width of the image", "px"),
     "height": ("height of the image", "px"),
     "dice": ("2TP / (2TP + FP + FN)", "0 to 1"),

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from sonogravity import data
+from sonogravity import data, folds
 from sonogravity.errors import InputError, is_first_process, say, some, warn
 from sonogravity.labels import Labels, components, value_text
 from sonogravity.metrics import subjects_of
@@ -21,6 +21,7 @@ THUMBNAIL = 32  # near-copies are compared at 32 x 32
 # Correlation of two thumbnails from which frames count as near-copies. On lumbar phantom sweeps
 # neighbouring frames of one subject reach 0.99, frames of different subjects at most 0.92.
 NEAR_COPY = 0.98
+COMPARED_AT_ONCE = 256  # frames, so that memory does not grow with the product of the sets
 # More values than this, with no --classes, are taken for blurred borders rather than classes.
 PLAUSIBLE_CLASSES = 16
 TINY_SHARE = 1e-5  # of a set's pixels, under which a class is more likely a slip of the pen
@@ -77,8 +78,7 @@ def _facts(pair, image, mask):
         values, counts = np.unique(mask, return_counts=True)
     grey = image if image.ndim == 2 else image[:, :, 1]
     grey = grey if grey.dtype == np.uint8 else grey.astype(np.float32)
-    thumbnail = np.asarray(Image.fromarray(grey).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), np.float32)
-    thumbnail = thumbnail.ravel() - thumbnail.mean()
+    thumbnail = np.asarray(Image.fromarray(grey).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
     digest = hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest()
     return Facts(
         pair,
@@ -87,7 +87,7 @@ def _facts(pair, image, mask):
         float(image.max()),
         dict(zip(values.tolist(), counts.tolist(), strict=True)),
         digest,
-        thumbnail / (np.linalg.norm(thumbnail) or 1.0),
+        thumbnail,
     )
 
 
@@ -235,43 +235,76 @@ def _copies(training, validation, warnings):
             seen[fact.digest] = fact.pair.image
     if doubles:
         warnings.append(f"{len(doubles)} images are doubles by content: {some(doubles)}")
-    alike = np.stack([f.thumbnail for f in validation]) @ np.stack([f.thumbnail for f in training]).T
-    digests = [f.digest for f in training]
-    near = [
-        f"{fact.pair.image.name} ~ {training[row.argmax()].pair.image.name} ({row.max():.3f})"
-        for fact, row in zip(validation, alike, strict=True)
-        if row.max() >= NEAR_COPY and fact.digest not in digests
-    ]
+    digests = {fact.digest for fact in training}
+    compared, near = _normalised(training), []
+    for first in range(0, len(validation), COMPARED_AT_ONCE):
+        block = validation[first : first + COMPARED_AT_ONCE]
+        alike = _normalised(block) @ compared.T
+        near += [
+            f"{fact.pair.image.name} ~ {training[row.argmax()].pair.image.name} ({row.max():.3f})"
+            for fact, row in zip(block, alike, strict=True)
+            if row.max() >= NEAR_COPY and fact.digest not in digests
+        ]
     if near:
         warnings.append(f"{len(near)} validation images are near copies of training images: {some(near)}")
     return [f"doubles:    {len(doubles)} by content; near copies across the sets: {len(near)}"]
 
 
+def _normalised(facts):
+    """Thumbnails as rows of mean 0 and norm 1, so that the product of two is their correlation."""
+    rows = np.stack([fact.thumbnail for fact in facts]).reshape(len(facts), -1).astype(np.float32)
+    rows -= rows.mean(1, keepdims=True)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms > 0, norms, 1)
+
+
 def open_data(
-    training_folder, validation_folder, *, scale, channels, cache_mb, workers, known_labels=None,
-    classes=None, class_names=None, background=None, snap=False, subject_regex=None, allow_overlap=False,
+    training_folder, validation_folder, *, scale, channels, cache_mb, workers, known_labels=None, classes=None,
+    class_names=None, background=None, snap=False, subject_regex=None, allow_overlap=False, fold=None, of_folds=None,
 ):  # fmt: skip
-    """Find, decode, examine and report both sets -> training store, validation store, Findings."""
-    if absolute(training_folder) == absolute(validation_folder):
-        raise InputError(f"{training_folder}: training and validation are one folder; keep other subjects apart")
+    """Find, decode, examine and report both sets -> training store, validation store, Findings.
+
+    fold, of_folds: with them validation is that fold of the training folder, training its rest (see folds.py).
+    """
+    sets, lines = _find(training_folder, validation_folder, fold, of_folds, subject_regex)
     stores, facts = [], []
-    for name, folder in (("training", training_folder), ("validation", validation_folder)):
-        pairs, notes = find_training_pairs(folder)
-        for note in notes:
-            warn(note)
+    for name, pairs in sets.items():
         left = cache_mb - sum(store.used_mb for store in stores)
         native = name == "validation"  # scored at native size
         store = data.FrameStore(pairs, scale=scale, channels=channels, native_truth=native, cache_mb=left)
         facts.append(look_at(store, workers, f"looking at {name} data"))
         stores.append(store)
     labels = find_labels(
-        facts[0], classes=classes, class_names=class_names, background=background, snap=snap, known=known_labels
-    )
+        facts[0] + facts[1] if fold else facts[0],  # all folds must have the same classes
+        classes=classes, class_names=class_names, background=background, snap=snap, known=known_labels,
+    )  # fmt: skip
     findings = examine(*facts, labels, subject_regex=subject_regex, allow_overlap=allow_overlap)
-    for line in findings.lines:
+    for line in lines + findings.lines:
         say(line)
     kept, total = sum(s.kept for s in stores), sum(map(len, stores))
     say(f"in memory:  {kept} of {total} frames, {sum(s.used_mb for s in stores):.0f} MB (--cache-mb)")
     for warning in findings.warnings:
         warn(warning)
     return *stores, findings
+
+
+def _find(training_folder, validation_folder, fold, of_folds, subject_regex):
+    """The pairs of each set, and what to say of the folds."""
+    if fold is None:
+        if absolute(training_folder) == absolute(validation_folder):
+            raise InputError(f"{training_folder}: training and validation are one folder; keep other subjects apart")
+        return {"training": _pairs(training_folder), "validation": _pairs(validation_folder)}, []
+    pairs = _pairs(training_folder)
+    of_pairs, subjects = folds.part(pairs, of_folds, subject_regex, training_folder)
+    sets = {
+        "training": [pair for pair, its_fold in zip(pairs, of_pairs, strict=True) if its_fold != fold],
+        "validation": [pair for pair, its_fold in zip(pairs, of_pairs, strict=True) if its_fold == fold],
+    }
+    return sets, [*folds.describe(of_pairs, subjects), f"{'':12}fold {fold} validates, the others train"]
+
+
+def _pairs(folder):
+    pairs, notes = find_training_pairs(folder)
+    for note in notes:
+        warn(note)
+    return pairs

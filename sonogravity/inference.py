@@ -67,6 +67,15 @@ class Predictor:
         other._network, other.engine, other.amp = network, engine, amp
         return other
 
+    def describe(self):
+        """How it computes, for settings.json."""
+        return {
+            "engine": self.engine,
+            "scale": self.scale,
+            "mixed_precision": str(self.amp or "float32"),
+            "device": str(self.device),
+        }
+
     def images(self, frames):
         """Frames of one size -> what the network sees: (N, C_in, h, w) float32 in 0 to 1, on the device."""
         for frame in frames:

@@ -186,6 +186,23 @@ def summarise(rows, labels, subjects, names=OVERLAP):
     return {"files": len(rows), "metrics": overall, "classes": classes}
 
 
+def group_means(rows, by, labels, names=OVERLAP):
+    """Rows of files -> a row for each value of the column ``by``: its files, and the mean of each metric over them.
+
+    Then the mean and the standard deviation (ddof 1) over these rows, each of which counts alike.
+    """
+    columns = [*names, *(f"{name}_{labels.names[c]}" for c in labels.foreground for name in names)]
+    columns = [name for name in columns if name in rows[0]]
+    table = []
+    for value in sorted({row[by] for row in rows}):
+        own = [row for row in rows if row[by] == value]
+        table.append({by: value, "files": len(own)} | {name: finite_mean([r[name] for r in own]) for name in columns})
+    over = {name: column_summary([row[name] for row in table], [row[by] for row in table]) for name in columns}
+    for what in ("mean", "sd"):
+        table.append({by: what, "files": len(rows)} | {name: over[name][what] for name in columns})
+    return table
+
+
 def pooled(confusions, labels):
     """Overlap metrics of the summed confusion matrices: all files as one large image."""
     row = file_metrics(np.sum(confusions, axis=0, dtype=np.int64), labels)

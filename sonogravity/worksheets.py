@@ -24,7 +24,7 @@ VARIANT_FILLS = dict(
     zip(VARIANTS, (PatternFill("solid", fgColor=colour) for colour in ("D9D9D9", "BDD7EE", "F8CBAD")), strict=True)
 )
 NOT_IN_XML = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")  # 1.0, and what openpyxl refuses
-WHOLE = ("epoch", "width", "height", "n", "files", "subjects", "missed", "spurious", *VARIANTS)
+WHOLE = ("epoch", "fold", "width", "height", "n", "files", "subjects", "missed", "spurious", *VARIANTS)
 SHORT = {"margin_mm": "0.00", "seconds": "0.000", "images_per_second": "0.00", "learning_rate": "0.00E+00"}
 
 
@@ -92,6 +92,8 @@ def write_files(content, path):
         add_table(sheet, worst)
         _colour_variants(sheet, worst)
         _summary(book.create_sheet("Summary"), summary, few_subjects)
+        for by, table in summary.get("groups", {}).items():
+            add_table(book.create_sheet(f"By {by}"), table, marked=(len(table) - 2, len(table) - 1))
         if "margin" in summary:
             _sweep(book.create_sheet("Sweep"), summary["margin"])
     _settings(book.create_sheet("Settings"), settings)

@@ -8,7 +8,7 @@ writes checkpoints/unet/<run> and results/unet/<run> after every epoch.
 
 import sys
 
-from sonogravity import cli
+from sonogravity import cli, values
 
 
 def build_parser():
@@ -16,7 +16,7 @@ def build_parser():
     parser = cli.Parser("Train U-Net on a folder of frames and masks.", "python train.py --epochs 100 -b 8 --amp")
     cli.add_training(parser, batch_size=2, learning_rate=1e-4, loss="ce")
     parser.add_argument("--bilinear", action="store_true", help="resize instead of transposed convolutions")
-    parser.add_argument("--base-channels", type=cli.even_int, default=64, metavar="N", help="features at full size")
+    parser.add_argument("--base-channels", type=values.even_int, default=64, metavar="N", help="features at full size")
     return parser
 
 
@@ -27,13 +27,15 @@ def main(argv=None):
 
     import torch
 
-    from sonogravity import beginning, checkpoints, devices, engine, examination, parallel, runs
+    from sonogravity import beginning, checkpoints, devices, engine, examination, folds, parallel, runs
     from sonogravity.inference import Predictor
     from sonogravity.losses import SegmentationLoss
     from sonogravity.optimizers import make_optimizer, make_scheduler
     from unet.dataset import make_loader
     from unet.model import UNet
 
+    if wanted.folds and wanted.fold is None:
+        return folds.train_each(main, parser, argv, UNet)
     parallel.join(wanted.device)
     start = beginning.begin(parser, argv, UNet)
     args, loaded = start.options, start.loaded
@@ -44,7 +46,7 @@ def main(argv=None):
         args.train, args.validation, scale=args.scale, channels=args.channels, cache_mb=args.cache_mb,
         workers=devices.decoding_threads(args.workers), known_labels=loaded.labels if loaded else None,
         classes=args.classes, class_names=args.class_names, background=args.background, snap=args.snap_masks,
-        subject_regex=args.subject_regex, allow_overlap=args.allow_overlap,
+        subject_regex=args.subject_regex, allow_overlap=args.allow_overlap, fold=args.fold, of_folds=args.folds,
     )  # fmt: skip
     if args.check:
         return 0

@@ -1,0 +1,159 @@
+"""How well recipes train: named ones at equal epochs, frames, scale and seed, each run logged.
+
+    python benchmarks/recipe.py --data FOLDER --models mobilenet_v3_large --recipes original default --folds 3
+    python benchmarks/recipe.py --data FOLDER --models unet --recipes original default --seeds 0 1 2
+
+FOLDER holds train/ and validation/. With --folds the subjects of train/ are cross-validated: by this recipes are
+chosen. Without it validation/ scores, which is for reporting alone. A recipe (see recipes.py) is a list of train.py's
+options and, where something is tried that train.py does not have, a change made to the program before it runs.
+
+Every run appends a line to --log: Dice epoch by epoch, and the figures of the last epoch's weights at native size,
+boundary figures in pixels. With folds, ``all`` holds the frames of all folds together.
+"""
+
+import argparse
+import contextlib
+import csv
+import io
+import multiprocessing
+import statistics
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from datetime import date
+from pathlib import Path
+
+import common
+from recipes import RECIPES
+
+LOG = Path(__file__).parent / "recipes.csv"
+COLUMNS = ("date", "commit", "model", "recipe", "scored_on", "seed", "frames", "scale", "epochs", "best_dice",
+           "dice", "dice_by_class", "hd95_px", "assd_px", "nsd", "missed", "spurious", "seconds", "dice_by_epoch",
+           "options")  # fmt: skip
+
+
+def folder_and_options(model):
+    """A model's name here (unet, unet_16 for 16 base channels, a backbone) -> its folder, options that choose it."""
+    if model.startswith("unet"):
+        channels = model.removeprefix("unet").removeprefix("_")
+        return "unet", ["--base-channels", channels] if channels else []
+    return "deeplab", ["--backbone", model]
+
+
+def train_and_score(model, recipe, data, fold, folds, options):
+    """One run, in a process of its own -> (rows of epochs.csv, rows of files.csv of the frames held out, summary)."""
+    import importlib
+    import json
+
+    import pandas as pd
+
+    from sonogravity.folds import part
+    from sonogravity.pairs import find_training_pairs
+
+    folder, of_model = folder_and_options(model)
+    RECIPES[recipe].change()
+    train, evaluate = (importlib.import_module(f"{folder}.{script}") for script in ("train", "evaluate"))
+    inputs, name = [data / "validation"], "run"
+    if fold:
+        pairs, _ = find_training_pairs(data / "train")
+        of_pairs, _ = part(pairs, folds, None, data)
+        inputs = [pair.image for pair, its_fold in zip(pairs, of_pairs, strict=True) if its_fold == fold]
+        options = [*options, "--folds", folds, "--fold", fold]
+        name = f"run_fold_{fold}"
+    with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(io.StringIO()):
+        train.main([str(option) for option in (
+            "--train", data / "train", "--validation", data / "validation", "--checkpoints", root, "--results", root,
+            "--name", "run", "--save-every", 1000, *of_model, *RECIPES[recipe].options, *options)])  # fmt: skip
+        run, output = Path(root) / folder / name, Path(root) / "scores"
+        evaluate.main(["--load", str(run / "last.pth"), "--input", *map(str, inputs), "--output", str(output)])
+        summary = json.loads((output / "summary.json").read_text())
+        return pd.read_csv(run / "epochs.csv"), pd.read_csv(output / "files.csv"), summary
+
+
+def row_of(epochs, files, summary):
+    """The figures of one run, as the log keeps them."""
+    metrics = summary["metrics"]
+    classes = [entry["dice"]["mean"] for name, entry in summary["classes"].items() if "assd_px" in entry]
+    return {
+        "best_dice": f"{epochs['dice'].max():.4f}",
+        "dice": f"{metrics['dice']['mean']:.4f}",
+        "dice_by_class": " ".join(f"{value:.4f}" for value in classes),
+        "hd95_px": f"{metrics['hd95_px']['mean']:.2f}",
+        "assd_px": f"{metrics['assd_px']['mean']:.2f}",
+        "nsd": f"{metrics['nsd']['mean']:.4f}",
+        "missed": summary["missed"],
+        "spurious": summary["spurious"],
+        "seconds": f"{epochs['seconds'].sum():.0f}",
+        "dice_by_epoch": " ".join(f"{value:.4f}" for value in epochs["dice"]),
+    }
+
+
+def together(rows):
+    """The log's row for the frames of all folds: sums, and means weighted by the frames."""
+    frames = [int(row["frames"]) for row in rows]
+
+    def mean(name):
+        columns = zip(*([float(value) for value in row[name].split()] for row in rows), strict=True)
+        return " ".join(f"{sum(v * n for v, n in zip(c, frames, strict=True)) / sum(frames):.4f}" for c in columns)
+
+    means = ("best_dice", "dice", "dice_by_class", "hd95_px", "assd_px", "nsd", "dice_by_epoch")
+    return {name: mean(name) for name in means} | {
+        "frames": sum(frames), "missed": sum(row["missed"] for row in rows),
+        "spurious": sum(row["spurious"] for row in rows), "seconds": sum(int(row["seconds"]) for row in rows),
+    }  # fmt: skip
+
+
+def append(log, row):
+    """Add a line to the log, with a header if it is new."""
+    new = not log.exists()
+    with open(log, "a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+    print(", ".join(f"{name} {row[name]}" for name in COLUMNS[2:17]), flush=True)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="holds train/ and validation/")
+    add("--models", nargs="+", required=True, help="unet, unet_16 (base channels), or a backbone of DeepLabV3")
+    add("--recipes", nargs="+", choices=list(RECIPES), required=True)
+    add("--folds", type=int, help="cross-validate the subjects of train/")
+    add("--only", type=int, nargs="+", help="of these folds")
+    add("--seeds", type=int, nargs="+", default=[0])
+    add("--epochs", type=int, default=8)
+    add("--scale", type=float, default=0.25)
+    add("--no-amp", action="store_true", help="in float32")
+    add("--log", type=Path, default=LOG)
+    args = parser.parse_args(argv)
+    from sonogravity.runs import commit
+
+    fixed = ["--epochs", args.epochs, "--scale", args.scale, *([] if args.no_amp else ["--amp"])]
+    found = {}
+    for seed in args.seeds:
+        for model in args.models:
+            for recipe in args.recipes:
+                known = {"date": date.today().isoformat(), "commit": commit()[:8], "model": model, "recipe": recipe,
+                         "seed": seed, "scale": args.scale, "epochs": args.epochs,
+                         "options": " ".join(map(str, RECIPES[recipe].options))}  # fmt: skip
+                rows = []
+                for fold in (args.only or range(1, args.folds + 1)) if args.folds else (None,):
+                    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                        result = pool.submit(train_and_score, model, recipe, args.data, fold, args.folds,
+                                             [*fixed, "--seed", seed]).result()  # fmt: skip
+                    rows.append({**known, **row_of(*result), "frames": len(result[1]),
+                                 "scored_on": f"fold {fold} of {args.folds}" if fold else "validation"})  # fmt: skip
+                    append(args.log, rows[-1])
+                if len(rows) > 1:
+                    append(args.log, {**known, **together(rows), "scored_on": f"{len(rows)} folds of {args.folds}"})
+                dice = (together(rows) if len(rows) > 1 else rows[0])["dice"]
+                found.setdefault(f"{model}, {recipe}", []).append(float(dice))
+    means = {name: {"dice": values, "mean": statistics.mean(values)} for name, values in found.items()}
+    common.print_json("recipe", means)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""What scoring leaves behind: masks, panels, worksheets and the lines on the terminal, a file at a time."""
+
+import csv
+import sys
+
+import numpy as np
+from tqdm import tqdm
+
+from sonogravity import data, devices, figures, margin, metrics, paths, worksheets
+from sonogravity.decoding import write_mask
+from sonogravity.errors import say, some, warn
+
+
+class PartialCsv:
+    """files.partial.csv: a row a file as soon as it is known, so that a crash loses nothing."""
+
+    def __init__(self, folder, names):
+        self._file = open(folder / paths.ROWS_DONE, "w", newline="", encoding="utf-8")  # noqa: SIM115 - see __exit__
+        self._writer = csv.DictWriter(self._file, names, restval="")
+        self._writer.writeheader()
+
+    def append(self, row):
+        self._writer.writerow({k: "" if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()})
+        self._file.flush()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self._file.close()
+
+
+def write_scores(results, pairs, folder, measure, settings, request, natives=None, groups=None):
+    """Score every FileResult; write masks and panels where asked for, the worksheets and summary.json.
+
+    The files lie in folder/partial until all are there. natives: {stem: native image} that fills as results come, for
+    panels. groups: {stem: {"fold": 1, "subject": "D2"}}, columns by which files are also summed up, each in a sheet.
+    Returns the summary, None where no file had a mask.
+    """
+    with paths.new_output(folder, request.script) as unfinished:
+        for name, wanted in (("masks", request.predicting), ("panels", request.panels)):
+            if wanted:
+                (unfinished / name).mkdir()
+        paths.write_whole(unfinished / paths.MARKER, worksheets.write_json, settings)
+        rows, confusions, measured, empty = _score_each(results, pairs, unfinished, measure, request, natives, groups)
+        summary, few = _summarise(rows, confusions, measured, measure, request.subject_regex)
+        if groups:
+            summary["groups"] = {by: metrics.group_means(rows, by, measure.labels, measure.names)
+                                 for by in next(iter(groups.values()))}  # fmt: skip
+        paths.write_whole(unfinished / "files.csv", worksheets.write_csv, rows)
+        if summary is not None:
+            paths.write_whole(unfinished / "summary.json", worksheets.write_json, summary)
+            if "margin" in summary:
+                paths.write_whole(unfinished / "sweep.png", figures.write_sweep, summary["margin"])
+        paths.write_whole(unfinished / "files.xlsx", worksheets.write_files, (rows, summary, settings, few))
+        (unfinished / paths.ROWS_DONE).unlink()
+    _report(rows, summary, few, empty, measure, folder)
+    return summary
+
+
+def _score_each(results, pairs, folder, measure, request, natives, groups):
+    """Rows, confusions and Measured of all files, and the names of those that are background only.
+
+    Scoring and writing go on in threads while the network, in this one, is at the next frames.
+    """
+    labels = measure.labels
+    known = groups or {pair.stem: {} for pair in pairs}
+    rows, confusions, measured, empty = [], [], [], []
+
+    def score_and_write(result):
+        pair = result.frame.pair
+        height, width = result.frame.size
+        row, found = {"file": pair.image.name, **known[pair.stem], "width": width, "height": height}, None
+        if result.truth is not None:
+            found = measure.of(pair.image.name, result.truth, result.prediction, result.confusion)
+            row |= found.figures
+        row["seconds"] = result.seconds
+        if request.predicting:
+            values = labels.to_values(result.prediction)
+            paths.write_whole(folder / "masks" / f"{pair.stem}.png", write_mask, values)
+        if request.panels:
+            _write_panel(folder, request.panels, natives.pop(pair.stem), result, found, row, labels)
+        return row, found, result.confusion, (result.prediction == labels.background).all()
+
+    scored = data.ahead(score_and_write, results, devices.decoding_threads(request.workers))
+    columns = measure.columns(scored=any(pair.mask for pair in pairs))
+    with PartialCsv(folder, [columns[0], *known[pairs[0].stem], *columns[1:]]) as partial:
+        for row, found, confusion, is_empty in tqdm(
+            scored, "frames", len(pairs), unit="frame", leave=False, file=sys.stderr
+        ):
+            rows.append(row)
+            if found is not None:
+                confusions.append(confusion)
+                measured.append(found)
+            if is_empty:
+                empty.append(row["file"])
+            partial.append(row)
+    return rows, confusions, measured, empty
+
+
+def _write_panel(folder, kind, image, result, found, row, labels):
+    """Image, truth (with a margin also dilated and eroded), prediction."""
+    stem = result.frame.pair.stem
+    maps, caption = {}, stem
+    if found is not None:
+        maps["truth"] = result.truth
+        caption += f"  Dice {row['dice']:.4f}"
+        if found.choice is not None:
+            maps |= {name: found.choice.maps[name] for name in margin.VARIANTS[1:]}
+            caption += f"  tolerant Dice {row['tolerant_dice']:.4f} ({found.choice.used})"
+    maps["prediction"] = result.prediction
+    content = (kind, image, maps, labels, caption)
+    paths.write_whole(folder / "panels" / f"{stem}.{kind}", figures.write_panel, content)
+
+
+def _summarise(rows, confusions, measured, measure, subject_regex):
+    """summary.json's content, and the number of subjects where it is too small; None, None without masks."""
+    rows = [row for row in rows if "dice" in row]
+    if not rows:
+        return None, None
+    stems = [row["file"].rsplit(".", 1)[0] for row in rows]
+    subjects = metrics.subjects_of(stems, subject_regex)
+    groups = [subject or stem for subject, stem in zip(subjects, stems, strict=True)]
+    summary = metrics.summarise(rows, measure.labels, groups, measure.names)
+    summary["pooled"] = metrics.pooled(confusions, measure.labels)
+    for what in ("missed", "spurious"):
+        summary[what] = sum(len(row[what].split(", ")) for row in rows if row[what])
+    if measure.margin_mm is not None:
+        summary["pooled"] |= {
+            f"tolerant_{name}": value
+            for name, value in metrics.pooled([each.choice.confusion for each in measured], measure.labels).items()
+        }
+        summary["margin"] = measure.margin_summary(measured)
+    few = len(set(groups)) if len(set(groups)) < metrics.FEW_SUBJECTS else None
+    return summary, few
+
+
+def _report(rows, summary, few, empty, measure, folder):
+    """What a user should read on the terminal."""
+    labels = measure.labels
+    if summary is not None:
+        if summary["files"] < len(rows):
+            say(f"{len(rows) - summary['files']} of {len(rows)} files have no mask: their scores are blank")
+        dice = summary["metrics"]["dice"]
+        low, high = dice["ci95"]
+        names = [labels.names[c] for c in labels.foreground]
+        classes = ", ".join(f"{name} {summary['classes'][name]['dice']['mean']:.4f}" for name in names)
+        say(f"Dice {dice['mean']:.6f} (95 % interval {low:.4f} to {high:.4f}), n {dice['n']}; {classes}")
+        if "margin" in summary:
+            margin_mm, chosen = summary["margin"]["mm"], summary["margin"]["chosen"]
+            say(
+                f"tolerant Dice {summary['metrics']['tolerant_dice']['mean']:.6f} at a margin of {margin_mm:g} mm; "
+                f"chosen: {', '.join(f'{name} {count}' for name, count in chosen.items())}"
+            )
+        for name in list(measure.boundary_names.values())[1:]:
+            entry = summary["metrics"][name]
+            say(f"{name} {entry['mean']:.4f}, n {entry['n']} (missed {entry['missed']}, spurious {entry['spurious']})")
+        if few is not None:
+            warn(f"only {few} subjects: the interval means little")
+    if empty:
+        warn(f"{len(empty)} of {len(rows)} predictions are background only: {some(empty)}")
+    say(f"written: {folder / 'files.xlsx'}")

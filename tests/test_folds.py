@@ -1,0 +1,157 @@
+"""Cross-validation: folds part subjects, every frame is scored once, and one workbook holds it all."""
+
+import json
+import shutil
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make_folder, train_arguments
+from hypothesis import given
+from hypothesis import strategies as st
+from openpyxl import load_workbook
+
+from sonogravity import checkpoints, folds, metrics
+from sonogravity.labels import Labels
+from unet import evaluate, train
+from unet.model import UNet
+
+SUBJECTS = ("A", "B", "C", "D")
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=1), st.integers(1, 8))
+def test_every_subject_is_in_one_fold_and_none_is_empty(subjects, count):
+    count = min(count, len(set(subjects)))
+    assigned = folds.assign(subjects, count)
+    assert set(assigned) == set(subjects)
+    assert set(assigned.values()) == set(range(1, count + 1))
+    assert folds.assign(subjects[::-1], count) == assigned  # the order of files changes nothing
+
+
+def test_folds_are_as_even_as_whole_subjects_allow():
+    assigned = folds.assign(["a"] * 6 + ["b"] * 5 + ["c"] * 4 + ["d"] * 3, 2)
+    assert assigned == {"a": 1, "b": 2, "c": 2, "d": 1}
+
+
+def test_group_means_count_groups_alike():
+    labels = Labels.create([0, 1])
+    rows = [{"fold": 1, "dice": 0.5, "dice_1": 0.5}, {"fold": 1, "dice": 0.7, "dice_1": 0.7},
+            {"fold": 2, "dice": 0.9, "dice_1": np.nan}]  # fmt: skip
+    table = metrics.group_means(rows, "fold", labels, ["dice"])
+    assert [row["fold"] for row in table] == [1, 2, "mean", "sd"]
+    assert [row["files"] for row in table] == [2, 1, 3, 3]
+    np.testing.assert_allclose([row["dice"] for row in table], [0.6, 0.9, 0.75, 0.3 / np.sqrt(2)])
+    np.testing.assert_allclose([row["dice_1"] for row in table], [0.6, np.nan, 0.6, np.nan])
+
+
+@pytest.fixture(scope="module")
+def crossvalidated(tmp_path_factory):
+    """All three folds of four subjects, trained by one command."""
+    root = tmp_path_factory.mktemp("folds")
+    make_folder(root / "train", subjects=SUBJECTS, frames=3)
+    assert train.main(command(root)) == 0
+    return root
+
+
+def command(root, *more):
+    return train_arguments(root / "train", root / "no validation", root, "--folds", 3, *more)
+
+
+def test_every_fold_is_a_run_that_never_saw_its_subjects(crossvalidated):
+    seen = Counter()
+    for fold in (1, 2, 3):
+        settings = json.loads((crossvalidated / "results/unet" / f"run_fold_{fold}" / "settings.json").read_text())
+        assert settings["options"]["fold"] == fold
+        assert settings["data"]["training"] + settings["data"]["validation"] == 12
+        seen[settings["data"]["validation"]] += 1
+    assert seen == {3: 2, 6: 1}
+
+
+def test_the_joint_scores_are_those_of_each_folds_last_weights(crossvalidated, tmp_path):
+    joint = pd.read_csv(crossvalidated / "results/unet/run_folds/files.csv", index_col="file")
+    assert len(joint) == 12 and list(joint.columns[:2]) == ["fold", "subject"]
+    assert joint.groupby("subject").fold.nunique().max() == 1  # a subject is in one fold
+    for fold, own in joint.groupby("fold"):
+        assert own.subject.nunique() in (1, 2)
+        last = crossvalidated / "checkpoints/unet" / f"run_fold_{fold}" / "last.pth"
+        images, masks = ([crossvalidated / "train" / kind / name for name in own.index] for kind in ("images", "masks"))
+        folder = tmp_path / str(fold)
+        for kind, paths in (("images", images), ("masks", masks)):
+            (folder / kind).mkdir(parents=True)
+            for path in paths:
+                shutil.copy(path, folder / kind)
+        assert evaluate.main(["--load", str(last), "--input", str(folder), "--output", str(tmp_path / f"o{fold}")]) == 0
+        alone = pd.read_csv(tmp_path / f"o{fold}" / "files.csv", index_col="file").loc[own.index]
+        np.testing.assert_allclose(own["dice"], alone["dice"], atol=1e-6)
+
+
+def test_the_workbook_sums_up_by_fold_and_by_subject(crossvalidated):
+    folder = crossvalidated / "results/unet/run_folds"
+    joint = pd.read_csv(folder / "files.csv")
+    book = load_workbook(folder / "files.xlsx")
+    for by, names in (("fold", [1, 2, 3]), ("subject", list(SUBJECTS))):
+        rows = list(book[f"By {by}"].values)
+        table = pd.DataFrame(rows[1:], columns=rows[0]).set_index(by)
+        assert list(table.index) == [*names, "mean", "sd"]
+        expected = joint.groupby(by)["dice"].mean()
+        np.testing.assert_allclose(table["dice"].iloc[:-2].astype(float), expected)
+        assert table["dice"]["mean"] == pytest.approx(expected.mean())
+        assert table["dice"]["sd"] == pytest.approx(expected.std(ddof=1))
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["metrics"]["dice"]["mean"] == pytest.approx(joint["dice"].mean())
+    assert [row["fold"] for row in summary["groups"]["fold"]] == [1, 2, 3, "mean", "sd"]
+    definitions = {row[0] for row in book["Definitions"].values}
+    assert {"fold", "subject"} <= definitions
+
+
+def test_the_same_command_goes_on_where_it_was_stopped(crossvalidated, tmp_path, capsys):
+    root = tmp_path / "copy"
+    shutil.copytree(crossvalidated, root)
+    whole = checkpoints.load(root / "checkpoints/unet/run_fold_3/last.pth", UNet).state_dict
+    for kind in ("checkpoints", "results"):
+        shutil.rmtree(root / kind / "unet" / "run_fold_3")
+    assert train.main(command(root)) == 0
+    assert "was begun: goes on from" in capsys.readouterr().out
+    again = checkpoints.load(root / "checkpoints/unet/run_fold_3/last.pth", UNet).state_dict
+    assert all((again[key] == value).all() for key, value in whole.items())
+
+
+def test_one_fold_alone(crossvalidated, tmp_path):
+    shutil.copytree(crossvalidated / "train", tmp_path / "train")
+    assert train.main(command(tmp_path, "--fold", 2)) == 0
+    assert [path.name for path in (tmp_path / "results/unet").iterdir()] == ["run_fold_2"]
+    one, all_of_them = (checkpoints.load(root / "checkpoints/unet/run_fold_2/last.pth", UNet).state_dict
+                        for root in (tmp_path, crossvalidated))  # fmt: skip
+    assert all((one[key] == value).all() for key, value in all_of_them.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--folds", 5], "has 4 subjects"),
+        (["--folds", 1], "at least 2"),
+        (["--fold", 4], "one from 1 to that"),
+        (["--subject-regex", "X(.)"], "give no subject"),
+        (["--resume", "last.pth"], "leave --folds out"),
+    ],
+)
+def test_wrong_folds_are_refused(crossvalidated, tmp_path, refused, options, message):
+    shutil.copytree(crossvalidated / "train", tmp_path / "train")
+    assert message in refused(train.main, command(tmp_path, *options))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_fold_without_folds_is_refused(sets, tmp_path, refused):
+    assert "--folds" in refused(train.main, train_arguments(*sets, tmp_path, "--fold", 1))
+
+
+def test_options_that_contradict_a_begun_fold_are_refused(crossvalidated, refused):
+    assert "contradicts" in refused(train.main, command(crossvalidated, "--learning-rate", "0.5"))
+
+
+def test_the_folds_are_printed_before_training(crossvalidated, capsys):
+    assert train.main(command(crossvalidated, "--fold", 1, "--check")) == 0
+    printed = capsys.readouterr().out
+    assert all(f"{subject} (3)" in printed for subject in SUBJECTS)
+    assert "fold 1 validates" in printed
