@@ -28,10 +28,10 @@ def main(argv=None):
     if args.predictions:
         scoring.score_predictions("deeplab", args.predictions, args.mask_values, request)
         return 0
-    predictor, checkpoint = scoring.open_predictor(
+    opened = scoring.open_all(
         args.load, DeepLabV3, device=args.device, amp=args.amp, scale=args.scale, mask_values=args.mask_values
     )
-    scoring.score_inputs(predictor, checkpoint, request)
+    scoring.score_inputs(opened, request)
     return 0
 
 

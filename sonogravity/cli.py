@@ -190,7 +190,8 @@ def add_scoring(parser, *, predicting, margin):
     add = parser.add_argument
     _switch(parser, "--amp", None, "mixed precision (default: as in training)")
     source = parser if predicting else parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--load", "-f", type=Path, required=predicting, metavar="CKPT", help="the checkpoint to use")
+    source.add_argument("--load", "-f", type=Path, nargs="+", required=predicting, metavar="CKPT",
+                        help="the checkpoint to use; of several the mean of their probabilities")  # fmt: skip
     if not predicting:
         source.add_argument("--predictions", type=Path, metavar="DIR",
                             help="masks of any origin to score, in place of a model's")  # fmt: skip
@@ -214,6 +215,8 @@ def add_scoring(parser, *, predicting, margin):
     add("--engine", choices=(*engines, "auto") if predicting else engines, default="torch",
         help="what runs the network" + "; auto: the fastest here, if nothing is scored" * predicting)  # fmt: skip
     add("--int8", action="store_true", help="with --engine openvino: the int8 model that export.py --int8 made")
+    add("--tta", choices=("none", "flip", "scales"), default="none", help="test-time augmentation, the mean of several "
+        "views: flip adds a mirrored one, scales six in all (times 0.8, 1 and 1.25, mirrored or not)")  # fmt: skip
     if predicting:
         add("--panels", choices=("png", "jpg", "none"), default="png", help="pictures of image, truth, prediction")
 
@@ -235,13 +238,15 @@ def add_export(parser):
 
 def scoring_values(args):
     """The options of add_scoring that say what to score and where to write it, for scoring.Request."""
-    names = ("masks", "output", "batch_size", "workers", "subject_regex", "pixels_per_mm", "spacing", "engine", "int8")
+    names = ("masks", "output", "batch_size", "workers", "subject_regex", "pixels_per_mm", "spacing", "engine", "int8",
+             "tta")  # fmt: skip
     values = {name: getattr(args, name) for name in names}
     panels = getattr(args, "panels", "none")
-    of_a_model = (args.scale, args.amp) != (None, None) or args.engine != "torch" or args.int8
+    of_a_model = (args.scale, args.amp, args.engine, args.int8, args.tta) != (None, None, "torch", False, "none")
     if getattr(args, "predictions", None) and of_a_model:
         raise InputError(
-            "--scale, --amp, --engine and --int8 are for a model; with --predictions there is none, so leave them out"
+            "--scale, --amp, --engine, --int8 and --tta are for a model; with --predictions there is none, so leave "
+            "them out"
         )
     masks_only = getattr(args, "predictions", None) and args.masks
     return values | {

@@ -45,6 +45,11 @@ DEFINITIONS = {
     "pixels_per_mm_x": ("along a row of the image", "px/mm"),
     "pixels_per_mm_y": ("along a column of the image", "px/mm"),
     "margin_mm": ("the distance within which a border is taken to be as true", "mm"),
+    "entropy": ("mean over the image's pixels of -sum p ln p / ln C over the C classes: 0 is sure, 1 is no idea",
+                "0 to 1"),
+    "expected_dice": ("the Dice that the model itself expects, p being the probability of the class: 2 sum p over the "
+                      "pixels labelled / (these pixels + sum p over all); mean over the foreground classes that are "
+                      "predicted, blank where none is", "0 to 1"),
     "missed": ("foreground classes that are in the truth only", "class names"),
     "spurious": ("foreground classes that are in the prediction only", "class names"),
     "seconds": ("epochs: the whole epoch; files: network and resizing to native size, per frame", "s"),
@@ -63,6 +68,9 @@ NOTES = (
     "sd: standard deviation over files (n - 1). q1, median, q3: quartiles over files.",
     f"ci95: 95 % bootstrap interval of the mean ({metrics.BOOTSTRAP_RESAMPLES} resamples, fixed seed), "
     "resampling subjects where the file names give one, else files.",
+    "entropy and expected_dice need no mask: they say which predictions to look at first. They come from the model's "
+    "probabilities (softmax) at native size, so they are as right as these are calibrated (see evaluate.py's "
+    "calibration.png), and a model can be surely wrong.",
     "Boundary metrics: the boundary of a class is its pixels with a 4-neighbour outside it (beyond the image is "
     "outside); distances run between pixel centres, scaled by the pixel size of each axis, and always against the "
     "original truth. They are given for foreground classes. A class in neither truth nor prediction: blank. In one of "

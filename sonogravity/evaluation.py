@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sonogravity import data, metrics
+from sonogravity import data, metrics, uncertainty
 from sonogravity.decoding import decode_mask
 from sonogravity.errors import InputError, is_out_of_memory
 from sonogravity.inference import to_label_maps
@@ -17,6 +17,7 @@ class FileResult:
     """One frame's outcome. prediction, truth: (H, W) uint8 class indices; the rest None without a truth.
 
     seconds: the network and the resizing to native size, per frame; None where the mask came from a file.
+    certainty, reliability: of uncertainty.py, None where not asked for.
     """
 
     frame: data.Frame
@@ -25,6 +26,8 @@ class FileResult:
     confusion: np.ndarray | None
     loss: float | None
     seconds: float | None
+    certainty: dict | None = None
+    reliability: np.ndarray | None = None
 
 
 def batches_of_equal_size(frames, batch_size):
@@ -59,23 +62,26 @@ def _parts_that_fit(predictor, batch):
         yield from _parts_that_fit(predictor, half)
 
 
-def segment(predictor, frames, batch_size, criterion=None):
+def segment(predictor, frames, batch_size, criterion=None, certain=False, calibrate=False):
     """Frames -> FileResults, in order. criterion: also the loss of each frame alone, at native size.
 
+    certain: also how sure each prediction is. calibrate: also how right its probabilities are, where it has a truth.
     A batch that does not fit into memory is taken in halves: the figures don't depend on it.
     """
     labels = predictor.labels
     batches = batches_of_equal_size(frames, batch_size)
     for batch, logits, maps, seconds in (part for whole in batches for part in _parts_that_fit(predictor, whole)):
+        rows = uncertainty.certainty(logits, maps, labels) if certain else [None] * len(batch)
         for i, (frame, prediction) in enumerate(zip(batch, maps, strict=True)):
-            truth = confusion = loss = None
+            truth = confusion = loss = bins = None
             if frame.truth is not None:
                 truth = labels.to_classes(frame.truth, frame.pair.mask)
                 confusion = metrics.confusion_matrix(truth, prediction, labels.count)
                 if criterion is not None:
                     target = torch.from_numpy(truth).to(logits.device, torch.int64)
                     loss = float(criterion(logits[i : i + 1], target[None]))
-            yield FileResult(frame, prediction, truth, confusion, loss, seconds)
+                bins = uncertainty.reliability(logits[i], truth, labels) if calibrate else None
+            yield FileResult(frame, prediction, truth, confusion, loss, seconds, rows[i], bins)
 
 
 def read_frames(predictor, pairs, workers):

@@ -99,6 +99,38 @@ def write_progress(content, path):
     figure.savefig(path, dpi=110, format="png")
 
 
+def write_calibration(content, path):
+    """Draw the reliability diagram of (summary.json's ``calibration``, labels) as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    classes, labels = content
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    curves, counts = figure.subplots(1, 2)
+    curves.plot([0, 1], [0, 1], color="black", lw=1, ls=":", label="right on average")
+    width = 0.8 / len(classes)
+    for i, (c, (name, entry)) in enumerate(zip(labels.foreground, classes.items(), strict=True)):
+        colour = tuple(labels.colours()[c] / 255)
+        filled = [row for row in entry["bins"] if row["pixels"]]
+        given, observed = ([row[what] for row in filled] for what in ("probability", "observed"))
+        curves.plot(given, observed, "o-", ms=4, color=colour, label=f"{plain(name)}, ECE {entry['ece']:.4f}")
+        step = entry["bins"][0]["to"]
+        places = [row["from"] + step * (0.1 + width * (i + 0.5)) for row in entry["bins"]]
+        counts.bar(places, [row["pixels"] for row in entry["bins"]], step * width, color=colour, label=plain(name))
+    curves.set_title("Share of pixels that are of the class")
+    curves.set_ylim(0, 1)
+    curves.set_aspect("equal")
+    counts.set_title("Pixels")
+    counts.set_yscale("log")
+    for axes in (curves, counts):
+        axes.set_xlabel("probability given by the model")
+        axes.set_xlim(0, 1)
+        axes.legend()
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110, format="png")
+
+
 def write_sweep(margin, path):
     """Draw tolerant Dice and NSD over the margin as PNG. margin: the ``margin`` of summary.json."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

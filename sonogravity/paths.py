@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA, CHECKPOINTS, RESULTS = ROOT / "data", ROOT / "checkpoints", ROOT / "results"
 
 OUTPUT_FOLDERS = ("masks", "panels")
-OUTPUT_FILES = ("files.xlsx", "files.csv", "files.partial.csv", "summary.json", "settings.json", "sweep.png")
+OUTPUT_FILES = ("files.xlsx", "files.csv", "files.partial.csv", "summary.json", "settings.json", "sweep.png",
+                "calibration.png")  # fmt: skip
 MARKER = "settings.json"  # tells which script wrote a folder
 UNFINISHED = "partial"  # the folder inside an output where files lie until all are there
 ROWS_DONE = "files.partial.csv"

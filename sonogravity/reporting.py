@@ -6,9 +6,11 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
-from sonogravity import data, devices, figures, margin, metrics, paths, worksheets
+from sonogravity import data, devices, figures, margin, metrics, paths, uncertainty, worksheets
 from sonogravity.decoding import write_mask
 from sonogravity.errors import say, some, warn
+
+LOOK_FIRST = 5  # files that the terminal names
 
 
 class PartialCsv:
@@ -42,8 +44,12 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
             if wanted:
                 (unfinished / name).mkdir()
         paths.write_whole(unfinished / paths.MARKER, worksheets.write_json, settings)
-        rows, confusions, measured, empty = _score_each(results, pairs, unfinished, measure, request, natives, groups)
+        rows, confusions, measured, empty, reliability = _score_each(
+            results, pairs, unfinished, measure, request, natives, groups
+        )
         summary, few = _summarise(rows, confusions, measured, measure, request.subject_regex)
+        if reliability is not None:
+            summary["calibration"] = uncertainty.calibration(reliability, measure.labels)
         if groups:
             summary["groups"] = {by: metrics.group_means(rows, by, measure.labels, measure.names)
                                  for by in next(iter(groups.values()))}  # fmt: skip
@@ -52,6 +58,9 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
             paths.write_whole(unfinished / "summary.json", worksheets.write_json, summary)
             if "margin" in summary:
                 paths.write_whole(unfinished / "sweep.png", figures.write_sweep, summary["margin"])
+            if reliability is not None:
+                content = (summary["calibration"], measure.labels)
+                paths.write_whole(unfinished / "calibration.png", figures.write_calibration, content)
         paths.write_whole(unfinished / "files.xlsx", worksheets.write_files, (rows, summary, settings, few))
         (unfinished / paths.ROWS_DONE).unlink()
     _report(rows, summary, few, empty, measure, folder)
@@ -59,13 +68,13 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
 
 
 def _score_each(results, pairs, folder, measure, request, natives, groups):
-    """Rows, confusions and Measured of all files, and the names of those that are background only.
+    """Rows, confusions and Measured of all files, the names of those that are background only, their reliability.
 
     Scoring and writing go on in threads while the network, in this one, is at the next frames.
     """
     labels = measure.labels
     known = groups or {pair.stem: {} for pair in pairs}
-    rows, confusions, measured, empty = [], [], [], []
+    rows, confusions, measured, empty, reliability = [], [], [], [], None
 
     def score_and_write(result):
         pair = result.frame.pair
@@ -74,18 +83,21 @@ def _score_each(results, pairs, folder, measure, request, natives, groups):
         if result.truth is not None:
             found = measure.of(pair.image.name, result.truth, result.prediction, result.confusion)
             row |= found.figures
+        row |= result.certainty or {}
         row["seconds"] = result.seconds
         if request.predicting:
             values = labels.to_values(result.prediction)
             paths.write_whole(folder / "masks" / f"{pair.stem}.png", write_mask, values)
         if request.panels:
             _write_panel(folder, request.panels, natives.pop(pair.stem), result, found, row, labels)
-        return row, found, result.confusion, (result.prediction == labels.background).all()
+        is_empty = (result.prediction == labels.background).all()
+        return row, found, result.confusion, is_empty, result.reliability
 
     scored = data.ahead(score_and_write, results, devices.decoding_threads(request.workers))
     columns = measure.columns(scored=any(pair.mask for pair in pairs))
+    columns[-1:-1] = uncertainty.columns(labels)
     with PartialCsv(folder, [columns[0], *known[pairs[0].stem], *columns[1:]]) as partial:
-        for row, found, confusion, is_empty in tqdm(
+        for row, found, confusion, is_empty, of_file in tqdm(
             scored, "frames", len(pairs), unit="frame", leave=False, file=sys.stderr
         ):
             rows.append(row)
@@ -94,8 +106,10 @@ def _score_each(results, pairs, folder, measure, request, natives, groups):
                 measured.append(found)
             if is_empty:
                 empty.append(row["file"])
+            if of_file is not None:
+                reliability = of_file if reliability is None else reliability + of_file
             partial.append(row)
-    return rows, confusions, measured, empty
+    return rows, confusions, measured, empty, reliability
 
 
 def _write_panel(folder, kind, image, result, found, row, labels):
@@ -157,6 +171,9 @@ def _report(rows, summary, few, empty, measure, folder):
             say(f"{name} {entry['mean']:.4f}, n {entry['n']} (missed {entry['missed']}, spurious {entry['spurious']})")
         if few is not None:
             warn(f"only {few} subjects: the interval means little")
+    if unseen := worksheets.least_certain_first(rows):
+        first = [f"{row['file']} ({row['expected_dice']:.2f})" for row in unseen[:LOOK_FIRST]]
+        say(f"no mask tells how good these are; look first at the least expected Dice: {', '.join(first)}")
     if empty:
         warn(f"{len(empty)} of {len(rows)} predictions are background only: {some(empty)}")
     say(f"written: {folder / 'files.xlsx'}")

@@ -1,5 +1,6 @@
 """What predict.py and evaluate.py of all models share: a checkpoint opened, files scored and written."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from sonogravity import checkpoints, data, devices, evaluation, paths, reporting
 from sonogravity.calibration import ASSUMED, calibrate
 from sonogravity.decoding import decode_mask
 from sonogravity.engines import fastest, use
+from sonogravity.ensemble import Ensemble
 from sonogravity.errors import InputError, process_count, say, some, warn
 from sonogravity.inference import Predictor
 from sonogravity.labels import Labels
@@ -40,6 +42,13 @@ def open_predictor(path, model_class, *, device, amp, scale, mask_values):
     return predictor, checkpoint
 
 
+def open_all(files, model_class, **options):
+    """Checkpoints -> {path: (Predictor, Checkpoint)}, in order; options: as of open_predictor."""
+    if doubles := [file for file, count in Counter(map(paths.absolute, files)).items() if count > 1]:
+        raise InputError(f"--load: {some(doubles)} is given twice; in an ensemble each file counts once")
+    return {file: open_predictor(file, model_class, **options) for file in files}
+
+
 @dataclass(frozen=True)
 class Request:
     """What to score and where to write it: the options that predict and evaluate share.
@@ -63,6 +72,7 @@ class Request:
     margin_mm: float | None = None
     engine: str = "torch"
     int8: bool = False
+    tta: str = "none"
 
     @property
     def predicting(self):
@@ -94,14 +104,18 @@ class Request:
             warn(f"the margin is under one pixel in {len(still)} files, so it changes nothing there: {some(still)}")
 
 
-def score_inputs(predictor, checkpoint, request):
-    """Find the frames, claim the output folder, then segment, score and write."""
+def score_inputs(opened, request):
+    """Find the frames, claim the output folder, then segment, score and write. opened: of open_all."""
     pairs, notes = find_input_pairs(request.inputs, request.masks, partial=request.predicting)
     for note in notes:
         warn(note)
-    measure = request.measure(predictor.labels, pairs)
-    predictor = _with_engine(predictor, checkpoint.path, pairs, request)
-    source = {"path": str(paths.absolute(checkpoint.path)), "run": checkpoint.run, "epoch": checkpoint.epoch}
+    first, main_checkpoint = next(iter(opened.values()))
+    measure = request.measure(first.labels, pairs)
+    predictor = _together(opened, pairs, request)
+    sources = [
+        {"path": str(paths.absolute(checkpoint.path)), "run": checkpoint.run, "epoch": checkpoint.epoch}
+        for _, checkpoint in opened.values()
+    ]
     natives = {}  # stem -> native image, while its frame is under way
 
     def frames():
@@ -111,15 +125,32 @@ def score_inputs(predictor, checkpoint, request):
                 natives[frame.pair.stem] = image
             yield frame
 
-    results = evaluation.segment(predictor, frames(), request.batch_size)
-    settings = describe(request, predictor.labels) | {"checkpoint": source, "used": predictor.describe()}
-    folder = request.output_folder(checkpoint.model_name, checkpoint.run or checkpoint.path.stem)
+    results = evaluation.segment(
+        predictor, frames(), request.batch_size, certain=True, calibrate=not request.predicting
+    )
+    settings = describe(request, predictor.labels) | {
+        "checkpoint": sources[0] if len(sources) == 1 else sources,
+        "used": predictor.describe(),
+    }
+    run = main_checkpoint.run or main_checkpoint.path.stem
+    if len(opened) > 1:
+        run = f"{run}_and_{len(opened) - 1}_more"
+    folder = request.output_folder(main_checkpoint.model_name, run)
     return reporting.write_scores(results, pairs, folder, measure, settings, request, natives)
 
 
-def _with_engine(predictor, path, pairs, request):
-    if request.engine != "auto":
-        return use(request.engine, predictor, path, request.int8)
+def _together(opened, pairs, request):
+    """The predictors with the engine asked for, as one predictor."""
+    if request.engine == "auto":
+        members = {file: _fastest(predictor, file, pairs) for file, (predictor, _) in opened.items()}
+    else:
+        members = {file: use(request.engine, predictor, file, request.int8) for file, (predictor, _) in opened.items()}
+    if len(members) == 1 and request.tta == "none":
+        return next(iter(members.values()))
+    return Ensemble(members, request.tta)
+
+
+def _fastest(predictor, path, pairs):
     if masked := [pair.mask.name for pair in pairs if pair.mask]:
         raise InputError(
             f"--engine auto: {len(masked)} of {len(pairs)} frames have masks ({some(masked)}), and scores must not "

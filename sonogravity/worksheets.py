@@ -24,7 +24,7 @@ VARIANT_FILLS = dict(
     zip(VARIANTS, (PatternFill("solid", fgColor=colour) for colour in ("D9D9D9", "BDD7EE", "F8CBAD")), strict=True)
 )
 NOT_IN_XML = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")  # 1.0, and what openpyxl refuses
-WHOLE = ("epoch", "fold", "width", "height", "n", "files", "subjects", "missed", "spurious", *VARIANTS)
+WHOLE = ("epoch", "fold", "width", "height", "n", "files", "subjects", "missed", "spurious", "pixels", *VARIANTS)
 SHORT = {"margin_mm": "0.00", "seconds": "0.000", "images_per_second": "0.00", "learning_rate": "0.00E+00"}
 
 
@@ -85,6 +85,8 @@ def write_files(content, path):
     add_table(book.active, rows)
     _colour_variants(book.active, rows)
     book.active.title = "Files"
+    if unseen := least_certain_first(rows):
+        add_table(book.create_sheet("Least certain first", 0), unseen)
     if summary is not None:
         scored = [row for row in rows if "dice" in row]
         worst = sorted(scored, key=lambda row: math.inf if math.isnan(row["dice"]) else row["dice"])
@@ -94,11 +96,19 @@ def write_files(content, path):
         _summary(book.create_sheet("Summary"), summary, few_subjects)
         for by, table in summary.get("groups", {}).items():
             add_table(book.create_sheet(f"By {by}"), table, marked=(len(table) - 2, len(table) - 1))
+        if "calibration" in summary:
+            _calibration(book.create_sheet("Calibration"), summary["calibration"])
         if "margin" in summary:
             _sweep(book.create_sheet("Sweep"), summary["margin"])
     _settings(book.create_sheet("Settings"), settings)
     _definitions(book.create_sheet("Definitions"), column_names(rows))
     book.save(path)
+
+
+def least_certain_first(rows):
+    """The files without a mask, those of the lowest expected Dice first; before them those with no structure at all."""
+    unseen = [row for row in rows if "dice" not in row and "expected_dice" in row]
+    return sorted(unseen, key=lambda row: -1 if math.isnan(row["expected_dice"]) else row["expected_dice"])
 
 
 def write_cell(sheet, row, column, value, number_format=None):
@@ -183,6 +193,15 @@ def _sweep(sheet, margin):
     add_table(sheet, rows)
     names = list(rows[0])
     sheet.add_chart(line_chart(sheet, "Mean over files", names, ["tolerant_dice", "nsd"], len(rows) + 1, True), "J2")
+
+
+def _calibration(sheet, classes):
+    """The reliability diagram's points, a row for each class and bin."""
+    add_table(sheet, [{"class": name, **row} for name, entry in classes.items() for row in entry["bins"]])
+    lines = [f"{name}: expected calibration error {entry['ece']:.5f}" for name, entry in classes.items()]
+    lines.append("Over all pixels background weighs most; how far the curve lies off the diagonal says more.")
+    for offset, line in enumerate(lines, sheet.max_row + 2):
+        write_cell(sheet, offset, 1, line).font = NOTE_FONT
 
 
 def _summary(sheet, summary, few_subjects):

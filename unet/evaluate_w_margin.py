@@ -32,10 +32,10 @@ def main(argv=None):
     if args.predictions:
         scoring.score_predictions("unet", args.predictions, args.mask_values, request)
         return 0
-    predictor, checkpoint = scoring.open_predictor(
+    opened = scoring.open_all(
         args.load, UNet, device=args.device, amp=args.amp, scale=args.scale, mask_values=args.mask_values
     )
-    scoring.score_inputs(predictor, checkpoint, request)
+    scoring.score_inputs(opened, request)
     return 0
 
 

@@ -24,10 +24,10 @@ def main(argv=None):
     from unet.model import UNet
 
     request = scoring.Request("predict", **cli.scoring_values(args))
-    predictor, checkpoint = scoring.open_predictor(
+    opened = scoring.open_all(
         args.load, UNet, device=args.device, amp=args.amp, scale=args.scale, mask_values=args.mask_values
     )
-    scoring.score_inputs(predictor, checkpoint, request)
+    scoring.score_inputs(opened, request)
     return 0
 
 

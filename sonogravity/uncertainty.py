@@ -1,0 +1,80 @@
+"""How sure a prediction is: entropy and the Dice to expect, without a truth; calibration, with one.
+
+All from the probabilities (softmax) at the frame's own size.
+"""
+
+import math
+
+import torch
+
+BINS = 10  # of the reliability diagram
+
+
+def columns(labels):
+    """The columns that certainty() fills."""
+    return ["entropy", "expected_dice", *(f"expected_dice_{labels.names[c]}" for c in labels.foreground)]
+
+
+def certainty(logits, maps, labels):
+    """(N, C, H, W) logits and (N, H, W) uint8 label maps -> a dictionary for each frame.
+
+    ``entropy``: mean over pixels of -sum p ln p, by ln C, so from 0 (sure) to 1 (no idea). ``expected_dice_<class>``:
+    2 sum p_c over the pixels labelled c / (these pixels + sum p_c over all), the Dice that would come out if the
+    probabilities were right (the ratio of expectations); NaN where no pixel is labelled so. ``expected_dice``: the mean
+    over foreground classes that are predicted.
+    """
+    logarithms = logits.log_softmax(1)
+    probabilities = logarithms.exp()
+    maps = torch.from_numpy(maps).to(logits.device)
+    most = maps[0].numel() * math.log(logits.shape[1])
+    figures = [-logarithms.mul_(probabilities).sum((1, 2, 3)) / most]
+    sums = probabilities.sum((2, 3))
+    for c in labels.foreground:
+        labelled = maps == c
+        count = labelled.sum((1, 2))
+        expected = 2 * (probabilities[:, c] * labelled).sum((1, 2)) / (count + sums[:, c])
+        figures.append(expected.where(count > 0, torch.nan))
+    rows = []
+    for sureness, *expected in torch.stack(figures, 1).tolist():
+        known = [value for value in expected if value == value]
+        row = {"entropy": max(0.0, sureness), "expected_dice": sum(known) / len(known) if known else math.nan}
+        rows.append(row | dict(zip(columns(labels)[2:], expected, strict=True)))
+    return rows
+
+
+def reliability(logits, truth, labels):
+    """(C, H, W) logits and (H, W) class indices of the truth -> (foreground classes, BINS, 3) float64 sums.
+
+    Of the pixels whose probability of the class lies in a bin: their number, the sum of these probabilities, and how
+    many are of the class (Guo et al., On calibration of modern neural networks, ICML 2017, for each class alone).
+    """
+    probabilities = logits.softmax(0)
+    truth = torch.from_numpy(truth).to(logits.device)
+    sums = []
+    for c in labels.foreground:
+        plane = probabilities[c].flatten()
+        bins = (plane * BINS).to(torch.int64).clamp_(max=BINS - 1)
+        hits = (truth == c).flatten()
+        columns = [torch.bincount(bins, minlength=BINS), torch.bincount(bins, plane.double(), BINS)]
+        sums.append(torch.stack([*columns, torch.bincount(bins[hits], minlength=BINS)], 1))
+    return torch.stack(sums).cpu().numpy()
+
+
+def calibration(sums, labels):
+    """The sum over files of what reliability() gives -> {class: {"ece", "bins": [...]}}, a row for each bin.
+
+    ece: expected calibration error, the mean over pixels of |probability - share of the class| of their bin.
+    """
+    found = {}
+    for c, table in zip(labels.foreground, sums, strict=True):
+        bins = []
+        for b, (pixels, probability, hits) in enumerate(table.tolist()):
+            filled = pixels > 0
+            bins.append({
+                "from": b / BINS, "to": (b + 1) / BINS, "pixels": int(pixels),
+                "probability": probability / pixels if filled else math.nan,
+                "observed": hits / pixels if filled else math.nan,
+            })  # fmt: skip
+        error = sum(abs(probability - hits) for _, probability, hits in table.tolist()) / table[:, 0].sum()
+        found[labels.names[c]] = {"ece": float(error), "bins": bins}
+    return found
