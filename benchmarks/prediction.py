@@ -120,7 +120,7 @@ def ours(model, checkpoint, scale, engine, amp):
                    "--engine", engine]  # fmt: skip
         args = script.build_parser().parse_args([str(option) for option in options])
         request = scoring.Request("predict", **cli.scoring_values(args))
-        return common.timed(common.quietly, scoring.score_inputs, predictor, opened, request)
+        return common.timed(common.quietly, scoring.score_inputs, {checkpoint: (predictor, opened)}, request)
 
     def latency(images, ahead):
         read = evaluation.read_frames(predictor, [Pair(image) for image in images],
