@@ -1,7 +1,12 @@
 """The recipes that recipe.py can train: train.py's options, and for what it does not have a change to the program."""
 
+import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
 
 
 def nothing():
@@ -16,14 +21,299 @@ class Recipe:
     change: Callable = nothing
 
 
+def in_turn(*changes):
+    """One change made of several."""
+
+    def change():
+        for each in changes:
+            each()
+
+    return change
+
+
+def moving_average(decay):
+    """Validate and keep an exponential moving average of the weights (warmed up as in 1 - 1/step)."""
+
+    def change():
+        from sonogravity import engine, optimizers, runs
+
+        make, validate, content = optimizers.make_optimizer, engine.validate, runs.Run._content
+        average = {}
+
+        def make_optimizer(*args):
+            optimizer = make(*args)
+            optimizer.register_step_post_hook(lambda *_: average.update(steps=average.get("steps", 0) + 1, due=True))
+            optimizer.register_step_post_hook(lambda *_: follow())
+            return optimizer
+
+        def follow():
+            if "model" not in average:
+                return
+            keep = min(decay, average["steps"] / (average["steps"] + 10))
+            with torch.no_grad():
+                for own, new in zip(average["weights"].values(), average["model"].state_dict().values(), strict=True):
+                    own.lerp_(new, 1 - keep) if own.is_floating_point() else own.copy_(new)
+
+        def validate_average(predictor, *args):
+            if "model" not in average:  # the first epoch is its own average
+                average.update(model=predictor.model, weights=copy.deepcopy(predictor.model.state_dict()))
+            raw = copy.deepcopy(predictor.model.state_dict())
+            predictor.model.load_state_dict(average["weights"])
+            try:
+                return validate(predictor, *args)
+            finally:
+                predictor.model.load_state_dict(raw)
+
+        def content_of_average(run, epoch, model, history, training):
+            found = content(run, epoch, model, history, training)
+            return {**found, "state_dict": dict(average.get("weights", found["state_dict"]))}
+
+        optimizers.make_optimizer, engine.validate = make_optimizer, validate_average
+        runs.Run._content = content_of_average
+
+    return change
+
+
+def loss(function):
+    """Train with another loss: (N, C, H, W) logits, (N, H, W) classes, background -> a number."""
+
+    def change():
+        from sonogravity import losses
+
+        class Loss(torch.nn.Module):
+            def __init__(self, kind, background=0):
+                super().__init__()
+                self.background = background
+
+            def forward(self, logits, classes):
+                return function(logits.float(), classes, self.background)
+
+        losses.SegmentationLoss = Loss
+
+    return change
+
+
+def cross_entropy(logits, classes, **options):
+    from sonogravity.labels import IGNORE_INDEX
+
+    return F.cross_entropy(logits, classes, ignore_index=IGNORE_INDEX, **options)
+
+
+def dice_term(logits, classes, background):
+    from sonogravity.losses import soft_dice_loss
+
+    return soft_dice_loss(logits, classes, background)
+
+
+def focal(logits, classes, background):
+    """Focal loss, gamma 2 (Lin et al. 2017), and Dice."""
+    entropy = cross_entropy(logits, classes, reduction="none")
+    return ((1 - (-entropy).exp()) ** 2 * entropy).mean() + dice_term(logits, classes, background)
+
+
+def weighted(logits, classes, background):
+    """Cross-entropy with classes weighted by the inverse square root of their share of the batch, and Dice."""
+    counts = torch.bincount(classes.flatten().clamp(0, logits.shape[1]), minlength=logits.shape[1])
+    counts = counts[: logits.shape[1]].float()
+    weights = (counts.sum() / counts.clamp_min(1)).sqrt() * (counts > 0)
+    return cross_entropy(logits, classes, weight=weights / weights.max()) + dice_term(logits, classes, background)
+
+
+def tversky(logits, classes, background):
+    """Cross-entropy and the Tversky loss with alpha 0.3, beta 0.7 (Salehi et al. 2017), batch-wise."""
+    truth = F.one_hot(classes.clamp(0, logits.shape[1] - 1), logits.shape[1]).movedim(-1, 1)
+    p = logits.softmax(1)
+    tp, fp, fn = ((a * b).sum((0, 2, 3)) for a, b in ((p, truth), (p, 1 - truth), (1 - p, truth)))
+    counted = truth.sum((0, 2, 3)) > 0
+    counted[background] = False
+    index = tp / (tp + 0.3 * fp + 0.7 * fn)
+    return cross_entropy(logits, classes) + ((1 - index) * counted).sum() / counted.sum().clamp_min(1)
+
+
+def marginal(logits, classes, background):
+    """Where a frame lacks a class in its truth, the class is taken for not drawn: it counts as background there.
+
+    Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ segmentation, 2021.
+    """
+    merged = []
+    for own, truth in zip(logits, classes, strict=True):
+        absent = [c for c in range(len(own)) if c != background and not (truth == c).any()]
+        planes = list(own)
+        planes[background] = torch.logsumexp(own[[background, *absent]], 0)
+        for c in absent:
+            planes[c] = torch.full_like(own[c], -1e4)
+        merged.append(torch.stack(planes))
+    merged = torch.stack(merged)
+    return cross_entropy(merged, classes) + dice_term(merged, classes, background)
+
+
+def standardised():
+    """Each image minus its mean, by its standard deviation, in training and after."""
+    from sonogravity import data, inference
+
+    unit = data.to_unit
+
+    def to_standard(image, image_maximum=None):
+        found = unit(image, image_maximum)
+        return (found - found.mean()) / found.std().clamp_min(1e-3)
+
+    data.to_unit = inference.to_unit = to_standard
+
+
+def by_subject():
+    """Draw as many frames of each subject, an epoch being as long as before."""
+    from sonogravity import data
+    from sonogravity.metrics import subjects_of
+
+    plain = data.training_loader
+
+    def training_loader(frames, **options):
+        subjects = subjects_of([pair.stem for pair in frames.store.pairs])
+        share = torch.tensor([1 / subjects.count(subject) for subject in subjects])
+        loader = plain(frames, **options)
+        batches = loader.batch_sampler
+
+        def drawn():
+            generator = torch.Generator().manual_seed(data.epoch_seed(batches.seed, batches.epoch))
+            order = torch.multinomial(share, len(subjects), replacement=True, generator=generator).tolist()
+            draws = torch.randint(2**62, (len(subjects),), generator=generator).tolist()
+            first = 0
+            for i in range(len(batches)):
+                total = batches.frames_in(i)
+                yield list(zip(order[first : first + total], draws[first : first + total], strict=True))
+                first += total
+
+        type(batches).__iter__ = lambda _: drawn()
+        return loader
+
+    data.training_loader = training_loader
+
+
+def augmentation(make):
+    """Train with another augmentation: (C, h, w) in 0 to 1, (h, w) classes -> the same."""
+
+    def change():
+        from sonogravity import augmentation as module
+
+        module.Augmentation = make
+
+    return change
+
+
+class Ultrasound:
+    """Geometry in one resampling, then what a probe and its settings change; all switched by a strength."""
+
+    def __init__(
+        self, background=0, *, geometry=1.0, grey=1.0, depth=0.5, speckle=0.3, shadow=0.25, elastic=0, blur=0.2
+    ):
+        self.background = background
+        self.geometry, self.grey = geometry, grey
+        self.depth, self.speckle, self.shadow, self.elastic, self.blur = depth, speckle, shadow, elastic, blur
+
+    def __call__(self, image, classes):
+        image, classes = self.moved(image, classes)
+        if self.grey:
+            if chance(0.5):
+                image = image.clamp(0, 1) ** math.exp(uniform(-0.5, 0.5) * self.grey)
+            if chance(0.5):
+                mean = image.mean()
+                image = (image - mean) * math.exp(uniform(-0.35, 0.35) * self.grey) + mean
+            if chance(0.5):
+                image = image * math.exp(uniform(-0.3, 0.3) * self.grey)
+        if chance(self.depth):
+            gain = F.interpolate(torch.randn(1, 1, 5) * 0.25, image.shape[1], mode="linear", align_corners=True)
+            image = image * gain.exp()[0, :, :, None]
+        if chance(self.speckle):
+            size = [max(1, round(side / uniform(1, 2.5))) for side in image.shape[1:]]
+            noise = torch.randn(1, 1, *size) * uniform(0.05, 0.25)
+            image = image * (1 + F.interpolate(noise, image.shape[1:], mode="bilinear")[0])
+        if chance(self.shadow):
+            image = image * self.shade(image.shape[1:])
+        if chance(self.blur):
+            from torchvision.transforms.v2 import functional
+
+            image = functional.gaussian_blur(image, [5, 5], [uniform(0.4, 1.2)])
+        if self.grey and chance(0.25):
+            image = image + torch.randn(image.shape) * uniform(0, 0.05)
+        return image.clamp(0, 1), classes
+
+    def moved(self, image, classes):
+        flip = -1 if chance(0.5) else 1
+        height, width = image.shape[1:]
+        angle, zoom, dx, dy = 0.0, 1.0, 0.0, 0.0
+        if self.geometry and chance(0.8):
+            angle = math.radians(uniform(-20, 20) * self.geometry)
+            zoom = math.exp(uniform(-0.25, 0.25) * self.geometry)
+            dx, dy = (uniform(-0.16, 0.16) * self.geometry for _ in range(2))
+        elif flip == 1:
+            return image, classes
+        aspect = height / width
+        cos, sin = math.cos(angle) * zoom, math.sin(angle) * zoom
+        matrix = torch.tensor([[[flip * cos, -sin * aspect, dx], [flip * sin / aspect, cos, dy]]])
+        grid = F.affine_grid(matrix, (1, 1, height, width), align_corners=False)
+        if self.elastic and chance(self.elastic):
+            bend = F.interpolate(torch.randn(1, 2, 6, 6) * 0.03, (height, width), mode="bicubic").movedim(1, -1)
+            grid = grid + bend
+        image = F.grid_sample(image[None], grid, align_corners=False)[0]
+        shifted = F.grid_sample((classes + 1)[None, None].float(), grid, mode="nearest", align_corners=False)[0, 0]
+        return image, torch.where(shifted > 0, shifted - 1, self.background).to(classes.dtype)
+
+    def shade(self, size):
+        height, width = size
+        columns = torch.linspace(0, 1, width)
+        centre, half = uniform(0, 1), uniform(0.03, 0.12)
+        band = torch.exp(-(((columns - centre) / half) ** 4))
+        depth = torch.sigmoid((torch.linspace(0, 1, height) - uniform(0, 0.6)) * 30)
+        return 1 - uniform(0.3, 0.9) * depth[:, None] * band[None]
+
+
+def uniform(low, high):
+    return low + (high - low) * float(torch.rand(()))
+
+
+def chance(probability):
+    return float(torch.rand(())) < probability
+
+
+def ultrasound(**options):
+    return augmentation(lambda background=0: Ultrasound(background, **options))
+
+
 ORIGINAL = ("--optimizer", "adam", "--learning-rate", "1e-4", "--batch-size", "2", "--scheduler", "plateau",
             "--no-augment")  # fmt: skip
-COSINE = ("--optimizer", "adam", "--learning-rate", "1e-3", "--batch-size", "4", "--scheduler", "cosine")
+
+
+def cosine(rate="1e-3", batch="4", loss="ce+dice", optimizer="adam", *more):
+    """Options of a cosine schedule with warm-up."""
+    return ("--optimizer", optimizer, "--learning-rate", rate, "--batch-size", batch, "--scheduler", "cosine",
+            "--loss", loss, *more)  # fmt: skip
+
+
 RECIPES = {
     # The study's: cross-entropy for U-Net, with a Dice term for DeepLabV3; the two differ in nothing else.
     "original_ce": Recipe((*ORIGINAL, "--loss", "ce")),
     "original_ce_dice": Recipe((*ORIGINAL, "--loss", "ce+dice")),
-    "cosine": Recipe((*COSINE, "--loss", "ce+dice", "--no-augment")),
-    "cosine_augmented": Recipe((*COSINE, "--loss", "ce+dice")),
+    "cosine": Recipe((*cosine(), "--no-augment")),
+    "cosine_augmented": Recipe(cosine()),
+    "cosine_ultrasound": Recipe(cosine(), ultrasound()),
+    "ultrasound_rate_2e-3": Recipe(cosine("2e-3"), ultrasound()),
+    "ultrasound_rate_5e-4": Recipe(cosine("5e-4"), ultrasound()),
+    "ultrasound_batch_2": Recipe(cosine(batch="2"), ultrasound()),
+    "ultrasound_batch_8": Recipe(cosine(batch="8"), ultrasound()),
+    "ultrasound_adamw": Recipe((*cosine(optimizer="adamw"), "--weight-decay", "1e-2"), ultrasound()),
+    "ultrasound_ce": Recipe(cosine(loss="ce"), ultrasound()),
+    "ultrasound_dice": Recipe(cosine(loss="dice"), ultrasound()),
+    "ultrasound_focal": Recipe(cosine(), in_turn(ultrasound(), loss(focal))),
+    "ultrasound_tversky": Recipe(cosine(), in_turn(ultrasound(), loss(tversky))),
+    "ultrasound_weighted": Recipe(cosine(), in_turn(ultrasound(), loss(weighted))),
+    "ultrasound_marginal": Recipe(cosine(), in_turn(ultrasound(), loss(marginal))),
+    "ultrasound_average": Recipe(cosine(), in_turn(ultrasound(), moving_average(0.99))),
+    "ultrasound_standardised": Recipe(cosine(), in_turn(ultrasound(), standardised)),
+    "ultrasound_by_subject": Recipe(cosine(), in_turn(ultrasound(), by_subject)),
+    "ultrasound_elastic": Recipe(cosine(), ultrasound(elastic=0.3)),
+    "ultrasound_no_geometry": Recipe(cosine(), ultrasound(geometry=0)),
+    "ultrasound_half_geometry": Recipe(cosine(), ultrasound(geometry=0.5)),
+    "ultrasound_no_grey": Recipe(cosine(), ultrasound(grey=0)),
+    "ultrasound_no_probe": Recipe(cosine(), ultrasound(depth=0, speckle=0, shadow=0, blur=0)),
     "default": Recipe(),
 }

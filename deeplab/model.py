@@ -44,6 +44,7 @@ class DeepLabV3(TorchvisionDeepLabV3):
     """
 
     NAME = "deeplab"
+    HEAD = (f"{CLASSIFIER}.", f"{AUXILIARY}.")  # what --new-head replaces: the keys that begin so
 
     def __init__(self, in_channels=1, classes=3, backbone="resnet50", aux_loss=False):
         build, _ = BUILDERS[backbone]
@@ -68,6 +69,10 @@ class DeepLabV3(TorchvisionDeepLabV3):
     def _resized(logits, x):
         """(N, C, H/8, W/8) -> (N, C, H, W)."""
         return nn.functional.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=False)
+
+    def encoder(self):
+        """The parts that --freeze-encoder keeps as they are."""
+        return [self.backbone]
 
     def blocks(self):
         """The parts whose activations fill the memory in training (see memory.compute_again)."""

@@ -50,7 +50,7 @@ def main(argv=None):
         devices.need_compiler("--compile")
     training, validation, findings = examination.open_data(
         args.train, args.validation, scale=args.scale, channels=args.channels, cache_mb=args.cache_mb,
-        workers=devices.decoding_threads(args.workers), known_labels=loaded.labels if loaded else None,
+        workers=devices.decoding_threads(args.workers), known_labels=start.known_labels,
         classes=args.classes, class_names=args.class_names, background=args.background, snap=args.snap_masks,
         subject_regex=args.subject_regex, allow_overlap=args.allow_overlap, fold=args.fold, of_folds=args.folds,
     )  # fmt: skip
@@ -66,8 +66,7 @@ def main(argv=None):
         load_pretrained(model, args.backbone, None if args.pretrained is True else args.pretrained)
     if loaded:
         loaded = from_torchvision(loaded, model, options)
-        checkpoints.check_options(loaded, options)
-        checkpoints.load_weights(model, loaded)
+        checkpoints.start_from(loaded, model, options, start.new_head)
     amp = devices.amp_type(device, args.amp)
     predictor = Predictor(
         model, labels=labels, scale=args.scale, channels=args.channels,
@@ -90,7 +89,7 @@ def main(argv=None):
         scheduler=make_scheduler(args.scheduler, optimizer, start.plan, -(-len(loader) // args.accumulate)),
         settings=engine.Settings(
             args.epochs, args.save_every, args.patience, args.seed, args.batch_size, amp, SMALLEST_BATCH,
-            accumulate=args.accumulate, compiled=args.compile,
+            accumulate=args.accumulate, compiled=args.compile, frozen_epochs=args.freeze_encoder,
         ),
         resumed=start.resumed,
     )

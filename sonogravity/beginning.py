@@ -10,6 +10,7 @@ from sonogravity.memory import Memory
 
 SETTINGS = {"options": dict, "data": dict, "device": str, "initial_weights": str, "memory": dict, "versions": dict,
             "plan": list}  # fmt: skip
+FINE_TUNING_RATE = 0.1  # of the recipe's learning rate, for weights that are already trained
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,16 @@ class Beginning:
     loaded: object = None
     resumed: object = None
     repeated: dict | None = None
+
+    @property
+    def new_head(self):
+        """Whether the loaded weights are to be used without their head."""
+        return self.options.new_head and self.resumed is None
+
+    @property
+    def known_labels(self):
+        """The classes of the loaded weights, None where the masks decide."""
+        return None if self.loaded is None or self.new_head else self.loaded.labels
 
 
 def begin(parser, argv, model_class):
@@ -50,9 +61,16 @@ def begin(parser, argv, model_class):
     if (parallel.restarted() or options.fold is not None) and last.is_file():
         say(f"{'restarted by torchrun' if parallel.restarted() else 'was begun'}: goes on from {last}")
         return _resume(parser, argv, last, model_class)
-    loaded = checkpoints.load(options.load, model_class) if options.load else None
-    if loaded:
-        _adopt_architecture(options, stored.given_options(parser, argv, options), loaded)
+    if options.load is None:
+        if options.new_head:
+            raise InputError("--new-head: replaces that of --load; give both, or neither")
+        return Beginning(options, [[0, options.epochs]])
+    loaded = checkpoints.load(options.load, model_class)
+    given = stored.given_options(parser, argv, options)
+    _adopt_architecture(options, given, loaded)
+    if "learning_rate" not in given:
+        options.learning_rate *= FINE_TUNING_RATE
+        say(f"--load: learning rate {options.learning_rate:g}, {FINE_TUNING_RATE:g} of the usual one (-l sets it)")
     return Beginning(options, [[0, options.epochs]], loaded)
 
 

@@ -5,7 +5,7 @@ code also loads; what it doesn't say is taken from options, and said.
 """
 
 from argparse import ArgumentTypeError
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 
@@ -219,6 +219,20 @@ def open_model(model_class, checkpoint):
         model = model_class(**checkpoint.model_options)
     load_weights(model, checkpoint, assign=True)
     return model.float()  # the file's may be in half precision
+
+
+def start_from(checkpoint, model, options, new_head):
+    """Begin training with a checkpoint's weights: all of them, or with new_head all but the head's, and said."""
+    if not new_head:
+        check_options(checkpoint, options)
+        load_weights(model, checkpoint)
+        return
+    check_options(checkpoint, {name: value for name, value in options.items() if name != "classes"})
+    own = {key: value for key, value in model.state_dict().items() if key.startswith(model.HEAD)}
+    others = {key: value for key, value in checkpoint.state_dict.items() if not key.startswith(model.HEAD)}
+    load_weights(model, replace(checkpoint, state_dict=others | own))
+    had = checkpoint.labels.describe() if checkpoint.labels else f"{checkpoint.model_options['classes']} classes"
+    say(f"{checkpoint.path.name}: the head ({some(own)}) is replaced by a fresh one; it was for {had}")
 
 
 def load_weights(model, checkpoint, assign=False):

@@ -156,6 +156,9 @@ def add_training(parser, *, batch_size, learning_rate, loss, optimizer="adam", s
     add("--checkpoints", type=Path, default=paths.CHECKPOINTS, metavar="DIR", help="root of <model>/<run>/*.pth")
     add("--results", type=Path, default=paths.RESULTS, metavar="DIR", help="root of <model>/<run>/epochs.xlsx ...")
     add("--load", "-f", type=Path, metavar="CKPT", help="start from the weights of this file")
+    _switch(parser, "--new-head", False, "with --load: train for the classes of these masks, with a fresh last layer")
+    add("--freeze-encoder", type=natural, default=0, metavar="N",
+        help="keep the encoder's weights as they are for the first N epochs")  # fmt: skip
     add("--resume", type=Path, metavar="CKPT", help="go on with the run of this last.pth, with its options")
     add("--repeat", type=Path, metavar="SETTINGS", help="train again as the run of this settings.json did")
     add("--save-every", type=positive_int, default=5, metavar="N", help="epochs between epoch_NNN.pth and panels")

@@ -27,6 +27,7 @@ class Settings:
 
     smallest_part: frames that must go through the network together, where memory does not hold a batch.
     accumulate: batches whose gradients are summed for a step. compiled: the network is torch.compile's.
+    frozen_epochs: the first ones, in which the encoder stays as it is.
     """
 
     epochs: int
@@ -38,14 +39,19 @@ class Settings:
     smallest_part: int = 1
     accumulate: int = 1
     compiled: bool = False
+    frozen_epochs: int = 0
 
 
-def train_one_epoch(network, loader, criterion, optimizer, scaler, step_scheduler, settings, memory, device, title):
+def train_one_epoch(network, loader, criterion, optimizer, scaler, step_scheduler, settings, memory, device, title,
+                    frozen=()):  # fmt: skip
     """Every frame once, a step every ``accumulate`` batches -> mean loss over frames, last rate, frames a second.
 
-    InputError on a loss that is not finite.
+    frozen: modules whose weights and running statistics stay as they are. InputError on a loss that is not finite.
     """
     network.train()
+    for module in frozen:
+        module.eval()
+    kept = [weight for module in frozen for weight in module.parameters()]
     losses, stems, sizes = [], [], []
     start = time.perf_counter()
     with tqdm(loader, title, unit="batch", leave=False, disable=not is_first_process()) as progress:
@@ -67,6 +73,8 @@ def train_one_epoch(network, loader, criterion, optimizer, scaler, step_schedule
             for i, (images, masks) in enumerate(parts):
                 with parallel.apart(network, last=i == len(parts) - 1):
                     loss = loss + _backward(network, images, masks, criterion, scaler, settings.amp, device, frames)
+            for weight in kept:  # of several processes each computes them all the same
+                weight.grad = None
             scaler.unscale_(optimizer)  # the norm to clip is that of the true gradients
             torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_CLIP_NORM)
             scaler.step(optimizer)
@@ -242,9 +250,12 @@ def _one_epoch(history, run, network, predictor, loader, validation, criterion, 
     loader.batch_sampler.epoch = epoch
     scheduler = stateful["scheduler"]
     plateau = isinstance(scheduler, ReduceLROnPlateau)
+    frozen = predictor.model.encoder() if epoch <= settings.frozen_epochs else []
+    for module in predictor.model.encoder():
+        module.requires_grad_(not frozen or parallel.count() > 1)  # DistributedDataParallel waits for each gradient
     train_loss, rate, speed = train_one_epoch(
         network, loader, criterion, stateful["optimizer"], stateful["scaler"], None if plateau else scheduler,
-        settings, memory, predictor.device, title,
+        settings, memory, predictor.device, title, frozen=frozen,
     )  # fmt: skip
     parallel.average_statistics(predictor.model)
     rows, val_loss, kept = validate(predictor, validation, criterion, settings.batch_size, shown, "validation")

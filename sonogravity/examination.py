@@ -102,6 +102,12 @@ def find_labels(facts, *, classes=None, class_names=None, background=None, snap=
             totals[value] = totals.get(value, 0) + count
     values = sorted(totals)
     if known is not None:
+        foreign = next((fact for fact in facts if known.unknown(fact.counts)), None)
+        if foreign is not None:
+            raise InputError(
+                f"{foreign.pair.mask}: holds {some(map(value_text, known.unknown(foreign.counts)))}, none of the "
+                f"checkpoint's classes ({known.describe()}); repair it, or train for other classes with --new-head"
+            )
         if classes not in (None, known.count):
             raise InputError(f"--classes {classes}, but the checkpoint has {known.count} ({known.describe()})")
         if background not in (None, known.values[known.background]):

@@ -222,12 +222,12 @@ real = engine.train_one_epoch
 
 most = []
 
-def limited(*arguments):
+def limited(*arguments, **more):
     taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     most.append(taken + 450 * 2**20)
     resource.setrlimit(resource.RLIMIT_AS, (most[0], resource.RLIM_INFINITY))
     try:
-        return real(*arguments)
+        return real(*arguments, **more)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 

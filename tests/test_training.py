@@ -85,10 +85,10 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(sets, tmp_path, schedu
 
     real_epoch = engine.train_one_epoch
 
-    def cut(*args):
+    def cut(*args, **more):
         if args[-1].startswith("epoch 3"):
             raise KeyboardInterrupt
-        return real_epoch(*args)
+        return real_epoch(*args, **more)
 
     monkeypatch.setattr(engine, "train_one_epoch", cut)
     with pytest.raises(SystemExit) as stopped:

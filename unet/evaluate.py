@@ -3,7 +3,7 @@
     python evaluate.py --load ../checkpoints/unet/<run>/best.pth --input FOLDER
     python evaluate.py --predictions MASKS --input FOLDER
 
-Writes files.xlsx, files.csv and summary.json to results/unet/<run>/evaluate.
+Writes files.xlsx, files.csv, calibration.png and summary.json to results/unet/<run>/evaluate.
 """
 
 import sys

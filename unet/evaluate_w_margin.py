@@ -3,7 +3,7 @@
     python evaluate_w_margin.py --load ../checkpoints/unet/<run>/best.pth --input FOLDER --spacing spacing.csv
     python evaluate_w_margin.py --predictions MASKS --input FOLDER --spacing spacing.csv
 
-Writes files.xlsx, files.csv, sweep.png and summary.json to results/unet/<run>/evaluate_w_margin.
+Writes files.xlsx, files.csv, calibration.png, sweep.png and summary.json to results/unet/<run>/evaluate_w_margin.
 The tolerant figures stand beside the plain ones and must not be compared with published Dice.
 """
 

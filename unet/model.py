@@ -78,6 +78,7 @@ class UNet(nn.Module):
     """
 
     NAME = "unet"
+    HEAD = ("outc.",)  # what --new-head replaces: the keys that begin so
 
     def __init__(self, in_channels=1, classes=3, base_channels=64, bilinear=False):
         super().__init__()
@@ -112,6 +113,10 @@ class UNet(nn.Module):
     def blocks(self):
         """The parts whose activations fill the memory in training (see memory.compute_again)."""
         return [module for module in self.modules() if isinstance(module, DoubleConv)]
+
+    def encoder(self):
+        """The parts that --freeze-encoder keeps as they are."""
+        return [self.inc, self.down1, self.down2, self.down3, self.down4]
 
     @staticmethod
     def options_from(state_dict):

@@ -44,7 +44,7 @@ def main(argv=None):
         devices.need_compiler("--compile")
     training, validation, findings = examination.open_data(
         args.train, args.validation, scale=args.scale, channels=args.channels, cache_mb=args.cache_mb,
-        workers=devices.decoding_threads(args.workers), known_labels=loaded.labels if loaded else None,
+        workers=devices.decoding_threads(args.workers), known_labels=start.known_labels,
         classes=args.classes, class_names=args.class_names, background=args.background, snap=args.snap_masks,
         subject_regex=args.subject_regex, allow_overlap=args.allow_overlap, fold=args.fold, of_folds=args.folds,
     )  # fmt: skip
@@ -57,8 +57,7 @@ def main(argv=None):
                "base_channels": args.base_channels, "bilinear": args.bilinear}  # fmt: skip
     model = UNet(**options)
     if loaded:
-        checkpoints.check_options(loaded, options)
-        checkpoints.load_weights(model, loaded)
+        checkpoints.start_from(loaded, model, options, start.new_head)
     amp = devices.amp_type(device, args.amp)
     predictor = Predictor(
         model, labels=labels, scale=args.scale, channels=args.channels,
@@ -81,7 +80,7 @@ def main(argv=None):
         scheduler=make_scheduler(args.scheduler, optimizer, start.plan, -(-len(loader) // args.accumulate)),
         settings=engine.Settings(
             args.epochs, args.save_every, args.patience, args.seed, args.batch_size, amp,
-            accumulate=args.accumulate, compiled=args.compile,
+            accumulate=args.accumulate, compiled=args.compile, frozen_epochs=args.freeze_encoder,
         ),
         resumed=start.resumed,
     )
