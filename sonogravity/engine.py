@@ -42,16 +42,15 @@ class Settings:
     frozen_epochs: int = 0
 
 
-def train_one_epoch(network, loader, criterion, optimizer, scaler, step_scheduler, settings, memory, device, title,
-                    frozen=()):  # fmt: skip
+def train_one_epoch(
+    network, loader, criterion, optimizer, scaler, step_scheduler, settings, memory, device, title, frozen=()
+):
     """Every frame once, a step every ``accumulate`` batches -> mean loss over frames, last rate, frames a second.
 
     frozen: modules whose weights and running statistics stay as they are. InputError on a loss that is not finite.
     """
     network.train()
-    for module in frozen:
-        module.eval()
-    kept = [weight for module in frozen for weight in module.parameters()]
+    kept = [weight for module in frozen for weight in module.eval().parameters()]
     losses, stems, sizes = [], [], []
     start = time.perf_counter()
     with tqdm(loader, title, unit="batch", leave=False, disable=not is_first_process()) as progress:

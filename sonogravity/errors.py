@@ -23,10 +23,12 @@ class Terminated(KeyboardInterrupt):
 def is_out_of_memory(error):
     """Whether an exception means that memory is exhausted, on any device.
 
-    torch has a class of its own for CUDA only; on a CPU and on MPS it raises RuntimeError.
+    torch has a class of its own for CUDA only; on a CPU and on MPS it raises RuntimeError. oneDNN does not say why it
+    "could not create a primitive"; for shapes that it has computed before it is its working memory.
     """
     text = str(error).lower()
-    said = "out of memory" in text or "allocate memory" in text or "unable to allocate" in text
+    signs = ("out of memory", "allocate memory", "unable to allocate", "could not create a primitive")
+    said = any(sign in text for sign in signs)
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and said)
 
 

@@ -23,19 +23,20 @@ def certainty(logits, maps, labels):
     probabilities were right (the ratio of expectations); NaN where no pixel is labelled so. ``expected_dice``: the mean
     over foreground classes that are predicted.
     """
-    logarithms = logits.log_softmax(1)
-    probabilities = logarithms.exp()
     maps = torch.from_numpy(maps).to(logits.device)
     most = maps[0].numel() * math.log(logits.shape[1])
-    figures = [-logarithms.mul_(probabilities).sum((1, 2, 3)) / most]
-    sums = probabilities.sum((2, 3))
-    for c in labels.foreground:
-        labelled = maps == c
-        count = labelled.sum((1, 2))
-        expected = 2 * (probabilities[:, c] * labelled).sum((1, 2)) / (count + sums[:, c])
-        figures.append(expected.where(count > 0, torch.nan))
+    figures = []
+    for own, map_ in zip(logits, maps, strict=True):  # frame by frame, so that sums don't depend on the batch
+        logarithms = own.log_softmax(0)
+        probabilities = logarithms.exp()
+        figures.append([-logarithms.mul_(probabilities).sum() / most])
+        for c in labels.foreground:
+            labelled = map_ == c
+            count = labelled.sum()
+            expected = 2 * (probabilities[c] * labelled).sum() / (count + probabilities[c].sum())
+            figures[-1].append(expected.where(count > 0, torch.nan))
     rows = []
-    for sureness, *expected in torch.stack(figures, 1).tolist():
+    for sureness, *expected in torch.stack([torch.stack(row) for row in figures]).tolist():
         known = [value for value in expected if value == value]
         row = {"entropy": max(0.0, sureness), "expected_dice": sum(known) / len(known) if known else math.nan}
         rows.append(row | dict(zip(columns(labels)[2:], expected, strict=True)))

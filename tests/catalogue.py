@@ -704,7 +704,8 @@ OUT_OF_RANGE = {
         ("--class-names", "a,,b"), ("--class-names", "a"), ("--class-names", "a,a"), ("--class-names", "background,b"),
         ("--background", "-1"), ("--background", "70000"), ("--background", "#12"), ("--background", "7"),
         ("--subject-regex", "("), ("--optimizer", "lion"), ("--scheduler", "step"), ("--loss", "focal"),
-        ("--accumulate", "0"), ("--accumulate", "1.5"),
+        ("--accumulate", "0"), ("--accumulate", "1.5"), ("--folds", "1"), ("--folds", "200"), ("--fold", "1"),
+        ("--fold", "0"), ("--freeze-encoder", "-1"),
     ),
     "unet/evaluate_w_margin": (
         ("--margin-mm", "0"), ("--margin-mm", "-1"), ("--margin-mm", "1000"), ("--pixels-per-mm", "0"),
@@ -712,7 +713,7 @@ OUT_OF_RANGE = {
     ),
     "deeplab/train": (("--backbone", "vgg"), ("--batch-size", "1"), ("--base-channels", "8")),
     "unet/predict": (("--panels", "gif"), ("--margin-mm", "1"), ("--threshold", "0.5"),
-                     ("--engine", "tensorrt"), ("--engine", "auto")),
+                     ("--engine", "tensorrt"), ("--engine", "auto"), ("--tta", "vertical")),
     "unet/evaluate": (("--engine", "auto"), ("--engine", "")),
 }  # fmt: skip
 for _script, _options in OUT_OF_RANGE.items():
@@ -720,6 +721,16 @@ for _script, _options in OUT_OF_RANGE.items():
         add(f"{_script} {_name} {_value}", _script, lambda s, pair=(_name, _value): list(pair), _name)
 
 add("--load and --resume", "unet/train", lambda s: ["--load", s.best, "--resume", s.best], "only one")
+add("--new-head without --load", "unet/train", lambda s: ["--new-head"], "--new-head", "--load")
+add("--folds and --resume", "unet/train", lambda s: ["--folds", 2, "--resume", s.best], "--folds", "one fold")
+add("--folds and --repeat", "unet/train", lambda s: ["--folds", 2, "--repeat", s.best], "--folds", "one fold")
+add("folds of names without a subject", "unet/train", lambda s: ["--folds", 2, "--subject-regex", "(zebra)"], "subject")
+add("one checkpoint twice", "unet/predict", lambda s: ["--load", s.best, s.best], "given twice")
+add("an ensemble with another model", "unet/evaluate", lambda s: ["--load", s.best, s.checkpoints["deeplab"]],
+    "deeplab", "this script runs unet")  # fmt: skip
+add("an ensemble that lacks a file", "unet/evaluate", lambda s: ["--load", s.best, s.root / "no.pth"], "no.pth")
+add("--tta for masks", "unet/evaluate", lambda s: ["--predictions", s.validation / "masks", "--tta", "flip"], "--tta",
+    "no")  # fmt: skip
 add("--int8 without its engine", "unet/predict", lambda s: ["--int8"], "--int8", "--engine openvino")
 add("an int8 model that was never made", "unet/predict", lambda s: ["--engine", "openvino", "--int8"], "int8.xml",
     "export.py")  # fmt: skip

@@ -312,5 +312,7 @@ def test_figures_do_not_depend_on_the_batch_size_of_evaluation(trained, tmp_path
         assert evaluate.main(["--load", str(best), "--input", str(trained / "validation"), "--output", str(output),
                               "--batch-size", str(size), "--workers", str(workers)]) == 0  # fmt: skip
         tables.append(pd.read_csv(output / "files.csv").drop(columns="seconds"))
+    unsure = [name for name in tables[0] if name.startswith(("entropy", "expected"))]  # sums of float32 probabilities
     for table in tables[1:]:
-        pd.testing.assert_frame_equal(tables[0], table, rtol=0, atol=1e-9)
+        pd.testing.assert_frame_equal(tables[0].drop(columns=unsure), table.drop(columns=unsure), rtol=0, atol=1e-9)
+        pd.testing.assert_frame_equal(tables[0][unsure], table[unsure], rtol=0, atol=1e-6)

@@ -13,7 +13,7 @@ from conftest import make_folder, write_frame
 from torch import nn
 
 from deeplab.model import DeepLabV3
-from sonogravity import checkpoints, devices, engines, exporting, scoring
+from sonogravity import checkpoints, devices, engines, exporting, reporting, scoring
 from sonogravity.decoding import decode_mask
 from sonogravity.errors import InputError
 from sonogravity.inference import folded, run_by_torch, to_label_maps
@@ -300,15 +300,15 @@ def test_openvino_does_not_report_home(best, images, tmp_path):
 def test_the_network_is_at_work_while_files_are_written(best, trained, tmp_path, monkeypatch):
     """Frames after the first go through the network before the first one's row is there."""
     events = []
-    segment, append = scoring.evaluation.segment, scoring.PartialCsv.append
+    segment, append = scoring.evaluation.segment, reporting.PartialCsv.append
 
-    def segmented(*rest):
-        for result in segment(*rest):
+    def segmented(*rest, **more):
+        for result in segment(*rest, **more):
             events.append("network")
             yield result
 
     monkeypatch.setattr(scoring.evaluation, "segment", segmented)
-    monkeypatch.setattr(scoring.PartialCsv, "append", lambda self, row: (events.append("row"), append(self, row)))
+    monkeypatch.setattr(reporting.PartialCsv, "append", lambda self, row: (events.append("row"), append(self, row)))
     make_folder(tmp_path / "set", frames=4)
     run(predict.main, best, tmp_path / "set", tmp_path / "o", "--workers", "2", "--batch-size", "1")
     assert events.count("network") == events.count("row") == 8

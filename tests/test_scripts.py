@@ -67,7 +67,9 @@ def test_files_of_predict(trained, best, tmp_path):
     header = (tmp_path / "p" / "files.csv").read_text().split("\n")[0].split(",")
     assert header[:11] == ["file", "width", "height", "dice", "iou", "accuracy", "precision", "sensitivity",
                            "specificity", "fpr", "fnr"]  # fmt: skip
-    assert header[-3:] == ["missed", "spurious", "seconds"] and "accuracy_128" not in header
+    assert header[-7:] == ["missed", "spurious", "entropy", "expected_dice", "expected_dice_128", "expected_dice_255",
+                           "seconds"]  # fmt: skip
+    assert "accuracy_128" not in header
     call(predict.main, best, trained / "validation", tmp_path / "j", "--panels", "jpg")
     assert {p.suffix for p in (tmp_path / "j" / "panels").iterdir()} == {".jpg"}
     call(predict.main, best, trained / "validation", tmp_path / "n", "--panels", "none")
@@ -78,7 +80,7 @@ def test_workbook_of_evaluate(trained, best, tmp_path):
     files = call(evaluate.main, best, trained / "validation", tmp_path / "e")
     assert not (tmp_path / "e" / "masks").exists()
     book = openpyxl.load_workbook(tmp_path / "e" / "files.xlsx")
-    assert book.sheetnames == ["Files", "Worst first", "Summary", "Settings", "Definitions"]
+    assert book.sheetnames == ["Files", "Worst first", "Summary", "Calibration", "Settings", "Definitions"]
     names = [cell.value for cell in book["Files"][1]]
     assert names == list(files.columns)
     column = [book["Files"].cell(i + 2, names.index("dice") + 1).value for i in range(len(files))]
@@ -114,7 +116,8 @@ def test_an_undefined_score_is_a_blank_cell_and_null(trained, best, tmp_path):
 def test_prediction_without_masks(trained, best, tmp_path, capsys):
     shutil.copytree(trained / "validation" / "images", tmp_path / "frames")
     files = call(predict.main, best, tmp_path / "frames", tmp_path / "p")
-    assert list(files.columns) == ["file", "width", "height", "seconds"]
+    assert list(files.columns) == ["file", "width", "height", "entropy", "expected_dice", "expected_dice_128",
+                                   "expected_dice_255", "seconds"]  # fmt: skip
     assert not (tmp_path / "p" / "summary.json").exists()
     some = tmp_path / "some"
     shutil.copytree(trained / "validation", some)
