@@ -16,7 +16,7 @@ from sonogravity import cli
 def build_parser():
     """The options; the defaults are DeepLabV3's recipe."""
     parser = cli.Parser("Train DeepLabV3 on a folder of frames and masks.", "python train.py --epochs 100 -b 8 --amp")
-    cli.add_training(parser, batch_size=2, learning_rate=1e-4, loss="ce+dice")
+    cli.add_training(parser, batch_size=4, learning_rate=1e-3, loss="ce+dice", scheduler="cosine")
     parser.add_argument("--backbone", choices=("resnet50", "resnet101", "mobilenet_v3_large"), default="resnet50",
                         help="the encoder; mobilenet_v3_large for live use on a laptop")  # fmt: skip
     parser.add_argument("--aux-loss", action=argparse.BooleanOptionalAction, default=False,

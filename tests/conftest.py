@@ -30,8 +30,8 @@ def soak(request):
     return request.config.getoption("--soak")
 
 
-TRAIN_FAST = ["--epochs", "2", "--base-channels", "4", "--learning-rate", "1e-2", "--scale", "0.5",
-              "--device", "cpu", "--workers", "0"]  # fmt: skip
+TRAIN_FAST = ["--epochs", "2", "--base-channels", "4", "--learning-rate", "1e-2", "--scale", "0.5", "--batch-size", "2",
+              "--scheduler", "plateau", "--loss", "ce", "--device", "cpu", "--workers", "0"]  # fmt: skip
 
 
 def load_phantom_script():
