@@ -14,7 +14,7 @@ from sonogravity import cli, values
 def build_parser():
     """The options; the defaults are U-Net's recipe."""
     parser = cli.Parser("Train U-Net on a folder of frames and masks.", "python train.py --epochs 100 -b 8 --amp")
-    cli.add_training(parser, batch_size=4, learning_rate=1e-3, loss="ce+dice", scheduler="cosine")
+    cli.add_training(parser, batch_size=2, learning_rate=1e-4, loss="ce")
     parser.add_argument("--bilinear", action="store_true", help="resize instead of transposed convolutions")
     parser.add_argument("--base-channels", type=values.even_int, default=64, metavar="N", help="features at full size")
     return parser
