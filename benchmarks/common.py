@@ -22,6 +22,14 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# What is measured beside ours, by the name of its setting: reference.py's arguments.
+REFERENCES = {
+    "study float32": {"source": "study"},
+    "smp float32": {"source": "smp"},
+    "smp bfloat16": {"source": "smp", "bfloat16": True},
+    "monai float32": {"source": "monai"},
+    "monai bfloat16": {"source": "monai", "bfloat16": True},
+}
 MODELS = ("unet", "resnet50", "mobilenet_v3_large")
 FRAME = (800, 740)  # (H, W) of the generated frames
 REST_S = 0.3  # between turns: threads that still spin for work would take the cores from the next one

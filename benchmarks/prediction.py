@@ -31,11 +31,7 @@ from pathlib import Path
 import common
 
 SETTINGS = {
-    "study float32": {"source": "study"},
-    "smp float32": {"source": "smp"},
-    "smp bfloat16": {"source": "smp", "bfloat16": True},
-    "monai float32": {"source": "monai"},
-    "monai bfloat16": {"source": "monai", "bfloat16": True},
+    **common.REFERENCES,
     "torch float32": {"engine": "torch", "amp": False},
     "torch amp": {"engine": "torch", "amp": True},
     "compile amp": {"engine": "compile", "amp": True},

@@ -25,11 +25,7 @@ from pathlib import Path
 import common
 
 SETTINGS = {
-    "study float32": {"source": "study"},
-    "smp float32": {"source": "smp"},
-    "smp bfloat16": {"source": "smp", "bfloat16": True},
-    "monai float32": {"source": "monai"},
-    "monai bfloat16": {"source": "monai", "bfloat16": True},
+    **common.REFERENCES,
     "ours float32": {},
     "ours amp": {"amp": True},
     "ours amp low-memory": {"amp": True, "low_memory": True},

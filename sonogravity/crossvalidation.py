@@ -28,23 +28,23 @@ def score(options, name, model_class):
 
     def results():
         for fold in numbers:
-            predictor, _ = open_fold(fold)
+            predictor = first if fold == 1 else open_fold(fold)[0]
             own = [pair for pair in pairs if groups[pair.stem]["fold"] == fold]
             threads = devices.threads_beside(options.workers, predictor.device)
             frames = (frame for frame, _ in evaluation.read_frames(predictor, own, threads))
             yield from evaluation.segment(predictor, frames, options.batch_size)
 
-    predictor, _ = open_fold(1)
+    first, _ = open_fold(1)
     request = scoring.Request(
         "folds", [options.train], options.batch_size, options.workers, options.subject_regex,
         stored.options_as_dict(options),
     )  # fmt: skip
-    settings = scoring.describe(request, predictor.labels) | {
+    settings = scoring.describe(request, first.labels) | {
         "checkpoints": [str(paths.absolute(file)) for file in files.values()],
-        "used": predictor.describe(),
+        "used": first.describe(),
     }
     say(f"\nthe {options.folds} folds together, each frame by the last epoch of the run that has not seen its subject:")
     folder = options.results / model_class.NAME / f"{name}_folds"
     return reporting.write_scores(
-        results(), pairs, folder, request.measure(predictor.labels, pairs), settings, request, groups=groups
+        results(), pairs, folder, request.measure(first.labels, pairs), settings, request, groups=groups
     )
