@@ -49,13 +49,14 @@ def test_group_means_count_groups_alike():
 def crossvalidated(tmp_path_factory):
     """All three folds of four subjects, trained by one command."""
     root = tmp_path_factory.mktemp("folds")
-    make_folder(root / "train", subjects=SUBJECTS, frames=3)
+    make_folder(root / "train", subjects=SUBJECTS, frames=6)
     assert train.main(command(root)) == 0
     return root
 
 
 def command(root, *more):
-    return train_arguments(root / "train", root / "no validation", root, "--folds", 3, *more)
+    learns = ["--epochs", 6, "--base-channels", 8, "--loss", "ce+dice", "--no-augment"]
+    return train_arguments(root / "train", root / "no validation", root, "--folds", 3, *learns, *more)
 
 
 def test_every_fold_is_a_run_that_never_saw_its_subjects(crossvalidated):
@@ -63,15 +64,16 @@ def test_every_fold_is_a_run_that_never_saw_its_subjects(crossvalidated):
     for fold in (1, 2, 3):
         settings = json.loads((crossvalidated / "results/unet" / f"run_fold_{fold}" / "settings.json").read_text())
         assert settings["options"]["fold"] == fold
-        assert settings["data"]["training"] + settings["data"]["validation"] == 12
+        assert settings["data"]["training"] + settings["data"]["validation"] == 24
         seen[settings["data"]["validation"]] += 1
-    assert seen == {3: 2, 6: 1}
+    assert seen == {6: 2, 12: 1}
 
 
 def test_the_joint_scores_are_those_of_each_folds_last_weights(crossvalidated, tmp_path):
     joint = pd.read_csv(crossvalidated / "results/unet/run_folds/files.csv", index_col="file")
-    assert len(joint) == 12 and list(joint.columns[:2]) == ["fold", "subject"]
+    assert len(joint) == 24 and list(joint.columns[:2]) == ["fold", "subject"]
     assert joint.groupby("subject").fold.nunique().max() == 1  # a subject is in one fold
+    assert joint["dice"].nunique() > 8  # the weights have learned something, so those of another fold score otherwise
     for fold, own in joint.groupby("fold"):
         assert own.subject.nunique() in (1, 2)
         last = crossvalidated / "checkpoints/unet" / f"run_fold_{fold}" / "last.pth"
@@ -153,5 +155,5 @@ def test_options_that_contradict_a_begun_fold_are_refused(crossvalidated, refuse
 def test_the_folds_are_printed_before_training(crossvalidated, capsys):
     assert train.main(command(crossvalidated, "--fold", 1, "--check")) == 0
     printed = capsys.readouterr().out
-    assert all(f"{subject} (3)" in printed for subject in SUBJECTS)
+    assert all(f"{subject} (6)" in printed for subject in SUBJECTS)
     assert "fold 1 validates" in printed
