@@ -15,16 +15,18 @@ import argparse
 import contextlib
 import csv
 import io
+import itertools
 import multiprocessing
+import os
 import statistics
 import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
 import common
-from recipes import RECIPES
+from recipes import RECIPES, named
 
 LOG = Path(__file__).parent / "recipes.csv"
 COLUMNS = ("date", "commit", "model", "recipe", "scored_on", "seed", "frames", "scale", "epochs", "best_dice",
@@ -51,7 +53,8 @@ def train_and_score(model, recipe, data, fold, folds, options):
     from sonogravity.pairs import find_training_pairs
 
     folder, of_model = folder_and_options(model)
-    RECIPES[recipe].change()
+    recipe = named(recipe, folder)
+    recipe.change()
     train, evaluate = (importlib.import_module(f"{folder}.{script}") for script in ("train", "evaluate"))
     inputs, name = [data / "validation"], "run"
     if fold:
@@ -63,11 +66,18 @@ def train_and_score(model, recipe, data, fold, folds, options):
     with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(io.StringIO()):
         train.main([str(option) for option in (
             "--train", data / "train", "--validation", data / "validation", "--checkpoints", root, "--results", root,
-            "--name", "run", "--save-every", 1000, *of_model, *RECIPES[recipe].options, *options)])  # fmt: skip
+            "--name", "run", "--save-every", 1000, *of_model, *recipe.options, *options)])  # fmt: skip
         run, output = Path(root) / folder / name, Path(root) / "scores"
         evaluate.main(["--load", str(run / "last.pth"), "--input", *map(str, inputs), "--output", str(output)])
         summary = json.loads((output / "summary.json").read_text())
         return pd.read_csv(run / "epochs.csv"), pd.read_csv(output / "files.csv"), summary
+
+
+def in_a_process(series, data, fold, folds, fixed):
+    """train_and_score() of a (seed, model, recipe) in a process that no other run has changed."""
+    seed, model, recipe = series
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(train_and_score, model, recipe, data, fold, folds, [*fixed, "--seed", seed]).result()
 
 
 def row_of(epochs, files, summary):
@@ -119,37 +129,45 @@ def main(argv=None):
     add = parser.add_argument
     add("--data", type=Path, required=True, help="holds train/ and validation/")
     add("--models", nargs="+", required=True, help="unet, unet_16 (base channels), or a backbone of DeepLabV3")
-    add("--recipes", nargs="+", choices=list(RECIPES), required=True)
+    add("--recipes", nargs="+", required=True, help="names of recipes.py; A+B is A with B's change")
     add("--folds", type=int, help="cross-validate the subjects of train/")
     add("--only", type=int, nargs="+", help="of these folds")
     add("--seeds", type=int, nargs="+", default=[0])
     add("--epochs", type=int, default=8)
     add("--scale", type=float, default=0.25)
+    add("--jobs", type=int, default=1, help="runs at once, which share the cores (their seconds are then no measure)")
     add("--no-amp", action="store_true", help="in float32")
     add("--log", type=Path, default=LOG)
     args = parser.parse_args(argv)
+    for part in {part for name in args.recipes for part in name.split("+")} - set(RECIPES):
+        parser.error(f"--recipes: no '{part}' in recipes.py, which has {', '.join(RECIPES)}")
     from sonogravity.runs import commit
 
     fixed = ["--epochs", args.epochs, "--scale", args.scale, *([] if args.no_amp else ["--amp"])]
-    found = {}
-    for seed in args.seeds:
-        for model in args.models:
-            for recipe in args.recipes:
-                known = {"date": date.today().isoformat(), "commit": commit()[:8], "model": model, "recipe": recipe,
-                         "seed": seed, "scale": args.scale, "epochs": args.epochs,
-                         "options": " ".join(map(str, RECIPES[recipe].options))}  # fmt: skip
-                rows = []
-                for fold in (args.only or range(1, args.folds + 1)) if args.folds else (None,):
-                    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                        result = pool.submit(train_and_score, model, recipe, args.data, fold, args.folds,
-                                             [*fixed, "--seed", seed]).result()  # fmt: skip
-                    rows.append({**known, **row_of(*result), "frames": len(result[1]),
-                                 "scored_on": f"fold {fold} of {args.folds}" if fold else "validation"})  # fmt: skip
-                    append(args.log, rows[-1])
-                if len(rows) > 1:
-                    append(args.log, {**known, **together(rows), "scored_on": f"{len(rows)} folds of {args.folds}"})
-                dice = (together(rows) if len(rows) > 1 else rows[0])["dice"]
-                found.setdefault(f"{model}, {recipe}", []).append(float(dice))
+    folds = (args.only or range(1, args.folds + 1)) if args.folds else (None,)
+    series = list(itertools.product(args.seeds, args.models, args.recipes))
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // args.jobs))
+    with ThreadPoolExecutor(args.jobs) as pool:
+        runs = {
+            (*of_series, fold): pool.submit(in_a_process, of_series, args.data, fold, args.folds, fixed)
+            for of_series in series
+            for fold in folds
+        }
+        found = {}
+        for seed, model, recipe in series:
+            known = {"date": date.today().isoformat(), "commit": commit()[:8], "model": model, "recipe": recipe,
+                     "seed": seed, "scale": args.scale, "epochs": args.epochs,
+                     "options": " ".join(named(recipe, folder_and_options(model)[0]).options)}  # fmt: skip
+            rows = []
+            for fold in folds:
+                result = runs[seed, model, recipe, fold].result()
+                rows.append({**known, **row_of(*result), "frames": len(result[1]),
+                             "scored_on": f"fold {fold} of {args.folds}" if fold else "validation"})  # fmt: skip
+                append(args.log, rows[-1])
+            if len(rows) > 1:
+                append(args.log, {**known, **together(rows), "scored_on": f"{len(rows)} folds of {args.folds}"})
+            dice = (together(rows) if len(rows) > 1 else rows[0])["dice"]
+            found.setdefault(f"{model}, {recipe}", []).append(float(dice))
     means = {name: {"dice": values, "mean": statistics.mean(values)} for name, values in found.items()}
     common.print_json("recipe", means)
     return 0

@@ -160,6 +160,21 @@ def standardised():
     data.to_unit = inference.to_unit = to_standard
 
 
+def instance_norm():
+    """Instance normalisation with scale and shift for batch normalisation (Ulyanov et al. 2016): U-Net alone."""
+    normalise_with(lambda channels: torch.nn.InstanceNorm2d(channels, affine=True))
+
+
+def group_norm():
+    """Group normalisation, 8 groups, for batch normalisation (Wu and He 2018): U-Net alone."""
+    normalise_with(lambda channels: torch.nn.GroupNorm(8, channels))
+
+
+def normalise_with(layer):
+    """Build models with another normalisation."""
+    torch.nn.BatchNorm2d = layer
+
+
 def by_subject():
     """Draw as many frames of each subject, an epoch being as long as before."""
     from sonogravity import data
@@ -279,6 +294,8 @@ def ultrasound(**options):
     return augmentation(lambda background=0: Ultrasound(background, **options))
 
 
+# What a recipe leaves out unless it names it; ``default`` alone takes train.py's own defaults.
+PLAIN = {"unet": ("--no-depth-channel", "--no-deep-supervision"), "deeplab": ("--no-depth-channel",)}
 ORIGINAL = ("--optimizer", "adam", "--learning-rate", "1e-4", "--batch-size", "2", "--scheduler", "plateau",
             "--no-augment")  # fmt: skip
 
@@ -325,4 +342,35 @@ RECIPES = {
     "ultrasound_no_grey": Recipe(cosine(), ultrasound(grey=0)),
     "ultrasound_no_probe": Recipe(cosine(), ultrasound(depth=0, speckle=0, shadow=0, blur=0)),
     "default": Recipe(),
+    # One base, Adam with warm-up and cosine, ce+dice, no augmentation; +NAME adds one of the changes below.
+    **{f"cosine_{batch}_{rate}": Recipe((*cosine(rate, batch), "--no-augment"))
+       for batch in "248" for rate in ("1e-4", "2e-4", "3e-4", "5e-4", "1e-3", "2e-3")},
+    "adamw_0.01": Recipe(("--optimizer", "adamw", "--weight-decay", "0.01")),
+    "adamw_0.1": Recipe(("--optimizer", "adamw", "--weight-decay", "0.1")),
+    "ce": Recipe(("--loss", "ce")),
+    "dice": Recipe(("--loss", "dice")),
+    "augment": Recipe(("--augment",)),
+    "depth": Recipe(("--depth-channel",)),
+    "deep": Recipe(("--deep-supervision",)),
+    "average": Recipe((), moving_average(0.99)),
+    "average_0.995": Recipe((), moving_average(0.995)),
+    "standardised": Recipe((), standardised),
+    "instance": Recipe((), instance_norm),
+    "group": Recipe((), group_norm),
+    "flip": Recipe(("--augment",), ultrasound(geometry=0, grey=0, depth=0, speckle=0, shadow=0, blur=0)),
+    "grey": Recipe(("--augment",), ultrasound(geometry=0, depth=0, speckle=0, shadow=0, blur=0)),
+    "probe": Recipe(("--augment",), ultrasound(geometry=0)),
+    "half": Recipe(("--augment",), ultrasound(geometry=0.4, grey=0.6, depth=0.3, speckle=0.2, shadow=0.1)),
+    "whole": Recipe(("--augment",), ultrasound()),
+    "focal": Recipe((), loss(focal)),
+    "tversky": Recipe((), loss(tversky)),
+    "weighted": Recipe((), loss(weighted)),
+    "by_subject": Recipe((), by_subject),
 }
+
+
+def named(name, folder):
+    """A model folder's recipe by its name; of ``A+B`` B's options follow A's, and both change the program."""
+    parts = [RECIPES[part] for part in name.split("+")]
+    plain = () if parts[0] is RECIPES["default"] else PLAIN[folder]
+    return Recipe(sum((part.options for part in parts), plain), in_turn(*(part.change for part in parts)))

@@ -20,6 +20,7 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabV3 as TorchvisionDe
 
 from sonogravity.decoding import BROKEN_FILE, load_torch
 from sonogravity.errors import InputError, say
+from sonogravity.layers import image_channels, with_depth
 
 BUILDERS = {
     "resnet50": (segmentation.deeplabv3_resnet50, segmentation.DeepLabV3_ResNet50_Weights),
@@ -33,6 +34,7 @@ AUX_WEIGHT = 0.5
 TORCHVISION_CLASSES = 21  # of its own weights: COCO images with the labels of Pascal VOC
 BATCH_NORM_MOMENTUM = 0.1
 SMALLEST_BATCH = 2  # the mean over the frame leaves one value a channel, which one frame cannot normalise
+FIRST = ("backbone.conv1.weight", "backbone.0.0.weight")  # of ResNets, of MobileNetV3
 CLASSIFIER, AUXILIARY = "classifier.4", "aux_classifier.4"  # the last convolutions, one output a class
 
 
@@ -40,13 +42,13 @@ class DeepLabV3(TorchvisionDeepLabV3):
     """(N, in_channels, H, W) float32 in 0 to 1 -> logits (N, classes, H, W), for any H and W.
 
     With aux_loss and in training mode a pair of such logits: the classifier's and the auxiliary head's
-    (see AuxiliaryLoss).
+    (see AuxiliaryLoss). depth_channel: the network also sees how deep each row lies (see layers.with_depth).
     """
 
     NAME = "deeplab"
     HEAD = (f"{CLASSIFIER}.", f"{AUXILIARY}.")  # what --new-head replaces: the keys that begin so
 
-    def __init__(self, in_channels=1, classes=3, backbone="resnet50", aux_loss=False):
+    def __init__(self, in_channels=1, classes=3, backbone="resnet50", aux_loss=False, depth_channel=False):
         build, _ = BUILDERS[backbone]
         built = build(weights=None, weights_backbone=None, num_classes=classes, aux_loss=aux_loss)
         super().__init__(built.backbone, built.classifier, built.aux_classifier)
@@ -55,13 +57,14 @@ class DeepLabV3(TorchvisionDeepLabV3):
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = BATCH_NORM_MOMENTUM
-        if in_channels != 3:
-            _replace_first_convolution(self.backbone, in_channels)
+        self.depth_channel = depth_channel
+        if in_channels + depth_channel != 3:
+            _replace_first_convolution(self.backbone, in_channels + depth_channel)
 
     def forward(self, x):
+        features = self.backbone(with_depth(x) if self.depth_channel else x)
         if not self.training or self.aux_classifier is None:
-            return self._resized(self.classifier(self.backbone(x)["out"]), x)
-        features = self.backbone(x)
+            return self._resized(self.classifier(features["out"]), x)
         main, auxiliary = self.classifier(features["out"]), self.aux_classifier(features["aux"])
         return self._resized(main, x), self._resized(auxiliary, x)
 
@@ -83,15 +86,17 @@ class DeepLabV3(TorchvisionDeepLabV3):
     def options_from(state_dict):
         """The options that give weights of these names and shapes; None where they are no DeepLabV3's."""
         last = state_dict.get(f"{CLASSIFIER}.weight")
-        first = state_dict.get("backbone.conv1.weight", state_dict.get("backbone.0.0.weight"))
+        first = next((state_dict[key] for key in FIRST if key in state_dict), None)
         if first is None or last is None or first.ndim != 4 or last.ndim != 4:
             return None
         resnet = "resnet101" if "backbone.layer3.22.conv1.weight" in state_dict else "resnet50"
+        channels, depth_channel = image_channels(first)
         return {
-            "in_channels": first.shape[1],
+            "in_channels": channels,
             "classes": last.shape[0],
             "backbone": resnet if "backbone.conv1.weight" in state_dict else "mobilenet_v3_large",
             "aux_loss": f"{AUXILIARY}.weight" in state_dict,
+            "depth_channel": depth_channel,
         }
 
 
@@ -133,10 +138,14 @@ def adapt(weights, model):
         if given is not None and len(given) != len(own[f"{head}.weight"]):
             words.append(f"{head} of {len(given)} classes replaced by a fresh one of {len(own[f'{head}.weight'])}")
             fitted |= {f"{head}.{part}": own[f"{head}.{part}"] for part in ("weight", "bias")}
-    for key in ("backbone.conv1.weight", "backbone.0.0.weight"):
-        if key in fitted and key in own and fitted[key].shape[1] == 3 and own[key].shape[1] == 1:
+    for key in set(FIRST) & set(fitted) & set(own):
+        (given, _), (wanted, depth) = image_channels(fitted[key]), image_channels(own[key])
+        if (given, wanted) == (3, 1):
             words.append("RGB filters summed for the grey channel")
             fitted[key] = fitted[key].sum(1, keepdim=True)
+        if depth and fitted[key].shape[1] == wanted:
+            words.append("the depth's filters start at zero")
+            fitted[key] = torch.cat([fitted[key], torch.zeros_like(fitted[key][:, :1])], 1)
     return fitted, words
 
 

@@ -19,6 +19,7 @@ def build_parser():
     cli.add_training(parser, batch_size=4, learning_rate=1e-3, loss="ce+dice", scheduler="cosine")
     parser.add_argument("--backbone", choices=("resnet50", "resnet101", "mobilenet_v3_large"), default="resnet50",
                         help="the encoder; mobilenet_v3_large for live use on a laptop")  # fmt: skip
+    cli.add_depth_channel(parser)
     parser.add_argument("--aux-loss", action=argparse.BooleanOptionalAction, default=False,
                         help="train a small head on an earlier stage beside the classifier")  # fmt: skip
     parser.add_argument("--pretrained", type=Path, nargs="?", const=True, metavar="FILE",
@@ -59,8 +60,8 @@ def main(argv=None):
 
     labels = findings.labels
     torch.manual_seed(args.seed)
-    options = {"in_channels": args.channels, "classes": labels.count,
-               "backbone": args.backbone, "aux_loss": args.aux_loss}  # fmt: skip
+    options = {"in_channels": args.channels, "classes": labels.count, "backbone": args.backbone,
+               "aux_loss": args.aux_loss, "depth_channel": args.depth_channel}  # fmt: skip
     model = DeepLabV3(**options)
     if args.pretrained and not loaded:
         load_pretrained(model, args.backbone, None if args.pretrained is True else args.pretrained)

@@ -90,7 +90,7 @@ def _ours(path, content, model_class):
         raise InputError(f"{path}: is damaged: {some(sorted(missing | (set(content) - known)))} missing or unknown")
     try:
         checkpoint = Checkpoint(path=path, **{**content, "labels": Labels.from_dict(content["labels"])})
-        _check_content(checkpoint, model_class)
+        checkpoint = replace(checkpoint, model_options=_check_content(checkpoint, model_class))
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArgumentTypeError) as error:
         raise InputError(f"{path}: is damaged ({first_line(error)}); give another file") from error
     return checkpoint
@@ -105,10 +105,10 @@ def _is_plain(value):
 
 
 def _check_content(checkpoint, model_class):
-    """Raise one of many errors where an entry is not what we write: nothing in a file is trusted."""
+    """The model's options; one of many errors where an entry is not what we write: nothing in a file is trusted."""
     _check_tensors(checkpoint.state_dict)
     found = model_class.options_from(checkpoint.state_dict)
-    if checkpoint.model_options != found:
+    if {**found, **checkpoint.model_options} != found:  # a file older than an option does not name it
         raise ValueError(f"model options {checkpoint.model_options}, weights of {found}")
     if checkpoint.labels.count != found["classes"]:
         raise ValueError(f"{checkpoint.labels.count} labels, {found['classes']} classes")
@@ -125,6 +125,7 @@ def _check_content(checkpoint, model_class):
         epochs = [row["epoch"] for row in checkpoint.training["history"]]
         if epochs != list(range(1, checkpoint.epoch + 1)):
             raise ValueError(f"epoch {checkpoint.epoch}, rows of {some(epochs)}")
+    return found
 
 
 def _check_tensors(weights):
@@ -165,9 +166,10 @@ def _bare(path, content, model_class):
     say(f"{path.name}: a bare state dict, read as {model_class.NAME} with "
         + ", ".join(f"{key} {value}" for key, value in options.items())
         + (f"; set apart: {some([*extras, *counters])}" if extras or counters else ""))  # fmt: skip
-    if options["in_channels"] not in (1, 3) or options["classes"] < 2:
+    channels = options["in_channels"] + options["depth_channel"]  # a depth channel is in files of ours alone
+    if channels not in (1, 3) or options["classes"] < 2:
         raise InputError(
-            f"{path}: has {options['in_channels']} channels and {options['classes']} classes; 1 or 3 channels and two "
+            f"{path}: has {channels} channels and {options['classes']} classes; 1 or 3 channels and two "
             "classes at least are supported"
         )
     labels = None

@@ -187,6 +187,12 @@ def add_training(parser, *, batch_size, learning_rate, loss, optimizer="adam", s
     add("--check", action="store_true", help="look at the data, print what was found, and stop")
 
 
+def add_depth_channel(parser):
+    """--depth-channel: of the models that take the depth of each row as an input."""
+    _switch(parser, "--depth-channel", True, "show the network how deep each row lies: near the probe and far from it "
+            "like things differ")  # fmt: skip
+
+
 def add_scoring(parser, *, predicting, margin):
     """The options of predict (predicting) and evaluate, with a margin or without."""
     add_common(parser, 4)

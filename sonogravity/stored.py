@@ -36,7 +36,8 @@ def parse(parser, stored, where):
     """The inverse of options_as_dict, checked as a command line is; InputError names ``where``."""
     defaults = vars(parser.parse_args([]))
     argv = []
-    for name, value in stored.items():
+    later = {name: False for name, value in defaults.items() if value is True and name not in stored}
+    for name, value in {**later, **stored}.items():  # a run older than a switch was made without it
         option = f"--{name.replace('_', '-')}"
         if value is True:
             argv.append(option)

@@ -26,7 +26,7 @@ def save(path, content):
 
 def test_ours_comes_back_whole(tmp_path, small):
     labels = Labels.create([0, 128, 255], class_names=["bone", "ligament"])
-    options = {"in_channels": 1, "classes": 3, "base_channels": 4, "bilinear": False}
+    options = {"in_channels": 1, "classes": 3, "base_channels": 4, "bilinear": False}  # of a version without depth
     content = {"model_name": "unet", "model_options": options, "state_dict": small.state_dict(), "run": "r",
                "labels": labels.as_dict(), "scale": 0.25, "amp": True, "image_maximum": 4095, "epoch": 3}  # fmt: skip
     checkpoints.save(tmp_path / "deep" / "a.pth", content)
@@ -47,7 +47,8 @@ def test_bare_state_dict_with_foreign_extras_loads(tmp_path, small, prefix, nest
         **weights, "mask_values": [0, 7, 9]}  # fmt: skip
     read = checkpoints.load(save(tmp_path / "old.pth", content), UNet)
     assert read.labels.values == (0, 7, 9)
-    assert read.model_options == {"in_channels": 1, "classes": 3, "base_channels": 4, "bilinear": False}
+    assert read.model_options == {"in_channels": 1, "classes": 3, "base_channels": 4, "bilinear": False,
+                                  "depth_channel": False, "deep_supervision": False}  # fmt: skip
     checkpoints.load_weights(UNet(**read.model_options), read)
     assert "mask_values" in capsys.readouterr().out
 

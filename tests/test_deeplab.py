@@ -33,13 +33,14 @@ def deeplab_arguments(folders, root, *more):
 
 
 @pytest.mark.parametrize("backbone", list(BUILDERS))
-@pytest.mark.parametrize(("channels", "aux"), [(1, False), (3, True)])
-def test_every_backbone_takes_grey_and_colour_of_odd_sizes(backbone, channels, aux):
-    model = DeepLabV3(channels, 3, backbone, aux)
+@pytest.mark.parametrize(("channels", "aux", "depth"), [(1, False, True), (3, True, False), (1, False, False)])
+def test_every_backbone_takes_grey_and_colour_of_odd_sizes(backbone, channels, aux, depth):
+    model = DeepLabV3(channels, 3, backbone, aux, depth)
     names = BUILDERS[backbone][0](weights=None, weights_backbone=None, num_classes=3, aux_loss=aux).state_dict()
     assert set(model.state_dict()) == set(names), "key names are torchvision's"
     assert DeepLabV3.options_from(model.state_dict()) == {
-        "in_channels": channels, "classes": 3, "backbone": backbone, "aux_loss": aux}  # fmt: skip
+        "in_channels": channels, "classes": 3, "backbone": backbone, "aux_loss": aux,
+        "depth_channel": depth}  # fmt: skip
     images = torch.rand(2, channels, 37, 51)
     model.train()
     logits = model(images)
@@ -83,6 +84,15 @@ def test_rgb_filters_are_summed_for_grey_and_heads_replaced(mobile):
     same = torch.nn.functional.conv2d(grey.repeat(1, 3, 1, 1), first)
     assert torch.allclose(torch.nn.functional.conv2d(grey, fitted["backbone.0.0.weight"]), same, atol=1e-5)
     assert any("of 21 classes replaced" in word for word in words)
+
+
+def test_depth_begins_without_a_say_beside_pretrained_filters():
+    theirs = plain_torchvision(21).state_dict()
+    for channels in (1, 3):
+        fitted, words = adapt(theirs, DeepLabV3(channels, 3, MOBILE, depth_channel=True))
+        first = fitted["backbone.0.0.weight"]
+        assert first.shape[1] == channels + 1 and (first[:, -1] == 0).all()
+        assert "the depth's filters start at zero" in words
 
 
 @pytest.mark.parametrize("bare", [False, True])

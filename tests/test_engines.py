@@ -23,7 +23,8 @@ from unet.model import UNet
 MODELS = {
     "unet": lambda: UNet(1, 3, 4),
     "bilinear": lambda: UNet(3, 2, 4, bilinear=True),
-    "mobilenet": lambda: DeepLabV3(1, 3, "mobilenet_v3_large", aux_loss=True),
+    "mobilenet": lambda: DeepLabV3(1, 3, "mobilenet_v3_large", aux_loss=True, depth_channel=True),
+    "supervised": lambda: UNet(1, 3, 4, depth_channel=True, deep_supervision=True),
     "resnet": lambda: DeepLabV3(1, 3, "resnet50"),
 }
 

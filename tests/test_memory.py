@@ -27,7 +27,8 @@ SAYS = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate 
 
 @pytest.mark.parametrize(
     "build",
-    [lambda: UNet(1, 3, 4), lambda: UNet(1, 3, 4, bilinear=True), lambda: DeepLabV3(1, 3, "mobilenet_v3_large"),
+    [lambda: UNet(1, 3, 4), lambda: UNet(1, 3, 4, bilinear=True, depth_channel=True),
+     lambda: DeepLabV3(1, 3, "mobilenet_v3_large"),
      lambda: DeepLabV3(1, 3, "resnet50", aux_loss=True)],
     ids=["unet", "bilinear", "mobilenet", "resnet50 with auxiliary head"],
 )  # fmt: skip

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sonogravity.labels import IGNORE_INDEX
+from sonogravity.layers import with_depth
 from sonogravity.losses import SegmentationLoss, soft_dice_loss
 from sonogravity.optimizers import make_optimizer, make_scheduler, schedule_factor
-from unet.model import UNet
+from unet.model import DeepSupervision, UNet
 
 
 def test_parameters_are_as_published():
@@ -49,10 +50,53 @@ def test_padding_inside_changes_nothing_where_none_is_needed():
 
 
 @pytest.mark.parametrize("bilinear", [False, True])
-def test_options_are_read_from_the_weights(bilinear):
-    assert UNet.options_from(UNet(3, 5, 6, bilinear).state_dict()) == {
-        "in_channels": 3, "classes": 5, "base_channels": 6, "bilinear": bilinear}  # fmt: skip
+@pytest.mark.parametrize("depth", [False, True])
+@pytest.mark.parametrize("deep_supervision", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_options_are_read_from_the_weights(channels, bilinear, depth, deep_supervision):
+    options = {"in_channels": channels, "classes": 5, "base_channels": 6, "bilinear": bilinear, "depth_channel": depth,
+               "deep_supervision": deep_supervision}  # fmt: skip
+    assert UNet.options_from(UNet(**options).state_dict()) == options
     assert UNet.options_from({"weight": torch.zeros(3)}) is None
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_the_depth_of_each_row_is_a_channel_more(height, width, kind):
+    image = torch.rand(2, 3, height, width, dtype=kind)
+    seen = with_depth(image)
+    assert seen.dtype == kind and torch.equal(seen[:, :3], image)
+    expected = (torch.arange(1, height + 1) / height).to(kind)
+    assert torch.equal(seen[:, 3], expected[None, :, None].expand(2, height, width))
+
+
+@pytest.mark.parametrize("depth", [False, True])
+def test_only_with_depth_does_the_place_of_a_row_matter(depth):
+    torch.manual_seed(0)
+    model = UNet(1, 2, 4, depth_channel=depth).eval()
+    image = torch.full((1, 1, 512, 32), 0.5)
+    with torch.inference_mode():
+        logits = model(image)
+    assert torch.allclose(logits[..., 240, 16], logits[..., 272, 16], atol=1e-6) != depth  # far from the borders
+
+
+def test_deep_supervision_trains_every_level_and_leaves_prediction_alone():
+    torch.manual_seed(0)
+    model = UNet(1, 3, 4, deep_supervision=True).train()
+    images, classes = torch.rand(2, 1, 37, 45), torch.randint(3, (2, 37, 45))
+    logits = model(images)
+    assert [each.shape for each in logits] == [(2, 3, 37, 45)] * 5
+    criterion = SegmentationLoss("ce")
+    loss = DeepSupervision(criterion)(logits, classes)
+    finest, coarsest, eighth, fourth, half = (criterion(each, classes).item() for each in logits)
+    expected = finest + half / 2 + fourth / 4 + eighth / 8 + coarsest / 16
+    assert loss.item() == pytest.approx(expected)
+    loss.backward()
+    assert all(head.conv.weight.grad.abs().sum() > 0 for head in model.supervised)
+    plain = UNet(1, 3, 4).eval()
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("supervised.")})
+    model.eval()
+    assert torch.equal(model(images), plain(images))
+    assert DeepSupervision(criterion)(plain(images), classes) == criterion(plain(images), classes)
 
 
 def one_hot_logits(classes, count=3, height=20.0):

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sonogravity.layers import image_channels, with_depth
+
 LEVELS = 4
 MULTIPLE = 2**LEVELS  # height and width inside the network
 
@@ -75,16 +77,19 @@ class UNet(nn.Module):
 
     base_channels: features at full size, doubled at each of the four levels (64 in the paper).
     bilinear: resize instead of transposed convolutions; fewer parameters (17.3 against 31.0 million).
+    depth_channel: the network also sees how deep each row lies (see layers.with_depth).
     """
 
     NAME = "unet"
-    HEAD = ("outc.",)  # what --new-head replaces: the keys that begin so
+    HEAD = ("outc.", "supervised.")  # what --new-head replaces: the keys that begin so
 
-    def __init__(self, in_channels=1, classes=3, base_channels=64, bilinear=False):
+    def __init__(self, in_channels=1, classes=3, base_channels=64, bilinear=False, depth_channel=False,
+                 deep_supervision=False):
         super().__init__()
         width = [base_channels * 2**level for level in range(LEVELS + 1)]
         halved = 2 if bilinear else 1  # resizing keeps the channels, so the deeper ones are halved
-        self.inc = DoubleConv(in_channels, width[0])
+        self.depth_channel = depth_channel
+        self.inc = DoubleConv(in_channels + depth_channel, width[0])
         self.down1 = Down(width[0], width[1])
         self.down2 = Down(width[1], width[2])
         self.down3 = Down(width[2], width[3])
@@ -94,21 +99,30 @@ class UNet(nn.Module):
         self.up3 = Up(width[2], width[1] // halved, bilinear)
         self.up4 = Up(width[1], width[0], bilinear)
         self.outc = OutConv(width[0], classes)
+        coarse = (width[4] // halved, width[3] // halved, width[2] // halved, width[1] // halved)
+        self.supervised = nn.ModuleList(OutConv(channels, classes) for channels in coarse if deep_supervision)
 
     def forward(self, x):
         height, width = x.shape[2:]
         # The border is repeated, not filled with black, up to the next multiple of 16.
         x = F.pad(x, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
+        if self.depth_channel:
+            x = with_depth(x)
         x1 = self.inc(x)  # (N, 64, H, W)
         x2 = self.down1(x1)  # (N, 128, H/2, W/2)
         x3 = self.down2(x2)  # (N, 256, H/4, W/4)
         x4 = self.down3(x3)  # (N, 512, H/8, W/8)
         x5 = self.down4(x4)  # (N, 1024, H/16, W/16)
-        x = self.up1(x5, x4)
-        x = self.up2(x, x3)
-        x = self.up3(x, x2)
-        x = self.up4(x, x1)  # (N, 64, H, W)
-        return self.outc(x)[:, :, :height, :width]
+        x6 = self.up1(x5, x4)
+        x7 = self.up2(x6, x3)
+        x8 = self.up3(x7, x2)
+        x9 = self.up4(x8, x1)  # (N, 64, H, W)
+        logits = self.outc(x9)[:, :, :height, :width]
+        if not (self.training and self.supervised):
+            return logits
+        coarse = [head(features) for head, features in zip(self.supervised, (x5, x6, x7, x8), strict=True)]
+        whole = [F.interpolate(each, x.shape[2:], mode="bilinear", align_corners=False) for each in coarse]
+        return logits, *(each[:, :, :height, :width] for each in whole)
 
     def blocks(self):
         """The parts whose activations fill the memory in training (see memory.compute_again)."""
@@ -124,9 +138,31 @@ class UNet(nn.Module):
         first, last = state_dict.get("inc.double_conv.0.weight"), state_dict.get("outc.conv.weight")
         if first is None or last is None or first.ndim != 4 or last.ndim != 4:
             return None
+        channels, depth_channel = image_channels(first)
         return {
-            "in_channels": first.shape[1],
+            "in_channels": channels,
             "classes": last.shape[0],
             "base_channels": first.shape[0],
             "bilinear": "up1.up.weight" not in state_dict,
+            "depth_channel": depth_channel,
+            "deep_supervision": "supervised.0.conv.weight" in state_dict,
         }
+
+
+class DeepSupervision(nn.Module):
+    """The criterion of the logits, plus those of coarser levels, each at half the weight of the finer one before it.
+
+    Lee et al., Deeply-supervised nets, AISTATS 2015; Isensee et al., nnU-Net, Nature Methods 2021.
+    """
+
+    def __init__(self, criterion):
+        super().__init__()
+        self.criterion = criterion
+
+    def forward(self, logits, classes):
+        if isinstance(logits, torch.Tensor):
+            return self.criterion(logits, classes)
+        finest, *coarse = logits  # coarse: from the coarsest on
+        return self.criterion(finest, classes) + sum(
+            self.criterion(each, classes) / 2**level for level, each in enumerate(reversed(coarse), 1)
+        )

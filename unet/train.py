@@ -6,6 +6,7 @@ Reads data/train and data/validation (each with images/ and masks/), looks at al
 writes checkpoints/unet/<run> and results/unet/<run> after every epoch.
 """
 
+import argparse
 import sys
 
 from sonogravity import cli, values
@@ -14,8 +15,11 @@ from sonogravity import cli, values
 def build_parser():
     """The options; the defaults are U-Net's recipe."""
     parser = cli.Parser("Train U-Net on a folder of frames and masks.", "python train.py --epochs 100 -b 8 --amp")
-    cli.add_training(parser, batch_size=2, learning_rate=1e-4, loss="ce")
+    cli.add_training(parser, batch_size=2, learning_rate=1e-3, loss="ce+dice", scheduler="cosine")
     parser.add_argument("--bilinear", action="store_true", help="resize instead of transposed convolutions")
+    cli.add_depth_channel(parser)
+    parser.add_argument("--deep-supervision", action=argparse.BooleanOptionalAction, default=True,
+                        help="train a small head on each coarser level beside the last one")  # fmt: skip
     parser.add_argument("--base-channels", type=values.even_int, default=64, metavar="N", help="features at full size")
     return parser
 
@@ -32,7 +36,7 @@ def main(argv=None):
     from sonogravity.losses import SegmentationLoss
     from sonogravity.optimizers import make_optimizer, make_scheduler
     from unet.dataset import make_loader
-    from unet.model import UNet
+    from unet.model import DeepSupervision, UNet
 
     if wanted.folds and wanted.fold is None:
         return folds.train_each(main, parser, argv, UNet)
@@ -54,7 +58,8 @@ def main(argv=None):
     labels = findings.labels
     torch.manual_seed(args.seed)
     options = {"in_channels": args.channels, "classes": labels.count,
-               "base_channels": args.base_channels, "bilinear": args.bilinear}  # fmt: skip
+               "base_channels": args.base_channels, "bilinear": args.bilinear,
+               "depth_channel": args.depth_channel, "deep_supervision": args.deep_supervision}  # fmt: skip
     model = UNet(**options)
     if loaded:
         checkpoints.start_from(loaded, model, options, start.new_head)
@@ -75,7 +80,7 @@ def main(argv=None):
         predictor=predictor,
         loader=loader,
         validation=validation,
-        criterion=SegmentationLoss(args.loss, labels.background),
+        criterion=DeepSupervision(SegmentationLoss(args.loss, labels.background)),
         optimizer=optimizer,
         scheduler=make_scheduler(args.scheduler, optimizer, start.plan, -(-len(loader) // args.accumulate)),
         settings=engine.Settings(
