@@ -291,7 +291,7 @@ def chance(probability):
 
 
 def ultrasound(**options):
-    return augmentation(lambda background=0: Ultrasound(background, **options))
+    return augmentation(lambda background=0, **_: Ultrasound(background, **options))
 
 
 # What a recipe leaves out unless it names it; ``default`` alone takes train.py's own defaults.

@@ -167,7 +167,7 @@ def add_training(parser, *, batch_size, learning_rate, loss, optimizer="adam", s
     add("--scheduler", choices=("plateau", "cosine", "poly", "constant"), default=scheduler,
         help="plateau: a tenth after 5 epochs without a better Dice; cosine and poly warm up first")  # fmt: skip
     add("--loss", choices=("ce", "dice", "ce+dice"), default=loss, help="cross-entropy, soft Dice, or their sum")
-    _switch(parser, "--augment", True, "random flips, rotations, shifts, gain and noise")
+    _switch(parser, "--augment", True, "random flips, gamma, contrast, gain and noise (which more: dataset.py)")
     add("--patience", type=positive_int, metavar="N", help="stop after N epochs without a better Dice (default: never)")
     add("--seed", type=natural, default=0, metavar="N", help="of weights, order and augmentation")
     add("--class-names", type=class_names, metavar="A,B", help="names of the foreground values, smallest first")

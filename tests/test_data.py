@@ -6,7 +6,7 @@ import torch
 from conftest import make_folder, simple_frame, write_frame
 
 from sonogravity import data
-from sonogravity.augmentation import Augmentation
+from sonogravity.augmentation import Augmentation, other_grey_levels
 from sonogravity.errors import InputError
 from sonogravity.labels import IGNORE_INDEX, Labels
 from sonogravity.pairs import find_input_pairs, find_training_pairs
@@ -127,16 +127,16 @@ def test_every_frame_comes_once_an_epoch(frames, smallest):
 
 
 def test_augmentation_moves_frame_and_mask_alike():
-    image = torch.zeros(1, 64, 60)
-    image[0, 20:40, 10:35] = 1.0
+    image = torch.full((1, 64, 60), 0.05)
+    image[0, 20:40, 10:35] = 0.9
     classes = (image[0] > 0.5).to(torch.uint8)
-    augment, moved = Augmentation(), 0
+    augment, moved = Augmentation(geometry=True), 0
     for seed in range(40):
         torch.manual_seed(seed)
         new_image, new_classes = augment(image, classes)
         assert new_image.shape == image.shape and new_classes.dtype == torch.uint8
         assert type(new_image) is torch.Tensor and type(new_classes) is torch.Tensor
-        bright = new_image[0] > 0.5
+        bright = new_image[0] > (new_image.min() + new_image.max()) / 2
         differing = (bright != new_classes.bool()).float().sum() / classes.sum()
         assert differing < 0.06  # the box's outline, blurred by bilinear interpolation
         moved += not torch.equal(new_classes, classes)
@@ -144,10 +144,34 @@ def test_augmentation_moves_frame_and_mask_alike():
     assert new_classes[:20].sum() < new_classes[20:40].sum(), "never upside down"
 
 
+def test_without_geometry_frames_are_mirrored_at_most():
+    image = torch.rand(1, 30, 40)
+    classes = (image[0] > 0.5).to(torch.uint8)
+    augment, mirrored = Augmentation(geometry=False), 0
+    for seed in range(20):
+        torch.manual_seed(seed)
+        _, new_classes = augment(image, classes)
+        mirrored += torch.equal(new_classes, classes.flip(-1))
+        assert torch.equal(new_classes, classes) or torch.equal(new_classes, classes.flip(-1))
+    assert 5 <= mirrored <= 15
+
+
+def test_grey_levels_change_within_bounds():
+    torch.manual_seed(0)
+    image, found = torch.linspace(0, 1, 101)[None, None], []
+    for _ in range(200):
+        other = other_grey_levels(image)
+        assert other.shape == image.shape and other.min() >= 0 and other.max() <= 1
+        found.append(float(other[0, 0, 50]))
+    assert min(found) < 0.4 and max(found) > 0.6 and sum(value == 0.5 for value in found) > 5
+    noisy = sum(bool((other_grey_levels(image).diff() < 0).any()) for _ in range(200))
+    assert noisy in range(25, 75)  # nothing but noise turns the order of neighbours
+
+
 def test_samples_do_not_depend_on_the_number_of_workers(tmp_path):
     make_folder(tmp_path)
     store = store_of(tmp_path)
-    frames = data.TrainingFrames(store, LABELS, augmentation=Augmentation())
+    frames = data.TrainingFrames(store, LABELS, augmentation=Augmentation(geometry=True))
     outcomes = []
     for workers, context in ((0, None), (2, "spawn")):
         loader = data.training_loader(frames, batch_size=3, seed=5, workers=workers, device=torch.device("cpu"))

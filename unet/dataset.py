@@ -6,5 +6,6 @@ from sonogravity.data import TrainingFrames, training_loader
 
 def make_loader(store, labels, *, image_maximum, augment, batch_size, seed, workers, device):
     """The training batches: every frame once an epoch."""
-    frames = TrainingFrames(store, labels, image_maximum, Augmentation(labels.background) if augment else None)
+    augmentation = Augmentation(labels.background, geometry=False) if augment else None
+    frames = TrainingFrames(store, labels, image_maximum, augmentation)
     return training_loader(frames, batch_size=batch_size, seed=seed, workers=workers, device=device)

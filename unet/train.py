@@ -15,7 +15,7 @@ from sonogravity import cli, values
 def build_parser():
     """The options; the defaults are U-Net's recipe."""
     parser = cli.Parser("Train U-Net on a folder of frames and masks.", "python train.py --epochs 100 -b 8 --amp")
-    cli.add_training(parser, batch_size=2, learning_rate=1e-3, loss="ce+dice", scheduler="cosine")
+    cli.add_training(parser, batch_size=2, learning_rate=5e-4, loss="ce+dice", scheduler="cosine")
     parser.add_argument("--bilinear", action="store_true", help="resize instead of transposed convolutions")
     cli.add_depth_channel(parser)
     parser.add_argument("--deep-supervision", action=argparse.BooleanOptionalAction, default=True,
