@@ -53,6 +53,12 @@ def test_bare_state_dict_with_foreign_extras_loads(tmp_path, small, prefix, nest
     assert "mask_values" in capsys.readouterr().out
 
 
+def test_a_bare_state_dict_with_a_depth_channel_is_pointed_out(tmp_path, capsys):
+    read = checkpoints.load(save(tmp_path / "bare.pth", UNet(1, 3, 4, depth_channel=True).state_dict()), UNet)
+    assert read.model_options["depth_channel"] and read.model_options["in_channels"] == 1
+    assert "last input channel is taken for the depth" in capsys.readouterr().out
+
+
 def test_wrong_state_dict_is_refused_with_the_keys_that_differ(tmp_path, small):
     weights = dict(small.state_dict())
     weights["up1.up.extra"] = torch.zeros(1)
