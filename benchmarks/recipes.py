@@ -290,6 +290,14 @@ def chance(probability):
     return float(torch.rand(())) < probability
 
 
+def with_geometry():
+    """The program's own augmentation with rotation, shift and zoom, whatever the model's recipe says."""
+    from sonogravity import augmentation as module
+
+    plain = module.Augmentation
+    module.Augmentation = lambda background=0, **_: plain(background, geometry=True)
+
+
 def ultrasound(**options):
     return augmentation(lambda background=0, **_: Ultrasound(background, **options))
 
@@ -350,6 +358,7 @@ RECIPES = {
     "ce": Recipe(("--loss", "ce")),
     "dice": Recipe(("--loss", "dice")),
     "augment": Recipe(("--augment",)),
+    "geometry": Recipe(("--augment",), with_geometry),
     "depth": Recipe(("--depth-channel",)),
     "deep": Recipe(("--deep-supervision",)),
     "average": Recipe((), moving_average(0.99)),
