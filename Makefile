@@ -20,7 +20,7 @@ $(SETUP): requirements.txt pyproject.toml
 demo: $(SETUP) clean-demo
 	$(BIN)/python data/make_phantom.py --output data/demo --train-frames 96 --validation-frames 24 --height 400
 	$(BIN)/python unet/train.py --train data/demo/train --validation data/demo/validation --name demo \
-		--epochs 4 --batch-size 4 --base-channels 16 --scale 0.5 \
+		--epochs 4 --learning-rate 1e-3 --base-channels 16 --scale 0.5 \
 		--class-names bone,ligament
 	$(BIN)/python unet/predict.py --load checkpoints/unet/demo/best.pth --input data/demo/validation
 	$(BIN)/python unet/evaluate.py --load checkpoints/unet/demo/best.pth --input data/demo/validation
