@@ -108,9 +108,9 @@ def parts_of(model):
 
         return lambda: UNet(1, 3), make_loader, lambda loss: loss("ce")
     from deeplab.dataset import make_loader
-    from deeplab.model import AuxiliaryLoss, DeepLabV3
+    from deeplab.model import DeepLabV3
 
-    return lambda: DeepLabV3(1, 3, model), make_loader, lambda loss: AuxiliaryLoss(loss("ce+dice"))
+    return lambda: DeepLabV3(1, 3, model), make_loader, lambda loss: loss("ce+dice")
 
 
 def compare(model, scale, batch, images, args, ceiling):

@@ -30,7 +30,7 @@ BUILDERS = {
         segmentation.DeepLabV3_MobileNet_V3_Large_Weights,
     ),
 }
-AUX_WEIGHT = 0.5
+AUX_WEIGHTS = (0.5,)  # of the auxiliary head's loss
 TORCHVISION_CLASSES = 21  # of its own weights: COCO images with the labels of Pascal VOC
 BATCH_NORM_MOMENTUM = 0.1
 SMALLEST_BATCH = 2  # the mean over the frame leaves one value a channel, which one frame cannot normalise
@@ -42,7 +42,7 @@ class DeepLabV3(TorchvisionDeepLabV3):
     """(N, in_channels, H, W) float32 in 0 to 1 -> logits (N, classes, H, W), for any H and W.
 
     With aux_loss and in training mode a pair of such logits: the classifier's and the auxiliary head's
-    (see AuxiliaryLoss). depth_channel: the network also sees how deep each row lies (see layers.with_depth).
+    (see losses.HeadsLoss). depth_channel: the network also sees how deep each row lies (see layers.with_depth).
     """
 
     NAME = "deeplab"
@@ -107,20 +107,6 @@ def _replace_first_convolution(backbone, in_channels):
     new = nn.Conv2d(in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=False)
     nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
     setattr(parent, name, new)
-
-
-class AuxiliaryLoss(nn.Module):
-    """The criterion of the logits, plus half of that of the auxiliary head's where there are such."""
-
-    def __init__(self, criterion):
-        super().__init__()
-        self.criterion = criterion
-
-    def forward(self, logits, classes):
-        if isinstance(logits, torch.Tensor):
-            return self.criterion(logits, classes)
-        main, auxiliary = logits
-        return self.criterion(main, classes) + AUX_WEIGHT * self.criterion(auxiliary, classes)
 
 
 def adapt(weights, model):

@@ -35,10 +35,10 @@ def main(argv=None):
     import torch
 
     from deeplab.dataset import make_loader
-    from deeplab.model import SMALLEST_BATCH, AuxiliaryLoss, DeepLabV3, from_torchvision, load_pretrained
+    from deeplab.model import AUX_WEIGHTS, SMALLEST_BATCH, DeepLabV3, from_torchvision, load_pretrained
     from sonogravity import beginning, checkpoints, devices, engine, examination, folds, parallel, runs
     from sonogravity.inference import Predictor
-    from sonogravity.losses import SegmentationLoss
+    from sonogravity.losses import HeadsLoss, SegmentationLoss
     from sonogravity.optimizers import make_optimizer, make_scheduler
 
     if wanted.folds and wanted.fold is None:
@@ -85,7 +85,7 @@ def main(argv=None):
         predictor=predictor,
         loader=loader,
         validation=validation,
-        criterion=AuxiliaryLoss(SegmentationLoss(args.loss, labels.background)),
+        criterion=HeadsLoss(SegmentationLoss(args.loss, labels.background), AUX_WEIGHTS),
         optimizer=optimizer,
         scheduler=make_scheduler(args.scheduler, optimizer, start.plan, -(-len(loader) // args.accumulate)),
         settings=engine.Settings(

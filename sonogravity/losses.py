@@ -44,3 +44,23 @@ class SegmentationLoss(nn.Module):
         if "dice" in self.terms:
             loss = loss + soft_dice_loss(logits, classes, self.background)
         return loss
+
+
+class HeadsLoss(nn.Module):
+    """The criterion of the logits, plus ``weights`` times that of each further head that a network has in training.
+
+    forward takes the logits alone, or (logits, those of the first further head, ...), each (N, C, H, W).
+    """
+
+    def __init__(self, criterion, weights):
+        super().__init__()
+        self.criterion = criterion
+        self.weights = weights
+
+    def forward(self, logits, classes):
+        if isinstance(logits, torch.Tensor):
+            return self.criterion(logits, classes)
+        main, *further = logits
+        return self.criterion(main, classes) + sum(
+            weight * self.criterion(each, classes) for weight, each in zip(self.weights, further, strict=True)
+        )

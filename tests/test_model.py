@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from sonogravity.labels import IGNORE_INDEX
 from sonogravity.layers import with_depth
-from sonogravity.losses import SegmentationLoss, soft_dice_loss
+from sonogravity.losses import HeadsLoss, SegmentationLoss, soft_dice_loss
 from sonogravity.optimizers import make_optimizer, make_scheduler, schedule_factor
-from unet.model import DeepSupervision, UNet
+from unet.model import COARSE_WEIGHTS, UNet
 
 
 def test_parameters_are_as_published():
@@ -86,7 +86,7 @@ def test_deep_supervision_trains_every_level_and_leaves_prediction_alone():
     logits = model(images)
     assert [each.shape for each in logits] == [(2, 3, 37, 45)] * 5
     criterion = SegmentationLoss("ce")
-    loss = DeepSupervision(criterion)(logits, classes)
+    loss = HeadsLoss(criterion, COARSE_WEIGHTS)(logits, classes)
     finest, coarsest, eighth, fourth, half = (criterion(each, classes).item() for each in logits)
     expected = finest + half / 2 + fourth / 4 + eighth / 8 + coarsest / 16
     assert loss.item() == pytest.approx(expected)
@@ -96,7 +96,8 @@ def test_deep_supervision_trains_every_level_and_leaves_prediction_alone():
     plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("supervised.")})
     model.eval()
     assert torch.equal(model(images), plain(images))
-    assert DeepSupervision(criterion)(plain(images), classes) == criterion(plain(images), classes)
+    alone = HeadsLoss(criterion, COARSE_WEIGHTS)(plain(images), classes)
+    assert alone == criterion(plain(images), classes)
 
 
 def one_hot_logits(classes, count=3, height=20.0):

@@ -13,6 +13,8 @@ from sonogravity.layers import image_channels, with_depth
 
 LEVELS = 4
 MULTIPLE = 2**LEVELS  # height and width inside the network
+# Of the coarser levels' losses in deep supervision, the coarsest first (Isensee et al., nnU-Net, Nature Methods 2021).
+COARSE_WEIGHTS = tuple(1 / 2**level for level in range(LEVELS, 0, -1))
 
 
 class DoubleConv(nn.Module):
@@ -77,7 +79,8 @@ class UNet(nn.Module):
 
     base_channels: features at full size, doubled at each of the four levels (64 in the paper).
     bilinear: resize instead of transposed convolutions; fewer parameters (17.3 against 31.0 million).
-    depth_channel: the network also sees how deep each row lies (see layers.with_depth).
+    depth_channel: the network also sees how deep each row lies (see layers.with_depth). deep_supervision (Lee et al.,
+    AISTATS 2015): in training mode (logits, those of the four coarser levels from the coarsest on), all of this size.
     """
 
     NAME = "unet"
@@ -147,22 +150,3 @@ class UNet(nn.Module):
             "depth_channel": depth_channel,
             "deep_supervision": "supervised.0.conv.weight" in state_dict,
         }
-
-
-class DeepSupervision(nn.Module):
-    """The criterion of the logits, plus those of coarser levels, each at half the weight of the finer one before it.
-
-    Lee et al., Deeply-supervised nets, AISTATS 2015; Isensee et al., nnU-Net, Nature Methods 2021.
-    """
-
-    def __init__(self, criterion):
-        super().__init__()
-        self.criterion = criterion
-
-    def forward(self, logits, classes):
-        if isinstance(logits, torch.Tensor):
-            return self.criterion(logits, classes)
-        finest, *coarse = logits  # coarse: from the coarsest on
-        return self.criterion(finest, classes) + sum(
-            self.criterion(each, classes) / 2**level for level, each in enumerate(reversed(coarse), 1)
-        )

@@ -33,10 +33,10 @@ def main(argv=None):
 
     from sonogravity import beginning, checkpoints, devices, engine, examination, folds, parallel, runs
     from sonogravity.inference import Predictor
-    from sonogravity.losses import SegmentationLoss
+    from sonogravity.losses import HeadsLoss, SegmentationLoss
     from sonogravity.optimizers import make_optimizer, make_scheduler
     from unet.dataset import make_loader
-    from unet.model import DeepSupervision, UNet
+    from unet.model import COARSE_WEIGHTS, UNet
 
     if wanted.folds and wanted.fold is None:
         return folds.train_each(main, parser, argv, UNet)
@@ -80,7 +80,7 @@ def main(argv=None):
         predictor=predictor,
         loader=loader,
         validation=validation,
-        criterion=DeepSupervision(SegmentationLoss(args.loss, labels.background)),
+        criterion=HeadsLoss(SegmentationLoss(args.loss, labels.background), COARSE_WEIGHTS),
         optimizer=optimizer,
         scheduler=make_scheduler(args.scheduler, optimizer, start.plan, -(-len(loader) // args.accumulate)),
         settings=engine.Settings(
