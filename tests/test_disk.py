@@ -272,6 +272,18 @@ def test_settings_repeat_a_run_bit_for_bit(sets, tmp_path):
     assert differing == {"name", "workers"}
 
 
+def test_settings_older_than_a_switch_repeat_without_it(sets, tmp_path):
+    switches = ("depth_channel", "deep_supervision")
+    off = [f"--no-{name.replace('_', '-')}" for name in switches]
+    assert train.main(train_arguments(*sets, tmp_path, *off)) == 0
+    path = tmp_path / "results" / "unet" / "run" / "settings.json"
+    settings = json.loads(path.read_text())
+    for name in switches:
+        del settings["options"][name]
+    path.write_text(json.dumps(settings))
+    assert repeat(tmp_path)
+
+
 @pytest.mark.parametrize("scheduler", ["plateau", "cosine"])
 def test_settings_repeat_a_run_that_was_loaded_resumed_and_lengthened(sets, trained, tmp_path, scheduler):
     best = trained / "checkpoints" / "unet" / "run" / "best.pth"
