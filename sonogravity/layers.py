@@ -8,8 +8,8 @@ def with_depth(x):
 
     A convolution labels alike what looks alike, wherever it lies; in ultrasound what lies near the probe and what lies
     deep are different tissue. The vertical coordinate of Liu et al., An intriguing failing of convolutional neural
-    networks and the CoordConv solution, NeurIPS 2018. Relative to the height of x: in training, frames of several heights
-    in a batch are padded to the tallest, and measured by it.
+    networks and the CoordConv solution, NeurIPS 2018. Relative to the height of x: in training, frames of
+    several heights in a batch are padded to the tallest, and measured by it.
     """
     rows = torch.ones_like(x[:, :1], dtype=torch.float32).cumsum(2)  # operations on x: traced and exported as such
     return torch.cat([x, (rows / rows[:, :, -1:]).type_as(x)], 1)
