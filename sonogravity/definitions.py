@@ -5,7 +5,8 @@ from sonogravity import metrics
 DEFINITIONS = {
     "epoch": ("number of the epoch, from 1", ""),
     "learning_rate": ("learning rate of the epoch's last step", ""),
-    "train_loss": ("mean over the epoch's batches of the training loss, at the size the network sees", ""),
+    "train_loss": ("mean over the epoch's batches of the training loss, at the size the network sees; with deep "
+                   "supervision or an auxiliary head theirs are added, so it is not to be compared with val_loss", ""),
     "val_loss": ("mean over validation files of the loss of each file alone, at native size", ""),
     "images_per_second": ("training frames a second, validation not counted", "frames/s"),
     "file": ("file name of the image", ""),
