@@ -148,16 +148,20 @@ def marginal(logits, classes, background):
 
 
 def standardised():
-    """Each image minus its mean, by its standard deviation, in training and after."""
+    """Each image minus its mean, by its standard deviation: in training after the augmentation, and elsewhere."""
     from sonogravity import data, inference
 
-    unit = data.to_unit
+    unit, sample = data.to_unit, data.TrainingFrames.__getitem__
 
-    def to_standard(image, image_maximum=None):
-        found = unit(image, image_maximum)
-        return (found - found.mean()) / found.std().clamp_min(1e-3)
+    def standard(image):
+        return (image - image.mean()) / image.std().clamp_min(1e-3)
 
-    data.to_unit = inference.to_unit = to_standard
+    def standard_sample(frames, key):
+        image, classes, stem = sample(frames, key)
+        return standard(image), classes, stem
+
+    data.TrainingFrames.__getitem__ = standard_sample
+    inference.to_unit = lambda image, image_maximum=None: standard(unit(image, image_maximum))
 
 
 def instance_norm():
