@@ -61,8 +61,9 @@ class DeepLabV3(TorchvisionDeepLabV3):
         if in_channels + depth_channel != 3:
             _replace_first_convolution(self.backbone, in_channels + depth_channel)
 
-    def forward(self, x):
-        features = self.backbone(with_depth(x) if self.depth_channel else x)
+    def forward(self, x, heights=None):
+        """heights: (N,) rows of each frame, where x is padded below them in training."""
+        features = self.backbone(with_depth(x, heights if self.training else None) if self.depth_channel else x)
         if not self.training or self.aux_classifier is None:
             return self._resized(self.classifier(features["out"]), x)
         main, auxiliary = self.classifier(features["out"]), self.aux_classifier(features["aux"])

@@ -284,6 +284,11 @@ def collate(samples):
     return torch.stack(images), torch.stack(masks).long(), [stem for _, _, stem in samples]
 
 
+def heights(masks):
+    """(N, H, W) of collate -> (N,) rows of each frame without its padding."""
+    return (masks != IGNORE_INDEX).any(2).sum(1)
+
+
 def training_loader(frames, *, batch_size, seed, workers, device, smallest=2):
     """A DataLoader over TrainingFrames; its batch_sampler's ``epoch`` is set before each epoch.
 

@@ -104,7 +104,7 @@ def _backward(network, images, masks, criterion, scaler, amp, device, frames):
     images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
     masks = masks.to(device, non_blocking=True)
     with torch.autocast(device.type, amp, enabled=amp is not None):
-        logits = network(images)
+        logits = network(images, data.heights(masks))
     loss = criterion(logits, masks) * (len(images) / frames)
     scaler.scale(loss).backward()
     return loss.detach()

@@ -3,16 +3,18 @@
 import torch
 
 
-def with_depth(x):
+def with_depth(x, heights=None):
     """(N, C, H, W) -> (N, C + 1, H, W): last a channel with the depth of each row, over 0 to 1 at the last row.
+
+    heights: (N,) rows of each frame where x is padded below them, so that a frame's depths are the same in any batch.
 
     A convolution labels alike what looks alike, wherever it lies; in ultrasound what lies near the probe and what lies
     deep are different tissue. The vertical coordinate of Liu et al., An intriguing failing of convolutional neural
-    networks and the CoordConv solution, NeurIPS 2018. Relative to the height of x: in training, frames of
-    several heights in a batch are padded to the tallest, and measured by it.
+    networks and the CoordConv solution, NeurIPS 2018.
     """
     rows = torch.ones_like(x[:, :1], dtype=torch.float32).cumsum(2)  # operations on x: traced and exported as such
-    return torch.cat([x, (rows / rows[:, :, -1:]).type_as(x)], 1)
+    last = rows[:, :, -1:] if heights is None else heights[:, None, None, None]
+    return torch.cat([x, (rows / last).clamp(max=1).type_as(x)], 1)
 
 
 def image_channels(weight):

@@ -1,5 +1,6 @@
 """The network: sizes, names, shapes; and the losses that train it."""
 
+import sys
 from itertools import pairwise
 
 import pytest
@@ -8,6 +9,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deeplab.model import DeepLabV3
+from sonogravity.data import collate, heights
 from sonogravity.labels import IGNORE_INDEX
 from sonogravity.layers import with_depth
 from sonogravity.losses import HeadsLoss, SegmentationLoss, soft_dice_loss
@@ -67,6 +70,22 @@ def test_the_depth_of_each_row_is_a_channel_more(height, width, kind):
     assert seen.dtype == kind and torch.equal(seen[:, :3], image)
     expected = (torch.arange(1, height + 1) / height).to(kind)
     assert torch.equal(seen[:, 3], expected[None, :, None].expand(2, height, width))
+
+
+@pytest.mark.parametrize("model_class, options", [(UNet, {"base_channels": 4}),
+                                                  (DeepLabV3, {"backbone": "mobilenet_v3_large"})])  # fmt: skip
+def test_a_frames_depths_do_not_depend_on_its_batch(model_class, options, monkeypatch):
+    model, seen = model_class(1, 2, depth_channel=True, **options), []
+    module = sys.modules[type(model).__module__]
+    monkeypatch.setattr(module, "with_depth", lambda *inputs: seen.append(with_depth(*inputs)) or seen[-1])
+    short, tall = ((torch.rand(1, rows, 33), torch.zeros(rows, 33, dtype=torch.uint8), "") for rows in (40, 81))
+    images, masks, _ = collate([short, tall])
+    model.train()(images, heights(masks))
+    assert torch.equal(seen[0][0, 1, :40], with_depth(short[0][None])[0, 1])
+    assert torch.equal(seen[0][0, 1, 40:], torch.ones(41, 33))
+    assert torch.equal(seen[0][1, 1], with_depth(tall[0][None])[0, 1])
+    model.eval()(short[0][None])  # alone: the rows that U-Net adds below, up to a multiple of 16, change no depth
+    assert torch.equal(seen[1], with_depth(short[0][None]))
 
 
 @pytest.mark.parametrize("depth", [False, True])

@@ -105,12 +105,13 @@ class UNet(nn.Module):
         coarse = (width[4] // halved, width[3] // halved, width[2] // halved, width[1] // halved)
         self.supervised = nn.ModuleList(OutConv(channels, classes) for channels in coarse if deep_supervision)
 
-    def forward(self, x):
+    def forward(self, x, heights=None):
+        """heights: (N,) rows of each frame, where x is padded below them in training."""
         height, width = x.shape[2:]
+        if self.depth_channel:
+            x = with_depth(x, heights if self.training else None)
         # The border is repeated, not filled with black, up to the next multiple of 16.
         x = F.pad(x, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
-        if self.depth_channel:
-            x = with_depth(x)
         x1 = self.inc(x)  # (N, 64, H, W)
         x2 = self.down1(x1)  # (N, 128, H/2, W/2)
         x3 = self.down2(x2)  # (N, 256, H/4, W/4)
