@@ -294,12 +294,16 @@ def chance(probability):
     return float(torch.rand(())) < probability
 
 
-def with_geometry():
-    """The program's own augmentation with rotation, shift and zoom, whatever the model's recipe says."""
-    from sonogravity import augmentation as module
+def own_augmentation(geometry):
+    """The program's own augmentation with or without rotation, shift and zoom, whatever the model's recipe says."""
 
-    plain = module.Augmentation
-    module.Augmentation = lambda background=0, **_: plain(background, geometry=True)
+    def change():
+        from sonogravity import augmentation as module
+
+        plain = module.Augmentation
+        module.Augmentation = lambda background=0, **_: plain(background, geometry=geometry)
+
+    return change
 
 
 def ultrasound(**options):
@@ -362,7 +366,8 @@ RECIPES = {
     "ce": Recipe(("--loss", "ce")),
     "dice": Recipe(("--loss", "dice")),
     "augment": Recipe(("--augment",)),
-    "geometry": Recipe(("--augment",), with_geometry),
+    "geometry": Recipe(("--augment",), own_augmentation(True)),
+    "no_geometry": Recipe(("--augment",), own_augmentation(False)),
     "depth": Recipe(("--depth-channel",)),
     "aux": Recipe(("--aux-loss",)),
     "batch_2": Recipe(("--batch-size", "2")),
