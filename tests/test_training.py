@@ -243,3 +243,11 @@ def test_architecture_comes_with_the_loaded_file(sets, tmp_path, trained, capsys
     assert train.main([str(a) for a in [*common, "--epochs", 1, "--load", best, "--class-names", "bone,ligament"]]) == 0
     said = capsys.readouterr().out
     assert "--base-channels 8, as in the file" in said and "(bone)" in said
+
+
+def test_a_program_that_has_changed_since_is_pointed_out(trained, tmp_path, capsys):
+    settings = json.loads((trained / "results/unet/run/settings.json").read_text())
+    (tmp_path / "settings.json").write_text(json.dumps(settings | {"commit": "0" * 40}))
+    roots = ["--checkpoints", str(tmp_path / "c"), "--results", str(tmp_path / "r")]
+    assert train.main(["--repeat", str(tmp_path / "settings.json"), *roots]) == 0
+    assert "settings.json: is of commit 000000000000 of this program" in capsys.readouterr().err
