@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 
 from sonogravity import checkpoints, cli, folds, parallel, paths, stored
-from sonogravity.errors import InputError, say, some
+from sonogravity.errors import InputError, say, some, warn
 from sonogravity.memory import Memory
 
 SETTINGS = {"options": dict, "data": dict, "device": str, "initial_weights": str, "memory": dict, "versions": dict,
@@ -93,6 +93,11 @@ def _resume(parser, argv, path, model_class, wanted=None):
     plan = settings["plan"]
     if plan[-1][1] != options.epochs:
         plan = [*plan, [resumed.epoch, options.epochs]]
+        if options.scheduler in ("cosine", "poly"):
+            warn(
+                f"--epochs {options.epochs}: the {options.scheduler} schedule of {plan[-2][1]} epochs is drawn anew over "
+                f"{options.epochs}, so the learning rate leaps where the run goes on"
+            )
     return Beginning(options, plan, resumed, resumed)
 
 

@@ -120,6 +120,16 @@ def test_more_epochs_than_before(sets, tmp_path, capsys, refused):
     assert "give only one" in refused(train.main, ["--resume", last, "--load", last])
 
 
+@pytest.mark.parametrize("scheduler", ["cosine", "constant"])
+def test_a_schedule_that_is_drawn_anew_is_pointed_out(scheduler, sets, tmp_path, capsys):
+    run(*sets, tmp_path, "--scheduler", scheduler)
+    last = tmp_path / "checkpoints" / "unet" / "run" / "last.pth"
+    assert train.main(["--resume", str(last), "--epochs", "4"]) == 0
+    assert ("the learning rate leaps" in capsys.readouterr().err) == (scheduler == "cosine")
+    rates = epochs(tmp_path)["learning_rate"]
+    assert (rates[2] > rates[1]) == (scheduler == "cosine")
+
+
 def test_workers_and_memory_do_not_change_the_weights(sets, tmp_path):
     run(*sets, tmp_path / "a", "--epochs", 1)
     run(*sets, tmp_path / "b", "--epochs", 1, "--workers", 2, "--cache-mb", 0)
