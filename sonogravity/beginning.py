@@ -95,8 +95,8 @@ def _resume(parser, argv, path, model_class, wanted=None):
         plan = [*plan, [resumed.epoch, options.epochs]]
         if options.scheduler in ("cosine", "poly"):
             warn(
-                f"--epochs {options.epochs}: the {options.scheduler} schedule of {plan[-2][1]} epochs is drawn anew over "
-                f"{options.epochs}, so the learning rate leaps where the run goes on"
+                f"--epochs {options.epochs}: the {options.scheduler} schedule was drawn over {plan[-2][1]} and is now "
+                "drawn over these, so the learning rate leaps where the run goes on"
             )
     return Beginning(options, plan, resumed, resumed)
 
