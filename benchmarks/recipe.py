@@ -8,7 +8,7 @@ chosen. Without it validation/ scores, which is for reporting alone. A recipe (s
 options and, where something is tried that train.py does not have, a change made to the program before it runs.
 
 Every run appends a line to --log: Dice epoch by epoch, and the figures of the last epoch's weights at native size,
-boundary figures in pixels. With folds, ``all`` holds the frames of all folds together.
+boundary figures in pixels. With folds a last line holds the frames of all folds together.
 """
 
 import argparse
@@ -26,6 +26,8 @@ from datetime import date
 from pathlib import Path
 
 import common
+import numpy as np
+import pandas as pd
 from recipes import RECIPES, named
 
 LOG = Path(__file__).parent / "recipes.csv"
@@ -43,11 +45,8 @@ def folder_and_options(model):
 
 
 def train_and_score(model, recipe, data, fold, folds, options):
-    """One run, in a process of its own -> (rows of epochs.csv, rows of files.csv of the frames held out, summary)."""
+    """One run, in a process of its own -> (rows of epochs.csv, rows of files.csv of the frames held out)."""
     import importlib
-    import json
-
-    import pandas as pd
 
     from sonogravity.folds import part
     from sonogravity.pairs import find_training_pairs
@@ -69,8 +68,8 @@ def train_and_score(model, recipe, data, fold, folds, options):
             "--name", "run", "--save-every", 1000, *of_model, *recipe.options, *options)])  # fmt: skip
         run, output = Path(root) / folder / name, Path(root) / "scores"
         evaluate.main(["--load", str(run / "last.pth"), "--input", *map(str, inputs), "--output", str(output)])
-        summary = json.loads((output / "summary.json").read_text())
-        return pd.read_csv(run / "epochs.csv"), pd.read_csv(output / "files.csv"), summary
+        files = pd.read_csv(output / "files.csv", dtype={"missed": str, "spurious": str})
+        return pd.read_csv(run / "epochs.csv"), files
 
 
 def in_a_process(series, data, fold, folds, fixed):
@@ -80,37 +79,28 @@ def in_a_process(series, data, fold, folds, fixed):
         return pool.submit(train_and_score, model, recipe, data, fold, folds, [*fixed, "--seed", seed]).result()
 
 
-def row_of(epochs, files, summary):
-    """The figures of one run, as the log keeps them."""
-    metrics = summary["metrics"]
-    classes = [entry["dice"]["mean"] for name, entry in summary["classes"].items() if "assd_px" in entry]
+def row_of(runs):
+    """The figures of one run, or of the runs of several folds with all their frames together, as the log keeps them.
+
+    runs: of train_and_score().
+    """
+    files = pd.concat([of_run for _, of_run in runs])
+    frames = [len(of_run) for _, of_run in runs]
+    by_epoch = np.average([epochs["dice"] for epochs, _ in runs], axis=0, weights=frames)
+    classes = [name.removeprefix("assd_px_") for name in files if name.startswith("assd_px_")]
+    means = files.mean(numeric_only=True)
     return {
-        "best_dice": f"{epochs['dice'].max():.4f}",
-        "dice": f"{metrics['dice']['mean']:.4f}",
-        "dice_by_class": " ".join(f"{value:.4f}" for value in classes),
-        "hd95_px": f"{metrics['hd95_px']['mean']:.2f}",
-        "assd_px": f"{metrics['assd_px']['mean']:.2f}",
-        "nsd": f"{metrics['nsd']['mean']:.4f}",
-        "missed": summary["missed"],
-        "spurious": summary["spurious"],
-        "seconds": f"{epochs['seconds'].sum():.0f}",
-        "dice_by_epoch": " ".join(f"{value:.4f}" for value in epochs["dice"]),
+        "frames": len(files),
+        "best_dice": f"{np.average([epochs['dice'].max() for epochs, _ in runs], weights=frames):.4f}",
+        "dice": f"{means['dice']:.4f}",
+        "dice_by_class": " ".join(f"{means[f'dice_{name}']:.4f}" for name in classes),
+        "hd95_px": f"{means['hd95_px']:.2f}",
+        "assd_px": f"{means['assd_px']:.2f}",
+        "nsd": f"{means['nsd']:.4f}",
+        **{what: sum(len(names.split(", ")) for names in files[what].dropna()) for what in ("missed", "spurious")},
+        "seconds": f"{sum(epochs['seconds'].sum() for epochs, _ in runs):.0f}",
+        "dice_by_epoch": " ".join(f"{value:.4f}" for value in by_epoch),
     }
-
-
-def together(rows):
-    """The log's row for the frames of all folds: sums, and means weighted by the frames."""
-    frames = [int(row["frames"]) for row in rows]
-
-    def mean(name):
-        columns = zip(*([float(value) for value in row[name].split()] for row in rows), strict=True)
-        return " ".join(f"{sum(v * n for v, n in zip(c, frames, strict=True)) / sum(frames):.4f}" for c in columns)
-
-    means = ("best_dice", "dice", "dice_by_class", "hd95_px", "assd_px", "nsd", "dice_by_epoch")
-    return {name: mean(name) for name in means} | {
-        "frames": sum(frames), "missed": sum(row["missed"] for row in rows),
-        "spurious": sum(row["spurious"] for row in rows), "seconds": sum(int(row["seconds"]) for row in rows),
-    }  # fmt: skip
 
 
 def append(log, row):
@@ -158,16 +148,14 @@ def main(argv=None):
             known = {"date": date.today().isoformat(), "commit": commit()[:8], "model": model, "recipe": recipe,
                      "seed": seed, "scale": args.scale, "epochs": args.epochs,
                      "options": " ".join(named(recipe, folder_and_options(model)[0]).options)}  # fmt: skip
-            rows = []
+            results = []
             for fold in folds:
-                result = runs[seed, model, recipe, fold].result()
-                rows.append({**known, **row_of(*result), "frames": len(result[1]),
-                             "scored_on": f"fold {fold} of {args.folds}" if fold else "validation"})  # fmt: skip
-                append(args.log, rows[-1])
-            if len(rows) > 1:
-                append(args.log, {**known, **together(rows), "scored_on": f"{len(rows)} folds of {args.folds}"})
-            dice = (together(rows) if len(rows) > 1 else rows[0])["dice"]
-            found.setdefault(f"{model}, {recipe}", []).append(float(dice))
+                results.append(runs[seed, model, recipe, fold].result())
+                scored_on = f"fold {fold} of {args.folds}" if fold else "validation"
+                append(args.log, {**known, **row_of(results[-1:]), "scored_on": scored_on})
+            if len(results) > 1:
+                append(args.log, {**known, **row_of(results), "scored_on": f"{len(results)} folds of {args.folds}"})
+            found.setdefault(f"{model}, {recipe}", []).append(float(row_of(results)["dice"]))
     means = {name: {"dice": values, "mean": statistics.mean(values)} for name, values in found.items()}
     common.print_json("recipe", means)
     return 0

@@ -114,7 +114,8 @@ def adapt(weights, model):
     """Weights trained for other classes or channels -> weights that fit the model, and what was done.
 
     Heads of another class count keep the model's own fresh values; RGB filters of the first convolution
-    are summed for one grey channel; an auxiliary head that the model lacks is left out.
+    are summed for one grey channel; for the depth, where the model has it, filters of zeros are added; an auxiliary
+    head that the model lacks is left out.
     """
     own, words = model.state_dict(), []
     fitted = dict(weights)
@@ -149,7 +150,7 @@ def from_torchvision(checkpoint, model, options):
     fitted, words = adapt(checkpoint.state_dict, model)
     if words:
         say(f"{checkpoint.path.name}: {'; '.join(words)}")
-    same = {**given, "aux_loss": given["aux_loss"] and options["aux_loss"]}
+    same = {**given, "aux_loss": given["aux_loss"] and options["aux_loss"], "depth_channel": options["depth_channel"]}
     if foreign_head:
         same["classes"] = options["classes"]
     if words and given["in_channels"] == 3:

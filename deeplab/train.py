@@ -1,6 +1,6 @@
 """Train DeepLabV3 on a folder of frames and masks.
 
-    python train.py --epochs 100 --batch-size 8 --amp
+    python train.py --epochs 100 --amp
 
 Reads data/train and data/validation (each with images/ and masks/), looks at all of it first, then
 writes checkpoints/deeplab/<run> and results/deeplab/<run> after every epoch.
@@ -15,7 +15,7 @@ from sonogravity import cli
 
 def build_parser():
     """The options; the defaults are DeepLabV3's recipe."""
-    parser = cli.Parser("Train DeepLabV3 on a folder of frames and masks.", "python train.py --epochs 100 -b 8 --amp")
+    parser = cli.Parser("Train DeepLabV3 on a folder of frames and masks.", "python train.py --epochs 100 --amp")
     cli.add_training(parser, batch_size=4, learning_rate=1e-3, loss="ce+dice", scheduler="cosine")
     parser.add_argument("--backbone", choices=("resnet50", "resnet101", "mobilenet_v3_large"), default="resnet50",
                         help="the encoder; mobilenet_v3_large for live use on a laptop")  # fmt: skip

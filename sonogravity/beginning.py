@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 
 from sonogravity import checkpoints, cli, folds, parallel, paths, stored
-from sonogravity.errors import InputError, say, some
+from sonogravity.errors import InputError, say, some, warn
 from sonogravity.memory import Memory
 
 SETTINGS = {"options": dict, "data": dict, "device": str, "initial_weights": str, "memory": dict, "versions": dict,
@@ -57,20 +57,18 @@ def begin(parser, argv, model_class):
         _check_fold(options)
         options.name = folds.run_name(options.name, options.fold)
         argv = [*(sys.argv[1:] if argv is None else argv), "--name", options.name]
+    if options.load is None and options.new_head:
+        raise InputError("--new-head: replaces that of --load; give both, or neither")
+    if options.freeze_encoder and not ways:
+        raise InputError("--freeze-encoder: keeps weights trained before as they are; give --load or --pretrained")
+    loaded = None
+    if options.load is not None:
+        loaded = checkpoints.load(options.load, model_class)
+        _adopt(options, stored.given_options(parser, argv, options), loaded)
     last = options.checkpoints / model_class.NAME / options.name / "last.pth"
     if (parallel.restarted() or options.fold is not None) and last.is_file():
         say(f"{'restarted by torchrun' if parallel.restarted() else 'was begun'}: goes on from {last}")
-        return _resume(parser, argv, last, model_class)
-    if options.load is None:
-        if options.new_head:
-            raise InputError("--new-head: replaces that of --load; give both, or neither")
-        return Beginning(options, [[0, options.epochs]])
-    loaded = checkpoints.load(options.load, model_class)
-    given = stored.given_options(parser, argv, options)
-    _adopt_architecture(options, given, loaded)
-    if "learning_rate" not in given:
-        options.learning_rate *= FINE_TUNING_RATE
-        say(f"--load: learning rate {options.learning_rate:g}, {FINE_TUNING_RATE:g} of the usual one (-l sets it)")
+        return _resume(parser, argv, last, model_class, options)
     return Beginning(options, [[0, options.epochs]], loaded)
 
 
@@ -79,12 +77,15 @@ def _check_fold(options):
         raise InputError(f"--fold {options.fold}: give the number of folds with --folds, and one from 1 to that")
 
 
-def _resume(parser, argv, path, model_class):
+def _resume(parser, argv, path, model_class, wanted=None):
+    """Go on with a run; wanted: all options of a command that began it, none of which may have changed."""
     resumed = checkpoints.load(path, model_class)
     if resumed.training is None:
         raise InputError(f"{path}: holds weights only; resume from last.pth beside it, or start a new run with --load")
     settings = _checked(resumed.training["settings"], path)
     options = stored.take_up(parser, argv, settings["options"], path, stored.FREE_ON_RESUME)
+    if wanted is not None:  # scores of folds that were trained in different ways would be put together
+        stored.refuse_differences(wanted, options, path, stored.FREE_ON_RESUME)
     expected = paths.absolute(options.checkpoints) / resumed.model_name / options.name
     if paths.absolute(path).parent != expected:
         raise InputError(f"{path}: belongs in {expected}; move it back, or give --checkpoints ROOT and --results ROOT")
@@ -92,6 +93,11 @@ def _resume(parser, argv, path, model_class):
     plan = settings["plan"]
     if plan[-1][1] != options.epochs:
         plan = [*plan, [resumed.epoch, options.epochs]]
+        if options.scheduler in ("cosine", "poly"):
+            warn(
+                f"--epochs {options.epochs}: the {options.scheduler} schedule was drawn over {plan[-2][1]} and is now "
+                "drawn over these, so the learning rate leaps where the run goes on"
+            )
     return Beginning(options, plan, resumed, resumed)
 
 
@@ -135,10 +141,17 @@ def _checked(settings, path):
     return settings
 
 
-def _adopt_architecture(options, given, loaded):
-    """Take options of the architecture from a loaded file where the command line is silent."""
-    for name, value in loaded.model_options.items():
-        option = "channels" if name == "in_channels" else name
-        if name != "classes" and option not in given and getattr(options, option) != value:
-            say(f"{loaded.path.name}: --{option.replace('_', '-')} {value}, as in the file")
-            setattr(options, option, value)
+def _adopt(options, given, loaded):
+    """Where the command line is silent, take the scale and the architecture of a loaded file, and a lower rate."""
+    kept = {"channels" if name == "in_channels" else name: value for name, value in loaded.model_options.items()}
+    if loaded.scale is not None:
+        kept["scale"] = loaded.scale
+    for name, value in kept.items():
+        if name != "classes" and name not in given and getattr(options, name) != value:
+            option = name.replace("_", "-")
+            shown = f"--{'' if value else 'no-'}{option}" if isinstance(value, bool) else f"--{option} {value}"
+            say(f"{loaded.path.name}: {shown}, as in the file")
+            setattr(options, name, value)
+    if "learning_rate" not in given:
+        options.learning_rate *= FINE_TUNING_RATE
+        say(f"--load: learning rate {options.learning_rate:g}, {FINE_TUNING_RATE:g} of the usual one (-l sets it)")

@@ -165,12 +165,13 @@ def _bare(path, content, model_class):
         )
     say(f"{path.name}: a bare state dict, read as {model_class.NAME} with "
         + ", ".join(f"{key} {value}" for key, value in options.items())
-        + (", so its last input channel is taken for the depth of each row" if options["depth_channel"] else "")
         + (f"; set apart: {some([*extras, *counters])}" if extras or counters else ""))  # fmt: skip
-    if options["in_channels"] not in (1, 3) or options["classes"] < 2:
+    inputs = options["in_channels"] + options["depth_channel"]
+    if inputs not in (1, 3) or options["classes"] < 2:
         raise InputError(
-            f"{path}: has {options['in_channels']} channels and {options['classes']} classes; 1 or 3 channels and two "
-            "classes at least are supported"
+            f"{path}: has {inputs} channels and {options['classes']} classes; of bare weights 1 or 3 channels and two "
+            "classes at least are supported (a channel more may be the depth or anything else: give train.py's own "
+            "checkpoint, which says)"
         )
     labels = None
     if "mask_values" in extras:

@@ -72,11 +72,20 @@ NOTES = (
     "entropy and expected_dice need no mask: they say which predictions to look at first. They come from the model's "
     "probabilities (softmax) at native size, so they are as right as these are calibrated (see evaluate.py's "
     "calibration.png), and a model can be surely wrong.",
+    "Calibration (evaluate.py, folds): for each class all pixels of all files by the probability that the model gives "
+    "the class, in ten bins. probability: its mean in the bin; observed: the share of these pixels that are of the "
+    "class. Expected calibration error: mean over pixels of the difference of the two.",
     "Boundary metrics: the boundary of a class is its pixels with a 4-neighbour outside it (beyond the image is "
     "outside); distances run between pixel centres, scaled by the pixel size of each axis, and always against the "
     "original truth. They are given for foreground classes. A class in neither truth nor prediction: blank. In one of "
     "the two only: infinite, so hd, hd95 and assd are blank and left out of means, the class is named under missed or "
     "spurious, and the Summary counts both beside every boundary mean; nsd is 0 and counts.",
+)
+GROUP_NOTES = (
+    "By fold, By subject: the mean of each metric over the group's files; files: how many there are; n_<metric>: how "
+    "many of them have the metric; missed, spurious (and of one class): classes that boundary means leave out. The "
+    "last two rows: mean and standard deviation (n - 1) over the groups, each group counting alike, n_<metric> being "
+    "the groups that have it.",
 )
 MARGIN_NOTES = (
     "Margin: in the dilated truth, background within margin_mm of a structure takes the class of the nearest one "

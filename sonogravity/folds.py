@@ -7,9 +7,11 @@ npj Digital Medicine 2022).
 import sys
 from collections import Counter
 
-from sonogravity import cli
-from sonogravity.errors import InputError, process_count, say, some
+from sonogravity import cli, paths, stored
+from sonogravity.errors import InputError, process_count, say, some, warn
 from sonogravity.metrics import subjects_of
+
+SCRIPT = "folds"  # in settings.json of the scores of all folds
 
 
 def assign(subjects, count):
@@ -72,13 +74,25 @@ def train_each(main, parser, argv, model_class):
     if process_count() > 1:
         raise InputError("torchrun trains one fold at a time: give --fold as well; afterwards, without torchrun, the "
                          "same command without --fold scores them together")  # fmt: skip
+    if options.load is not None:
+        warn(f"--load: if {options.load.name} has learned from any of these subjects, the folds' scores flatter")
     name = options.name or cli.time_stamp()
+    if options.name is None:
+        say(f"named {name}: if this is stopped, the same command with --name {name} goes on")
+    folder = options.results / model_class.NAME / f"{name}_folds"
+    paths.refuse_foreign(folder, SCRIPT, "another --name")
     for fold in range(1, options.folds + 1):
         say(f"\nfold {fold} of {options.folds}: {run_name(name, fold)}")
         main([*argv, "--name", name, "--fold", str(fold)])
         if options.check:
             return 0
-    from sonogravity import crossvalidation
+    from sonogravity import crossvalidation, scoring
 
-    crossvalidation.score(options, name, model_class)
+    root = options.checkpoints / model_class.NAME
+    files = [root / run_name(name, fold) / "last.pth" for fold in range(1, options.folds + 1)]
+    request = scoring.Request(
+        SCRIPT, [options.train], options.batch_size, options.workers, options.subject_regex,
+        stored.options_as_dict(options), output=folder,
+    )  # fmt: skip
+    crossvalidation.score(request, files, model_class, options.device)
     return 0

@@ -5,6 +5,7 @@ are one class against the rest. There is no epsilon: a score that is undefined i
 et al., Metrics reloaded, Nature Methods 2024, on the empty mask; nnU-Net leaves such cases out too).
 """
 
+import math
 import re
 import warnings
 
@@ -169,9 +170,7 @@ def summarise(rows, labels, subjects, names=OVERLAP):
         column = name if owner is None else f"{name}_{owner}"
         found = column_summary([row[column] for row in rows], subjects)
         if name.split("_")[0] in BOUNDARY:
-            for what in ("missed", "spurious"):
-                listed = [row[what].split(", ") for row in rows if row[what]]
-                found[what] = sum(len(classes) if owner is None else owner in classes for classes in listed)
+            found |= {what: _count(rows, what, owner) for what in ("missed", "spurious")}
         return found
 
     classes = {}
@@ -186,20 +185,35 @@ def summarise(rows, labels, subjects, names=OVERLAP):
     return {"files": len(rows), "metrics": overall, "classes": classes}
 
 
+def _count(rows, what, owner=None):
+    """How many classes the files' column ``what`` (missed or spurious) names, or how many files name the owner."""
+    listed = [row[what].split(", ") for row in rows if row[what]]
+    return sum(len(classes) if owner is None else owner in classes for classes in listed)
+
+
 def group_means(rows, by, labels, names=OVERLAP):
     """Rows of files -> a row for each value of the column ``by``: its files, and the mean of each metric over them.
 
-    Then the mean and the standard deviation (ddof 1) over these rows, each of which counts alike.
+    ``n_<metric>``: the files that entered a mean; missed and spurious: what boundary means leave out. Then the mean
+    and the standard deviation (ddof 1) over these rows, each of which counts alike, and how many entered them.
     """
-    columns = [*names, *(f"{name}_{labels.names[c]}" for c in labels.foreground for name in names)]
+    owners = [labels.names[c] for c in labels.foreground]
+    columns = [*names, *(f"{name}_{owner}" for owner in owners for name in names)]
     columns = [name for name in columns if name in rows[0]]
+    counted = [(what, owner) for owner in (None, *owners) for what in ("missed", "spurious")]
     table = []
     for value in sorted({row[by] for row in rows}):
         own = [row for row in rows if row[by] == value]
-        table.append({by: value, "files": len(own)} | {name: finite_mean([r[name] for r in own]) for name in columns})
+        table.append(
+            {by: value, "files": len(own)}
+            | {name: finite_mean([row[name] for row in own]) for name in columns}
+            | {what if owner is None else f"{what}_{owner}": _count(own, what, owner) for what, owner in counted}
+            | {f"n_{name}": sum(map(math.isfinite, (row[name] for row in own))) for name in columns}
+        )
     over = {name: column_summary([row[name] for row in table], [row[by] for row in table]) for name in columns}
     for what in ("mean", "sd"):
-        table.append({by: what, "files": len(rows)} | {name: over[name][what] for name in columns})
+        table.append({by: what, "files": len(rows)} | {name: over[name][what] for name in columns}
+                     | {f"n_{name}": over[name]["n"] for name in columns})  # fmt: skip
     return table
 
 

@@ -137,6 +137,17 @@ def _remove(path):
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
+def refuse_foreign(folder, script, remedy):
+    """InputError where an output folder holds what no earlier run of the script wrote there."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file, where a folder is to be written; give {remedy}")
+    foreign = _foreign(folder, script)
+    if foreign:
+        raise InputError(
+            f"{folder}: holds files that no earlier run wrote ({foreign[0]}); give {remedy}, or empty it"
+        )
+
+
 @contextmanager
 def new_output(folder, script):
     """Yield ``folder/partial`` to write to; at the end its files replace what an earlier run of the script wrote.
@@ -145,13 +156,7 @@ def new_output(folder, script):
     (where no file was done, nothing stays). InputError where the folder holds anything else: a file of the user's
     is never touched.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; --output must name a folder")
-    foreign = _foreign(folder, script)
-    if foreign:
-        raise InputError(
-            f"{folder}: holds files that no earlier run wrote ({foreign[0]}); give another --output, or empty it"
-        )
+    refuse_foreign(folder, script, "another --output")
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     unfinished = folder / UNFINISHED
     _remove(unfinished)

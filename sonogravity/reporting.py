@@ -1,6 +1,7 @@
 """What scoring leaves behind: masks, panels, worksheets and the lines on the terminal, a file at a time."""
 
 import csv
+import math
 import sys
 
 import numpy as np
@@ -32,11 +33,12 @@ class PartialCsv:
         self._file.close()
 
 
-def write_scores(results, pairs, folder, measure, settings, request, natives=None, groups=None):
+def write_scores(results, pairs, folder, measure, settings, request, natives=None, groups=None, certain=True):
     """Score every FileResult; write masks and panels where asked for, the worksheets and summary.json.
 
     The files lie in folder/partial until all are there. natives: {stem: native image} that fills as results come, for
     panels. groups: {stem: {"fold": 1, "subject": "D2"}}, columns by which files are also summed up, each in a sheet.
+    certain: whether the results say how sure they are.
     Returns the summary, None where no file had a mask.
     """
     with paths.new_output(folder, request.script) as unfinished:
@@ -45,7 +47,7 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
                 (unfinished / name).mkdir()
         paths.write_whole(unfinished / paths.MARKER, worksheets.write_json, settings)
         rows, confusions, measured, empty, reliability = _score_each(
-            results, pairs, unfinished, measure, request, natives, groups
+            results, pairs, unfinished, measure, request, natives, groups, certain
         )
         summary, few = _summarise(rows, confusions, measured, measure, request.subject_regex)
         if reliability is not None:
@@ -67,7 +69,7 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
     return summary
 
 
-def _score_each(results, pairs, folder, measure, request, natives, groups):
+def _score_each(results, pairs, folder, measure, request, natives, groups, certain):
     """Rows, confusions and Measured of all files, the names of those that are background only, their reliability.
 
     Scoring and writing go on in threads while the network, in this one, is at the next frames.
@@ -95,7 +97,8 @@ def _score_each(results, pairs, folder, measure, request, natives, groups):
 
     scored = data.ahead(score_and_write, results, devices.decoding_threads(request.workers))
     columns = measure.columns(scored=any(pair.mask for pair in pairs))
-    columns[-1:-1] = uncertainty.columns(labels)
+    if certain:
+        columns[-1:-1] = uncertainty.columns(labels)
     with PartialCsv(folder, [columns[0], *known[pairs[0].stem], *columns[1:]]) as partial:
         for row, found, confusion, is_empty, of_file in tqdm(
             scored, "frames", len(pairs), unit="frame", leave=False, file=sys.stderr
@@ -172,7 +175,8 @@ def _report(rows, summary, few, empty, measure, folder):
         if few is not None:
             warn(f"only {few} subjects: the interval means little")
     if unseen := worksheets.least_certain_first(rows):
-        first = [f"{row['file']} ({row['expected_dice']:.2f})" for row in unseen[:LOOK_FIRST]]
+        known = {row["file"]: row["expected_dice"] for row in unseen[:LOOK_FIRST]}
+        first = [f"{file} ({'nothing found' if math.isnan(dice) else f'{dice:.2f}'})" for file, dice in known.items()]
         say(f"no mask tells how good these are; look first at the least expected Dice: {', '.join(first)}")
     if empty:
         warn(f"{len(empty)} of {len(rows)} predictions are background only: {some(empty)}")

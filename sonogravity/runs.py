@@ -201,6 +201,7 @@ def open_run(beginning, *, model, model_options, findings, device, amp):
     if beginning.resumed:
         earlier = beginning.resumed.training["settings"]
         _same_data(beginning.resumed.path, earlier, settings)
+        _same_program(beginning.resumed.path, earlier, settings)
         settings |= {key: earlier[key] for key in ("initial_weights", "memory")}
         settings["options"]["load"] = earlier["options"]["load"]
     elif parallel.rank() == 0:
@@ -243,9 +244,19 @@ def _same_data(path, earlier, now):
         )
 
 
+def _same_program(path, earlier, now):
+    commits = [str(settings.get("commit"))[:12] for settings in (earlier, now)]
+    if earlier.get("commit") != now["commit"]:
+        warn(
+            f"{path}: is of commit {commits[0]} of this program, which is now at {commits[1]} (+: files were changed): "
+            "where training itself has changed, so do the figures"
+        )
+
+
 def _same_start(path, earlier, now):
     """What a repeated run must share with the first one, and what may change its last digits."""
     _same_data(path, earlier, now)
+    _same_program(path, earlier, now)
     if earlier["initial_weights"] != now["initial_weights"]:
         raise InputError(
             f"{path}: that run began with other weights; bring back its --load or --pretrained file, or torch "

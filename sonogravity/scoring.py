@@ -132,9 +132,7 @@ def score_inputs(opened, request):
         "checkpoint": sources[0] if len(sources) == 1 else sources,
         "used": predictor.describe(),
     }
-    run = main_checkpoint.run or main_checkpoint.path.stem
-    if len(opened) > 1:
-        run = f"{run}_and_{len(opened) - 1}_more"
+    run = paths.short("_and_".join(checkpoint.run or checkpoint.path.stem for _, checkpoint in opened.values()))
     folder = request.output_folder(main_checkpoint.model_name, run)
     return reporting.write_scores(results, pairs, folder, measure, settings, request, natives)
 
@@ -183,7 +181,7 @@ def score_predictions(model_name, predictions, mask_values, request):
     folder = request.output_folder(model_name, own.parent.name if own.name == "masks" else own.name)
     results = evaluation.read_predictions(pairs, found, labels, threads)
     settings = describe(request, labels) | {"predictions": str(own)}
-    return reporting.write_scores(results, pairs, folder, measure, settings, request)
+    return reporting.write_scores(results, pairs, folder, measure, settings, request, certain=False)
 
 
 def describe(request, labels):

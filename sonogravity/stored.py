@@ -62,12 +62,19 @@ def take_up(parser, argv, stored, where, free):
     """
     args = parse(parser, stored, where)
     given = given_options(parser, argv, args)
-    for name, value in options_as_dict(given).items():
-        if name in free:
+    refuse_differences(given, args, where, free)
+    for name in free:
+        if hasattr(given, name):
             setattr(args, name, getattr(given, name))
-        elif value != stored.get(name):
-            raise InputError(
-                f"--{name.replace('_', '-')} {value} contradicts {where} ({stored.get(name)}); leave it out, "
-                "or start a run of its own"
-            )
     return args
+
+
+def refuse_differences(options, run, where, free):
+    """InputError where options, all or some, differ from those of a run in what is not free."""
+    kept = options_as_dict(run)
+    for name, value in options_as_dict(options).items():
+        if name not in free and value != kept[name]:
+            raise InputError(
+                f"--{name.replace('_', '-')} {value} contradicts {where} ({kept[name]}); give what that run has, or "
+                "start a run of its own"
+            )

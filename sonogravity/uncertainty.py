@@ -49,8 +49,8 @@ def reliability(logits, truth, labels):
     Of the pixels whose probability of the class lies in a bin: their number, the sum of these probabilities, and how
     many are of the class (Guo et al., On calibration of modern neural networks, ICML 2017, for each class alone).
     """
-    probabilities = logits.softmax(0)
-    truth = torch.from_numpy(truth).to(logits.device)
+    probabilities = logits.softmax(0).cpu()  # not every GPU adds up in float64
+    truth = torch.from_numpy(truth)
     sums = []
     for c in labels.foreground:
         plane = probabilities[c].flatten()
@@ -58,7 +58,7 @@ def reliability(logits, truth, labels):
         hits = (truth == c).flatten()
         columns = [torch.bincount(bins, minlength=BINS), torch.bincount(bins, plane.double(), BINS)]
         sums.append(torch.stack([*columns, torch.bincount(bins[hits], minlength=BINS)], 1))
-    return torch.stack(sums).cpu().numpy()
+    return torch.stack(sums).numpy()
 
 
 def calibration(sums, labels):

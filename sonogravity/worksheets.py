@@ -25,6 +25,7 @@ VARIANT_FILLS = dict(
 )
 NOT_IN_XML = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")  # 1.0, and what openpyxl refuses
 WHOLE = ("epoch", "fold", "width", "height", "n", "files", "subjects", "missed", "spurious", "pixels", *VARIANTS)
+COUNTS = ("n_", "missed_", "spurious_")  # of a group of files: these and a metric's or a class's name
 SHORT = {"margin_mm": "0.00", "seconds": "0.000", "images_per_second": "0.00", "learning_rate": "0.00E+00"}
 
 
@@ -141,7 +142,8 @@ def add_table(sheet, rows, marked=()):
     _header(sheet, names)
     for i, row in enumerate(rows):
         for column, name in enumerate(names, 1):
-            form = "0" if name in WHOLE else SHORT.get(name, "0.0000")
+            whole = name in WHOLE or name.startswith(COUNTS)
+            form = "0" if whole else SHORT.get(name, "0.0000")
             cell = write_cell(sheet, i + 2, column, row.get(name), form)
             if i in marked:
                 cell.fill = BEST_FILL
@@ -264,7 +266,8 @@ def _definitions(sheet, columns):
             write_cell(sheet, row, column, value).alignment = Alignment(wrap_text=column == 2, vertical="top")
         sheet.row_dimensions[row].height = 15 * math.ceil(len(text) / 100)  # no viewer finds it by itself
         row += 1
-    for note in definitions.NOTES + (definitions.MARGIN_NOTES if "mask_used" in columns else ()):
+    notes = definitions.NOTES + (definitions.MARGIN_NOTES if "mask_used" in columns else ())
+    for note in notes + (definitions.GROUP_NOTES if "fold" in columns else ()):
         row += 1
         cell = write_cell(sheet, row, 2, note)
         cell.alignment = Alignment(wrap_text=True, vertical="top")

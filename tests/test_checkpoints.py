@@ -53,10 +53,10 @@ def test_bare_state_dict_with_foreign_extras_loads(tmp_path, small, prefix, nest
     assert "mask_values" in capsys.readouterr().out
 
 
-def test_a_bare_state_dict_with_a_depth_channel_is_pointed_out(tmp_path, capsys):
-    read = checkpoints.load(save(tmp_path / "bare.pth", UNet(1, 3, 4, depth_channel=True).state_dict()), UNet)
-    assert read.model_options["depth_channel"] and read.model_options["in_channels"] == 1
-    assert "last input channel is taken for the depth" in capsys.readouterr().out
+@pytest.mark.parametrize(("model", "inputs"), [(UNet(1, 3, 4, depth_channel=True), 2), (UNet(4, 3, 4), 4)])
+def test_bare_weights_with_a_channel_that_nothing_explains_are_refused(tmp_path, model, inputs):
+    with pytest.raises(InputError, match=rf"bare.pth: has {inputs} channels .* give train.py's own checkpoint"):
+        checkpoints.load(save(tmp_path / "bare.pth", model.state_dict()), UNet)
 
 
 def test_wrong_state_dict_is_refused_with_the_keys_that_differ(tmp_path, small):

@@ -7,7 +7,8 @@ from conftest import make_folder, train_arguments
 from torchvision.models import resnet50, segmentation
 
 from deeplab import evaluate, predict, train
-from deeplab.model import AUX_WEIGHTS, BUILDERS, DeepLabV3, adapt, load_pretrained
+from deeplab.model import AUX_WEIGHTS, BUILDERS, DeepLabV3, adapt, from_torchvision, load_pretrained
+from sonogravity import checkpoints
 from sonogravity.errors import InputError
 from sonogravity.losses import HeadsLoss, SegmentationLoss
 
@@ -93,6 +94,16 @@ def test_depth_begins_without_a_say_beside_pretrained_filters():
         first = fitted["backbone.0.0.weight"]
         assert first.shape[1] == channels + 1 and (first[:, -1] == 0).all()
         assert "the depth's filters start at zero" in words
+
+
+@pytest.mark.parametrize("depth", [False, True])
+def test_torchvisions_weights_load_with_a_depth_channel_or_without(depth, tmp_path, capsys):
+    torch.save(plain_torchvision(21, aux_loss=True).state_dict(), tmp_path / "voc.pth")
+    model = DeepLabV3(1, 3, MOBILE, depth_channel=depth)
+    options = {"in_channels": 1, "classes": 3, "backbone": MOBILE, "aux_loss": False, "depth_channel": depth}
+    found = from_torchvision(checkpoints.load(tmp_path / "voc.pth", DeepLabV3), model, options)
+    checkpoints.start_from(found, model, options, new_head=False)
+    assert ("the depth's filters start at zero" in capsys.readouterr().out) == depth
 
 
 @pytest.mark.parametrize("bare", [False, True])

@@ -106,7 +106,7 @@ def test_predict_with_an_ensemble_and_views(two, trained, tmp_path):
 def test_the_default_output_names_the_ensemble(two, trained, tmp_path, monkeypatch):
     monkeypatch.setattr("sonogravity.paths.RESULTS", tmp_path)
     assert evaluate.main(["--load", *map(str, two), "--input", str(trained / "validation")]) == 0
-    assert (tmp_path / "unet" / "run_and_1_more" / "evaluate" / "files.xlsx").is_file()
+    assert (tmp_path / "unet" / "run_and_other" / "evaluate" / "files.xlsx").is_file()
 
 
 def test_members_of_other_classes_are_refused():

@@ -112,6 +112,25 @@ def test_the_rate_is_lower_unless_it_is_given(best, sets, tmp_path, capsys):
     assert f"learning rate {rates['tuned']:g}" in capsys.readouterr().out
 
 
+def test_the_scale_and_the_architecture_are_the_files_unless_given(best, sets, tmp_path, capsys):
+    fast = [option for option in train_arguments(*sets, tmp_path, "--epochs", 1)
+            if option not in ("--scale", "0.5", "--base-channels", "4")]  # fmt: skip
+    assert train.main([*fast, "--scale", "0.25", "--name", "quarter", "--no-depth-channel"]) == 0
+    last = tmp_path / "checkpoints/unet/quarter/last.pth"
+    capsys.readouterr()
+    assert train.main([*fast, "--load", str(last), "--name", "tuned"]) == 0
+    said = capsys.readouterr().out
+    assert "--scale 0.25, as in the file" in said and "--no-depth-channel, as in the file" in said
+    assert checkpoints.load(tmp_path / "checkpoints/unet/tuned/last.pth", UNet).scale == 0.25
+    assert train.main([*fast, "--load", str(last), "--name", "half", "--scale", "0.5"]) == 0
+    assert checkpoints.load(tmp_path / "checkpoints/unet/half/last.pth", UNet).scale == 0.5
+
+
+def test_an_encoder_that_knows_nothing_is_not_frozen(sets, tmp_path, refused):
+    assert "--load or --pretrained" in refused(train.main, train_arguments(*sets, tmp_path, "--freeze-encoder", 1))
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_masks_of_other_classes_are_refused_without_a_new_head(best, tmp_path, refused):
     make_folder(tmp_path / "validation", subjects=("R",))
     line = refused(train.main, train_arguments(other_classes(tmp_path / "train"), tmp_path / "validation", tmp_path,

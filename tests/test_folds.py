@@ -1,6 +1,8 @@
 """Cross-validation: folds part subjects, every frame is scored once, and one workbook holds it all."""
 
 import json
+import math
+import re
 import shutil
 from collections import Counter
 
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openpyxl import load_workbook
 
-from sonogravity import checkpoints, folds, metrics
+from sonogravity import checkpoints, data, engine, folds, metrics
 from sonogravity.labels import Labels
 from unet import evaluate, train
 from unet.model import UNet
@@ -36,13 +38,29 @@ def test_folds_are_as_even_as_whole_subjects_allow():
 
 def test_group_means_count_groups_alike():
     labels = Labels.create([0, 1])
-    rows = [{"fold": 1, "dice": 0.5, "dice_1": 0.5}, {"fold": 1, "dice": 0.7, "dice_1": 0.7},
-            {"fold": 2, "dice": 0.9, "dice_1": np.nan}]  # fmt: skip
+    clean = {"missed": "", "spurious": ""}
+    rows = [{"fold": 1, "dice": 0.5, "dice_1": 0.5, **clean}, {"fold": 1, "dice": 0.7, "dice_1": 0.7, **clean},
+            {"fold": 2, "dice": 0.9, "dice_1": np.nan, **clean}]  # fmt: skip
     table = metrics.group_means(rows, "fold", labels, ["dice"])
     assert [row["fold"] for row in table] == [1, 2, "mean", "sd"]
     assert [row["files"] for row in table] == [2, 1, 3, 3]
     np.testing.assert_allclose([row["dice"] for row in table], [0.6, 0.9, 0.75, 0.3 / np.sqrt(2)])
     np.testing.assert_allclose([row["dice_1"] for row in table], [0.6, np.nan, 0.6, np.nan])
+    assert [row["n_dice"] for row in table] == [2, 1, 2, 2]
+    assert [row["n_dice_1"] for row in table] == [2, 0, 1, 1]
+
+
+def test_group_means_say_what_they_leave_out():
+    labels = Labels.create([0, 1, 2])
+    rows = [
+        {"fold": 1, "assd_px": math.nan, "assd_px_1": math.nan, "assd_px_2": math.nan, "missed": "1, 2",
+         "spurious": ""},
+        {"fold": 1, "assd_px": 3.0, "assd_px_1": 3.0, "assd_px_2": math.nan, "missed": "", "spurious": "2"},
+    ]
+    found = metrics.group_means(rows, "fold", labels, ["assd_px"])[0]
+    assert (found["assd_px"], found["n_assd_px"]) == (3, 1)
+    assert [found[name] for name in ("missed", "missed_1", "missed_2")] == [2, 1, 1]
+    assert [found[name] for name in ("spurious", "spurious_1", "spurious_2")] == [1, 0, 1]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +68,17 @@ def crossvalidated(tmp_path_factory):
     """All three folds of four subjects, trained by one command."""
     root = tmp_path_factory.mktemp("folds")
     make_folder(root / "train", subjects=SUBJECTS, frames=6)
-    assert train.main(command(root)) == 0
+    trained_on = []  # by each fold's run
+    init = data.TrainingFrames.__init__
+
+    def remember(self, store, *more):
+        trained_on.append({pair.image.name for pair in store.pairs})
+        init(self, store, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data.TrainingFrames, "__init__", remember)
+        assert train.main(command(root)) == 0
+    (root / "trained_on.json").write_text(json.dumps([sorted(names) for names in trained_on]))
     return root
 
 
@@ -59,7 +87,17 @@ def command(root, *more):
     return train_arguments(root / "train", root / "no validation", root, "--folds", 3, *learns, *more)
 
 
-def test_every_fold_is_a_run_that_never_saw_its_subjects(crossvalidated):
+def test_no_frame_is_scored_by_a_run_that_trained_on_its_subject(crossvalidated):
+    trained_on = json.loads((crossvalidated / "trained_on.json").read_text())
+    joint = pd.read_csv(crossvalidated / "results/unet/run_folds/files.csv")
+    assert len(trained_on) == 3
+    for fold, names in enumerate(trained_on, 1):
+        scored = joint[joint.fold == fold]
+        assert not {name.split("_")[0] for name in names} & set(scored.subject)
+        assert {*names, *scored.file} == set(joint.file)
+
+
+def test_every_fold_is_a_run_with_all_frames_in_training_or_validation(crossvalidated):
     seen = Counter()
     for fold in (1, 2, 3):
         settings = json.loads((crossvalidated / "results/unet" / f"run_fold_{fold}" / "settings.json").read_text())
@@ -103,8 +141,9 @@ def test_the_workbook_sums_up_by_fold_and_by_subject(crossvalidated):
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["metrics"]["dice"]["mean"] == pytest.approx(joint["dice"].mean())
     assert [row["fold"] for row in summary["groups"]["fold"]] == [1, 2, 3, "mean", "sd"]
-    definitions = {row[0] for row in book["Definitions"].values}
-    assert {"fold", "subject"} <= definitions
+    definitions = list(book["Definitions"].values)
+    assert {"fold", "subject"} <= {row[0] for row in definitions}
+    assert any("n_<metric>" in str(row[1]) for row in definitions)
 
 
 def test_the_same_command_goes_on_where_it_was_stopped(crossvalidated, tmp_path, capsys):
@@ -117,6 +156,28 @@ def test_the_same_command_goes_on_where_it_was_stopped(crossvalidated, tmp_path,
     assert "was begun: goes on from" in capsys.readouterr().out
     again = checkpoints.load(root / "checkpoints/unet/run_fold_3/last.pth", UNet).state_dict
     assert all((again[key] == value).all() for key, value in whole.items())
+
+
+def test_a_fold_stopped_in_training_goes_on_to_the_same_weights(crossvalidated, tmp_path, monkeypatch, capsys):
+    shutil.copytree(crossvalidated / "train", tmp_path / "train")
+    validate, calls = engine.validate, []
+
+    def stopped(*args):
+        calls.append(args)
+        if len(calls) == 9:  # in the third epoch of the second fold
+            raise KeyboardInterrupt
+        return validate(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "validate", stopped)
+        with pytest.raises(SystemExit):
+            train.main(command(tmp_path))
+    assert train.main(command(tmp_path)) == 0
+    assert "was begun: goes on from" in capsys.readouterr().out
+    for fold in (1, 2, 3):
+        one, other = (checkpoints.load(root / "checkpoints/unet" / f"run_fold_{fold}" / "last.pth", UNet).state_dict
+                      for root in (tmp_path, crossvalidated))  # fmt: skip
+        assert all((one[key] == value).all() for key, value in other.items())
 
 
 def test_one_fold_alone(crossvalidated, tmp_path):
@@ -149,7 +210,47 @@ def test_a_fold_without_folds_is_refused(sets, tmp_path, refused):
 
 
 def test_options_that_contradict_a_begun_fold_are_refused(crossvalidated, refused):
-    assert "contradicts" in refused(train.main, command(crossvalidated, "--learning-rate", "0.5"))
+    assert "--learning-rate 0.5 contradicts" in refused(train.main, command(crossvalidated, "--learning-rate", "0.5"))
+
+
+@pytest.mark.parametrize(
+    ("begun", "message"),
+    [
+        (["--subject-regex", "^(.)_"], "--subject-regex None contradicts"),
+        (["--loss", "ce"], "--loss ce+dice contradicts"),
+    ],
+)
+def test_folds_begun_with_other_options_are_not_scored_together(crossvalidated, tmp_path, refused, begun, message):
+    shutil.copytree(crossvalidated / "train", tmp_path / "train")
+    assert train.main(command(tmp_path, "--epochs", 1, "--fold", 1, *begun)) == 0
+    assert message in refused(train.main, command(tmp_path, "--epochs", 1))
+    assert not (tmp_path / "results/unet/run_folds").exists()
+
+
+def test_a_folder_that_is_taken_is_found_before_training(crossvalidated, tmp_path, refused):
+    shutil.copytree(crossvalidated / "train", tmp_path / "train")
+    taken = tmp_path / "results/unet/run_folds/epochs.csv"
+    taken.parent.mkdir(parents=True)
+    taken.write_text("of a run of that name")
+    said = refused(train.main, command(tmp_path))
+    assert "epochs.csv" in said and "--name" in said
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_cross_validation_without_a_name_says_how_to_go_on(crossvalidated, tmp_path, capsys):
+    shutil.copytree(crossvalidated / "train", tmp_path / "train")
+    given = command(tmp_path, "--check")
+    at = given.index("--name")
+    assert train.main([*given[:at], *given[at + 2 :]]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"same command with --name (\S+) goes on", said)[1] + "_fold_1" in said
+
+
+def test_weights_that_may_know_the_subjects_are_pointed_out(crossvalidated, tmp_path, capsys):
+    shutil.copytree(crossvalidated / "train", tmp_path / "train")
+    last = crossvalidated / "checkpoints/unet/run_fold_1/last.pth"
+    assert train.main(command(tmp_path, "--load", last, "--check")) == 0
+    assert "last.pth has learned from any of these subjects" in capsys.readouterr().err
 
 
 def test_the_folds_are_printed_before_training(crossvalidated, capsys):

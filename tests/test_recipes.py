@@ -3,8 +3,11 @@
 import importlib
 
 import pytest
+import torch
 
-from sonogravity import paths
+from sonogravity import data, paths
+from sonogravity.labels import Labels
+from sonogravity.pairs import find_training_pairs
 
 
 @pytest.fixture
@@ -21,6 +24,29 @@ def test_every_recipe_is_a_command_that_train_takes(recipes, folder):
         options = parser.parse_args(list(map(str, recipes.named(name, folder).options)))
         assert options.depth_channel == (name in ("default", "depth")), name
     assert parser.parse_args(recipes.named("default", folder).options) == default
+
+
+def test_the_defaults_are_those_that_the_notes_give_evidence_for():
+    common = {"optimizer": "adam", "scheduler": "cosine", "loss": "ce+dice", "augment": True, "depth_channel": True}
+    for folder, own in (("unet", {"learning_rate": 5e-4, "batch_size": 2, "deep_supervision": True}),
+                        ("deeplab", {"learning_rate": 1e-3, "batch_size": 4, "aux_loss": False})):  # fmt: skip
+        found = vars(importlib.import_module(f"{folder}.train").build_parser().parse_args([]))
+        assert {name: found[name] for name in common | own} == common | own
+
+
+@pytest.mark.parametrize(("folder", "moves"), [("unet", False), ("deeplab", True)])
+def test_only_deeplab_is_fed_with_rotation_shift_and_zoom(folder, moves, sets):
+    pairs, _ = find_training_pairs(sets[0])
+    store = data.FrameStore(pairs, scale=1, channels=1, native_truth=False, cache_mb=100)
+    dataset = importlib.import_module(f"{folder}.dataset")
+    plain, augmented = (
+        [masks for _ in range(8) for _, masks, _ in dataset.make_loader(
+            store, Labels.create([0, 128, 255]), image_maximum=None, augment=augment, batch_size=8, seed=0, workers=0,
+            device=torch.device("cpu"))]
+        for augment in (False, True)
+    )  # fmt: skip
+    known = {array.numpy().tobytes() for mask in plain[0] for array in (mask, mask.flip(1))}
+    assert any(mask.numpy().tobytes() not in known for batch in augmented for mask in batch) == moves
 
 
 def test_a_recipe_joined_with_changes_takes_the_later_option(recipes):

@@ -120,6 +120,16 @@ def test_more_epochs_than_before(sets, tmp_path, capsys, refused):
     assert "give only one" in refused(train.main, ["--resume", last, "--load", last])
 
 
+@pytest.mark.parametrize("scheduler", ["cosine", "constant"])
+def test_a_schedule_that_is_drawn_anew_is_pointed_out(scheduler, sets, tmp_path, capsys):
+    run(*sets, tmp_path, "--scheduler", scheduler)
+    last = tmp_path / "checkpoints" / "unet" / "run" / "last.pth"
+    assert train.main(["--resume", str(last), "--epochs", "4"]) == 0
+    assert ("the learning rate leaps" in capsys.readouterr().err) == (scheduler == "cosine")
+    rates = epochs(tmp_path)["learning_rate"]
+    assert (rates[2] > rates[1]) == (scheduler == "cosine")
+
+
 def test_workers_and_memory_do_not_change_the_weights(sets, tmp_path):
     run(*sets, tmp_path / "a", "--epochs", 1)
     run(*sets, tmp_path / "b", "--epochs", 1, "--workers", 2, "--cache-mb", 0)
@@ -243,3 +253,11 @@ def test_architecture_comes_with_the_loaded_file(sets, tmp_path, trained, capsys
     assert train.main([str(a) for a in [*common, "--epochs", 1, "--load", best, "--class-names", "bone,ligament"]]) == 0
     said = capsys.readouterr().out
     assert "--base-channels 8, as in the file" in said and "(bone)" in said
+
+
+def test_a_program_that_has_changed_since_is_pointed_out(trained, tmp_path, capsys):
+    settings = json.loads((trained / "results/unet/run/settings.json").read_text())
+    (tmp_path / "settings.json").write_text(json.dumps(settings | {"commit": "0" * 40}))
+    roots = ["--checkpoints", str(tmp_path / "c"), "--results", str(tmp_path / "r")]
+    assert train.main(["--repeat", str(tmp_path / "settings.json"), *roots]) == 0
+    assert "settings.json: is of commit 000000000000 of this program" in capsys.readouterr().err

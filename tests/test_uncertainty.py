@@ -93,7 +93,19 @@ def test_files_without_masks_are_sorted_by_what_the_model_expects(trained, tmp_p
     sheet = pd.DataFrame(table[1:], columns=table[0])
     order = rows.assign(key=rows.expected_dice.fillna(-1)).sort_values("key", kind="stable")
     assert list(sheet.file) == list(order.file)
-    assert f"look first at the least expected Dice: {order.file.iloc[0]}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"look first at the least expected Dice: {order.file.iloc[0]}" in said and "nan" not in said
+
+
+def test_where_nothing_is_found_the_terminal_says_so(trained, tmp_path, capsys):
+    content = torch.load(trained / "checkpoints/unet/run/best.pth", weights_only=True)
+    content["state_dict"]["outc.conv.bias"][0] = 1e4  # background everywhere
+    torch.save(content, tmp_path / "empty.pth")
+    images = trained / "validation" / "images"
+    assert predict.main(["--load", str(tmp_path / "empty.pth"), "--input", str(images), "--output", str(tmp_path / "o"),
+                         "--masks", str(tmp_path)]) == 0  # fmt: skip
+    said = capsys.readouterr().out
+    assert "(nothing found)" in said and "nan" not in said
 
 
 def test_evaluation_draws_the_calibration(trained, tmp_path):

@@ -1,6 +1,6 @@
 """Train U-Net on a folder of frames and masks.
 
-    python train.py --epochs 100 --batch-size 8 --amp
+    python train.py --epochs 100 --amp
 
 Reads data/train and data/validation (each with images/ and masks/), looks at all of it first, then
 writes checkpoints/unet/<run> and results/unet/<run> after every epoch.
@@ -14,7 +14,7 @@ from sonogravity import cli, values
 
 def build_parser():
     """The options; the defaults are U-Net's recipe."""
-    parser = cli.Parser("Train U-Net on a folder of frames and masks.", "python train.py --epochs 100 -b 8 --amp")
+    parser = cli.Parser("Train U-Net on a folder of frames and masks.", "python train.py --epochs 100 --amp")
     cli.add_training(parser, batch_size=2, learning_rate=5e-4, loss="ce+dice", scheduler="cosine")
     parser.add_argument("--bilinear", action="store_true", help="resize instead of transposed convolutions")
     cli.add_depth_channel(parser)
