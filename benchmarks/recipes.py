@@ -264,7 +264,7 @@ class Ultrasound:
             angle = math.radians(uniform(-20, 20) * self.geometry)
             zoom = math.exp(uniform(-0.25, 0.25) * self.geometry)
             dx, dy = (uniform(-0.16, 0.16) * self.geometry for _ in range(2))
-        elif flip == 1:
+        elif flip == 1 and not self.elastic:
             return image, classes
         aspect = height / width
         cos, sin = math.cos(angle) * zoom, math.sin(angle) * zoom
@@ -355,6 +355,7 @@ RECIPES = {
     "group": Recipe((), group_norm),
     "grey": Recipe(("--augment",), ultrasound(geometry=0, depth=0, speckle=0, shadow=0, blur=0)),
     "probe": Recipe(("--augment",), ultrasound(geometry=0)),
+    "elastic": Recipe(("--augment",), ultrasound(geometry=0, depth=0, speckle=0, shadow=0, blur=0, elastic=0.5)),
     "half": Recipe(("--augment",), ultrasound(geometry=0.4, grey=0.6, depth=0.3, speckle=0.2, shadow=0.1)),
     "whole": Recipe(("--augment",), ultrasound()),
     "focal": Recipe((), loss(focal)),
