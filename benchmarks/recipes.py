@@ -316,10 +316,10 @@ ORIGINAL = ("--optimizer", "adam", "--learning-rate", "1e-4", "--batch-size", "2
             "--no-augment")  # fmt: skip
 
 
-def cosine(rate="1e-3", batch="4", loss="ce+dice", optimizer="adam", *more):
-    """Options of a cosine schedule with warm-up."""
-    return ("--optimizer", optimizer, "--learning-rate", rate, "--batch-size", batch, "--scheduler", "cosine",
-            "--loss", loss, *more)  # fmt: skip
+def cosine(rate="1e-3", batch="4"):
+    """Options of Adam under a cosine schedule with warm-up, with cross-entropy and Dice."""
+    return ("--optimizer", "adam", "--learning-rate", rate, "--batch-size", batch, "--scheduler", "cosine",
+            "--loss", "ce+dice")  # fmt: skip
 
 
 RECIPES = {

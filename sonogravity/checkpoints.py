@@ -163,9 +163,6 @@ def _bare(path, content, model_class):
             f"{path}: no {model_class.NAME} model: it holds {some(weights) or 'no weights'}; "
             f"{model_class.NAME} has {some(model_class().state_dict())}"
         )
-    say(f"{path.name}: a bare state dict, read as {model_class.NAME} with "
-        + ", ".join(f"{key} {value}" for key, value in options.items())
-        + (f"; set apart: {some([*extras, *counters])}" if extras or counters else ""))  # fmt: skip
     inputs = options["in_channels"] + options["depth_channel"]
     if inputs not in (1, 3) or options["classes"] < 2:
         raise InputError(
@@ -173,6 +170,9 @@ def _bare(path, content, model_class):
             "classes at least are supported (a channel more may be the depth or anything else: give train.py's own "
             "checkpoint, which says)"
         )
+    say(f"{path.name}: a bare state dict, read as {model_class.NAME} with "
+        + ", ".join(f"{key} {value}" for key, value in options.items())
+        + (f"; set apart: {some([*extras, *counters])}" if extras or counters else ""))  # fmt: skip
     labels = None
     if "mask_values" in extras:
         values = _mask_values(extras["mask_values"])

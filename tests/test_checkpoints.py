@@ -54,9 +54,10 @@ def test_bare_state_dict_with_foreign_extras_loads(tmp_path, small, prefix, nest
 
 
 @pytest.mark.parametrize(("model", "inputs"), [(UNet(1, 3, 4, depth_channel=True), 2), (UNet(4, 3, 4), 4)])
-def test_bare_weights_with_a_channel_that_nothing_explains_are_refused(tmp_path, model, inputs):
+def test_bare_weights_with_a_channel_that_nothing_explains_are_refused(tmp_path, model, inputs, capsys):
     with pytest.raises(InputError, match=rf"bare.pth: has {inputs} channels .* give train.py's own checkpoint"):
         checkpoints.load(save(tmp_path / "bare.pth", model.state_dict()), UNet)
+    assert capsys.readouterr().out == ""  # nothing says first that it was read
 
 
 def test_wrong_state_dict_is_refused_with_the_keys_that_differ(tmp_path, small):
