@@ -51,7 +51,8 @@ def write(content, path):
         try:
             torch.save({"format": FORMAT, **content}, file)
         except RuntimeError as error:
-            if isinstance(error.__context__, OSError):  # a full disk: torch complains of what followed from it
+            # A full disk, or a signal that came while writing: torch complains of what followed from it.
+            if isinstance(error.__context__, (OSError, KeyboardInterrupt)):
                 raise error.__context__ from None
             raise
 

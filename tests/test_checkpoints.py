@@ -1,5 +1,6 @@
 """Checkpoints of ours and of others: what loads, what is refused, and in which words."""
 
+import io
 import shutil
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from sonogravity import checkpoints, paths
-from sonogravity.errors import InputError
+from sonogravity.errors import InputError, Terminated
 from sonogravity.labels import Labels
 from unet import evaluate, predict, train
 from unet.model import UNet
@@ -131,3 +132,22 @@ def test_training_starts_from_given_weights(trained, sets, tmp_path, refused):
     old = checkpoints.load(best, UNet).state_dict
     new = checkpoints.load(tmp_path / "c" / "unet" / "tuned" / "best.pth", UNet).state_dict
     assert torch.allclose(old["outc.conv.weight"], new["outc.conv.weight"], atol=1e-5)
+
+
+@pytest.mark.parametrize("at", [2, 5])
+def test_a_signal_while_a_checkpoint_is_written_stays_a_signal(tmp_path, monkeypatch, at):
+    """torch.save turns what its file raises into a RuntimeError, and the run would end with 1 and a traceback."""
+
+    class Interrupted(io.BytesIO):
+        written = 0
+
+        def write(self, content):
+            self.written += 1
+            if self.written == at:
+                raise Terminated
+            return super().write(content)
+
+    monkeypatch.setattr(checkpoints, "open", lambda *_: Interrupted(), raising=False)
+    with pytest.raises(Terminated):
+        checkpoints.save(tmp_path / "last.pth", {"state_dict": {"weight": torch.ones(100, 100)}})
+    assert not (tmp_path / "last.pth").exists()
