@@ -33,6 +33,7 @@ clean-demo:
 	rm -rf data/demo checkpoints/unet/demo results/unet/demo
 
 lint: .venv/installed-test
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
 test: .venv/installed-test lint

@@ -180,8 +180,12 @@ def ceiling():
     squares = {kind: torch.rand(side, side, device=device).to(kind) for kind in kinds}
 
     def turn():
-        found = {"device": device.type, "name": torch.cuda.get_device_name() if on_gpu() else platform.machine(),
-                 "threads": torch.get_num_threads(), "torch": torch.__version__}  # fmt: skip
+        found = {
+            "device": device.type,
+            "name": torch.cuda.get_device_name() if on_gpu() else platform.machine(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
         for kind, square in squares.items():
             torch.mm(square, square)
             took = statistics.median(timed(torch.mm, square, square) for _ in range(CEILING_REPEATS))
@@ -221,8 +225,7 @@ def gflop_a_frame(build_model, size, channels=1):
 def make_frames(folder, count, height=FRAME[0], validation=1):
     """Generate ``count`` frames and masks under folder/train, some under folder/validation; the former's paths."""
     script = ROOT / "data" / "make_phantom.py"
-    options = {"--output": folder, "--train-frames": count, "--validation-frames": validation,
-               "--height": height}  # fmt: skip
+    options = {"--output": folder, "--train-frames": count, "--validation-frames": validation, "--height": height}
     command = [sys.executable, script, *(part for option in options.items() for part in option)]
     subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, env=environment())
     return sorted((Path(folder) / "train" / "images").iterdir())
@@ -273,8 +276,9 @@ def print_table(rows, columns):
     widths = [max(len(line[i]) for line in texts) for i in range(len(columns))]
     left = [spec == "" for _, spec in columns.values()]
     for line in texts:
-        cells = (text.ljust(w) if to_left else text.rjust(w)
-                 for text, w, to_left in zip(line, widths, left, strict=True))  # fmt: skip
+        cells = (
+            text.ljust(w) if to_left else text.rjust(w) for text, w, to_left in zip(line, widths, left, strict=True)
+        )
         print("  ".join(cells).rstrip())
     print(flush=True)
 

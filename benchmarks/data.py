@@ -44,11 +44,20 @@ def loader(images, scale, cached, augment, workers):
     from unet.dataset import make_loader
 
     common.imported()
-    store = data.FrameStore(common.pairs_of(images), scale=scale, channels=1, native_truth=False,
-                            cache_mb=4096 if cached else 0)  # fmt: skip
+    store = data.FrameStore(
+        common.pairs_of(images), scale=scale, channels=1, native_truth=False, cache_mb=4096 if cached else 0
+    )
     examination.look_at(store, devices.decoding_threads(None), "looking")
-    batches = make_loader(store, Labels.create([0, 128, 255]), image_maximum=None, augment=augment, batch_size=BATCH,
-                          seed=0, workers=workers, device=devices.pick_device("auto"))  # fmt: skip
+    batches = make_loader(
+        store,
+        Labels.create([0, 128, 255]),
+        image_maximum=None,
+        augment=augment,
+        batch_size=BATCH,
+        seed=0,
+        workers=workers,
+        device=devices.pick_device("auto"),
+    )
 
     def epoch():
         for _ in batches:
@@ -61,15 +70,23 @@ def loader(images, scale, cached, augment, workers):
 def loader_table(images, args):
     """Frames a second of each kind of loading, beside those that training consumes in the same rounds."""
     images = [images[i % len(images)] for i in range(args.loader_frames)]
-    kinds = [(cached, augment, workers)
-             for cached in (True, False) for augment in (False, True) for workers in args.workers]  # fmt: skip
-    workers = {kind: common.Worker(loader, images=images, scale=args.loader_scale,
-                                   **dict(zip(("cached", "augment", "workers"), kind, strict=True)))
-               for kind in kinds}  # fmt: skip
+    kinds = [
+        (cached, augment, workers) for cached in (True, False) for augment in (False, True) for workers in args.workers
+    ]
+    workers = {
+        kind: common.Worker(
+            loader,
+            images=images,
+            scale=args.loader_scale,
+            **dict(zip(("cached", "augment", "workers"), kind, strict=True)),
+        )
+        for kind in kinds
+    }
     step = images[:BATCH]
     for model in args.models:
-        workers[model] = common.Worker(training.ours, model=model, images=step, scale=args.loader_scale, batch=BATCH,
-                                       amp=True)  # fmt: skip
+        workers[model] = common.Worker(
+            training.ours, model=model, images=step, scale=args.loader_scale, batch=BATCH, amp=True
+        )
         workers[model].ask()  # warms up
     answers = common.in_turns(workers, args.rounds, ())
     consumed = {}
@@ -79,8 +96,12 @@ def loader_table(images, args):
     rows = []
     for kind in kinds:
         row = dict(zip(("cached", "augment", "workers"), kind, strict=True))
-        row = {"frames": "in memory" if row["cached"] else "decoded", "augment": "yes" if row["augment"] else "no",
-               "workers": row["workers"], "note": workers[kind].refused}  # fmt: skip
+        row = {
+            "frames": "in memory" if row["cached"] else "decoded",
+            "augment": "yes" if row["augment"] else "no",
+            "workers": row["workers"],
+            "note": workers[kind].refused,
+        }
         if answers[kind]:
             speed = row["frames_a_second"] = statistics.median(answers[kind])
             for model in args.models:
@@ -89,10 +110,16 @@ def loader_table(images, args):
         rows.append(row)
     for worker in workers.values():
         worker.close()
-    print(f"\nloader at scale {args.loader_scale:g}, batch {BATCH}; training with --amp consumes, frames/s: "
-          + ", ".join(f"{model} {speed:.2f}" for model, speed in consumed.items() if speed))  # fmt: skip
-    columns = {"frames": ("frames", ""), "augment": ("augment", ""), "workers": ("workers", "d"),
-               "frames/s": ("frames_a_second", ".1f")}  # fmt: skip
+    print(
+        f"\nloader at scale {args.loader_scale:g}, batch {BATCH}; training with --amp consumes, frames/s: "
+        + ", ".join(f"{model} {speed:.2f}" for model, speed in consumed.items() if speed)
+    )
+    columns = {
+        "frames": ("frames", ""),
+        "augment": ("augment", ""),
+        "workers": ("workers", "d"),
+        "frames/s": ("frames_a_second", ".1f"),
+    }
     shares = {f"of a step, {model}": (f"share_{model}", ".1%") for model in args.models}
     common.print_table(rows, columns | shares)
     return {"consumed": consumed, "rows": rows}
@@ -100,9 +127,25 @@ def loader_table(images, args):
 
 def run_training(root, data_folder, *options):
     """unet/train.py as a process -> its rows of epochs.csv, and its peak memory in MB."""
-    command = [sys.executable, common.ROOT / "unet" / "train.py", "--train", data_folder / "train", "--validation",
-               data_folder / "validation", "--name", "run", "--checkpoints", root / "runs", "--results", root / "runs",
-               "--save-every", 1000, "--batch-size", BATCH, *options]  # fmt: skip
+    command = [
+        sys.executable,
+        common.ROOT / "unet" / "train.py",
+        "--train",
+        data_folder / "train",
+        "--validation",
+        data_folder / "validation",
+        "--name",
+        "run",
+        "--checkpoints",
+        root / "runs",
+        "--results",
+        root / "runs",
+        "--save-every",
+        1000,
+        "--batch-size",
+        BATCH,
+        *options,
+    ]
     with open(root / "log.txt", "w+", encoding="utf-8") as log:
         process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, env=common.environment())
         _, status, usage = os.wait4(process.pid, 0)
@@ -143,14 +186,29 @@ def frames_tables(root, args):
     for count in args.counts:
         took, peak = statistics.median(seconds[count]), statistics.median(peaks[count])
         training_s = statistics.median(training_only[count])
-        times.append({"frames": count, "seconds": took, "ns": 1e9 * took / count, "training_s": training_s,
-                      "training_ns": 1e9 * training_s / count})  # fmt: skip
+        times.append(
+            {
+                "frames": count,
+                "seconds": took,
+                "ns": 1e9 * took / count,
+                "training_s": training_s,
+                "training_ns": 1e9 * training_s / count,
+            }
+        )
         memory.append({"frames": count, "peak_mb": peak, "more_mb": peak - statistics.median(peaks[args.counts[0]])})
     print("time of an epoch against frames:")
-    common.print_table(with_deviation(with_deviation(times, "ns"), "training_ns"), {
-        "frames": ("frames", "d"), "s/epoch": ("seconds", ".2f"), "ns/frame": ("ns", ",.0f"),
-        "off linear": ("ns_off", "+.1%"), "training s": ("training_s", ".2f"),
-        "training ns/frame": ("training_ns", ",.0f"), "off": ("training_ns_off", "+.1%")})  # fmt: skip
+    common.print_table(
+        with_deviation(with_deviation(times, "ns"), "training_ns"),
+        {
+            "frames": ("frames", "d"),
+            "s/epoch": ("seconds", ".2f"),
+            "ns/frame": ("ns", ",.0f"),
+            "off linear": ("ns_off", "+.1%"),
+            "training s": ("training_s", ".2f"),
+            "training ns/frame": ("training_ns", ",.0f"),
+            "off": ("training_ns_off", "+.1%"),
+        },
+    )
     line = None
     if len(args.counts) > 1:
         unit, fixed = statistics.linear_regression(args.counts, [row["seconds"] for row in times])
@@ -158,8 +216,9 @@ def frames_tables(root, args):
         print(f"fitted: {fixed:.2f} s + {1000 * unit:.2f} ms a frame; at most {off:.1%} off this line\n")
         line = {"fixed_s": fixed, "unit_s": unit, "off": off}
     print(f"peak memory against frames, --cache-mb {SMALL_CACHE_MB}:")
-    common.print_table(memory, {"frames": ("frames", "d"), "peak MB": ("peak_mb", ".1f"),
-                                "more than the first": ("more_mb", "+.1f")})  # fmt: skip
+    common.print_table(
+        memory, {"frames": ("frames", "d"), "peak MB": ("peak_mb", ".1f"), "more than the first": ("more_mb", "+.1f")}
+    )
     return {"time": times, "line": line, "memory": memory}
 
 
@@ -176,14 +235,29 @@ def pixels_table(root, args):
         height, width = (round(side * scale) for side in common.FRAME)
         computed = BATCH * (height + -height % MULTIPLE) * (width + -width % MULTIPLE)
         took = statistics.median(seconds[scale])
-        table.append({"scale": scale, "size": f"{width}x{height}", "seconds": took,
-                      "ns": 1e9 * took / (BATCH * height * width), "ns_computed": 1e9 * took / computed})  # fmt: skip
+        table.append(
+            {
+                "scale": scale,
+                "size": f"{width}x{height}",
+                "seconds": took,
+                "ns": 1e9 * took / (BATCH * height * width),
+                "ns_computed": 1e9 * took / computed,
+            }
+        )
     with_deviation(with_deviation(table, "ns"), "ns_computed")
     print(f"time of a step against pixels, --base-channels {args.base_channels}, batch {BATCH}:")
-    common.print_table(table, {
-        "scale": ("scale", "g"), "frame": ("size", ""), "s/step": ("seconds", ".3f"), "ns/px": ("ns", ".1f"),
-        "off linear": ("ns_off", "+.1%"), "ns/computed px": ("ns_computed", ".1f"),
-        "off": ("ns_computed_off", "+.1%")})  # fmt: skip
+    common.print_table(
+        table,
+        {
+            "scale": ("scale", "g"),
+            "frame": ("size", ""),
+            "s/step": ("seconds", ".3f"),
+            "ns/px": ("ns", ".1f"),
+            "off linear": ("ns_off", "+.1%"),
+            "ns/computed px": ("ns_computed", ".1f"),
+            "off": ("ns_computed_off", "+.1%"),
+        },
+    )
     return table
 
 

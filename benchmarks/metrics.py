@@ -70,12 +70,16 @@ def with_monai(truth, prediction):
     import torch
     from monai import metrics as monai
 
-    one_hot = [torch.nn.functional.one_hot(torch.from_numpy(m.astype(np.int64)), 3).movedim(2, 0)[None].float()
-               for m in (prediction, truth)]  # fmt: skip
+    one_hot = [
+        torch.nn.functional.one_hot(torch.from_numpy(m.astype(np.int64)), 3).movedim(2, 0)[None].float()
+        for m in (prediction, truth)
+    ]
     options = {"include_background": False}
     counts = monai.get_confusion_matrix(*one_hot, include_background=False)
-    overlap = [monai.compute_confusion_matrix_metric(name, counts)
-               for name in ("f1 score", "threat score", "precision", "sensitivity", "specificity")]  # fmt: skip
+    overlap = [
+        monai.compute_confusion_matrix_metric(name, counts)
+        for name in ("f1 score", "threat score", "precision", "sensitivity", "specificity")
+    ]
     distances = [
         monai.compute_hausdorff_distance(*one_hot, **options),
         monai.compute_hausdorff_distance(*one_hot, percentile=95, **options),
@@ -92,9 +96,21 @@ def with_medpy(truth, prediction):
     found = []
     for c in (1, 2):
         masks = prediction == c, truth == c
-        found.append([score(*masks) for score in (
-            binary.dc, binary.jc, binary.precision, binary.sensitivity, binary.specificity,
-            binary.hd, binary.hd95, binary.assd)])  # fmt: skip
+        found.append(
+            [
+                score(*masks)
+                for score in (
+                    binary.dc,
+                    binary.jc,
+                    binary.precision,
+                    binary.sensitivity,
+                    binary.specificity,
+                    binary.hd,
+                    binary.hd95,
+                    binary.assd,
+                )
+            ]
+        )
     return found
 
 
@@ -130,8 +146,10 @@ def main(argv=None):
         took = median_ms(function, frames, rounds)
         base = base or took
         print(f"{name:8} {took:8.2f} ms a frame  {took / base:6.1f} times ours")
-    print(f"margin   {median_ms(ours_with_margin, frames, 3):8.2f} ms a frame (both variants and the choice, "
-          f"r {RADIUS_PX} px; the confusion matrix is counted in)")  # fmt: skip
+    print(
+        f"margin   {median_ms(ours_with_margin, frames, 3):8.2f} ms a frame (both variants and the choice, "
+        f"r {RADIUS_PX} px; the confusion matrix is counted in)"
+    )
     print("growth with the image (one frame enlarged; scores and margin, the radius in pixels unchanged):")
     truth, prediction = frames[0]
     for side in (512, 1024, 2048, 4096):
@@ -144,8 +162,10 @@ def main(argv=None):
         peak = tracemalloc.get_traced_memory()[1] / large[0].nbytes
         tracemalloc.stop()
         per_pixel = [1e6 * value / side**2 for value in took]
-        print(f"  {side:4}x{side:<4}  scores {took[0]:8.2f} ms, {per_pixel[0]:5.2f} ns/px   margin {took[1]:8.2f} ms, "
-              f"{per_pixel[1]:5.2f} ns/px   peak memory {peak:.1f} masks")  # fmt: skip
+        print(
+            f"  {side:4}x{side:<4}  scores {took[0]:8.2f} ms, {per_pixel[0]:5.2f} ns/px   margin {took[1]:8.2f} ms, "
+            f"{per_pixel[1]:5.2f} ns/px   peak memory {peak:.1f} masks"
+        )
     return 0
 
 

@@ -42,20 +42,39 @@ WARM_UP = 3  # frames, or batches
 CALLS = 5  # batches a turn
 FOLDERS = {"unet": "unet", "resnet50": "deeplab", "mobilenet_v3_large": "deeplab"}
 FILES = {
-    "model": ("model", ""), "setting": ("setting", ""), "scale": ("scale", "g"), "panels": ("panels", ""),
-    "ms/file": ("ms_a_file", ".1f"), "mean": ("mean_ms", ".1f"), "x study": ("times_study", ".2f"),
-    "start MB": ("start_mb", ".0f"), "peak MB": ("peak_mb", ".0f"),
-}  # fmt: skip
+    "model": ("model", ""),
+    "setting": ("setting", ""),
+    "scale": ("scale", "g"),
+    "panels": ("panels", ""),
+    "ms/file": ("ms_a_file", ".1f"),
+    "mean": ("mean_ms", ".1f"),
+    "x study": ("times_study", ".2f"),
+    "start MB": ("start_mb", ".0f"),
+    "peak MB": ("peak_mb", ".0f"),
+}
 LATENCY = {
-    "model": ("model", ""), "setting": ("setting", ""), "scale": ("scale", "g"), "p50 ms": ("p50", ".1f"),
-    "p95 ms": ("p95", ".1f"), "alone p50": ("alone_p50", ".1f"), "alone p95": ("alone_p95", ".1f"),
-    "x study": ("times_study", ".2f"), "": ("note", ""),
-}  # fmt: skip
+    "model": ("model", ""),
+    "setting": ("setting", ""),
+    "scale": ("scale", "g"),
+    "p50 ms": ("p50", ".1f"),
+    "p95 ms": ("p95", ".1f"),
+    "alone p50": ("alone_p50", ".1f"),
+    "alone p95": ("alone_p95", ".1f"),
+    "x study": ("times_study", ".2f"),
+    "": ("note", ""),
+}
 NETWORK = {
-    "model": ("model", ""), "setting": ("setting", ""), "scale": ("scale", "g"), "batch": ("batch", "d"),
-    "GFLOP/frame": ("gflop_a_frame", ".1f"), "ms/batch": ("ms_a_batch", ".1f"), "frames/s": ("frames_a_second", ".2f"),
-    "GFLOP/s": ("gflop_a_second", ".0f"), "of ceiling": ("share", ".0%"), "x study": ("times_study", ".2f"),
-}  # fmt: skip
+    "model": ("model", ""),
+    "setting": ("setting", ""),
+    "scale": ("scale", "g"),
+    "batch": ("batch", "d"),
+    "GFLOP/frame": ("gflop_a_frame", ".1f"),
+    "ms/batch": ("ms_a_batch", ".1f"),
+    "frames/s": ("frames_a_second", ".2f"),
+    "GFLOP/s": ("gflop_a_second", ".0f"),
+    "of ceiling": ("share", ".0%"),
+    "x study": ("times_study", ".2f"),
+}
 
 
 def plain(model, source, scale, bfloat16=False, **_):
@@ -71,8 +90,9 @@ def plain(model, source, scale, bfloat16=False, **_):
     device = devices.pick_device("auto")
     if bfloat16 and devices.amp_type(device, True) is not torch.bfloat16:
         raise InputError("no units for bfloat16")
-    predictor = reference.PlainPrediction(reference.SOURCES[source](model), scale=scale, bfloat16=bfloat16,
-                                          device=device)  # fmt: skip
+    predictor = reference.PlainPrediction(
+        reference.SOURCES[source](model), scale=scale, bfloat16=bfloat16, device=device
+    )
 
     def files(folder, output, panels):
         pairs = common.pairs_of(sorted((folder / "images").iterdir()))
@@ -112,15 +132,15 @@ def ours(model, checkpoint, scale, engine, amp):
     predictor = engines.use(engine, predictor, checkpoint)
 
     def files(folder, output, panels):
-        options = ["--load", checkpoint, "--input", folder, "--output", output, "--panels", panels,
-                   "--engine", engine]  # fmt: skip
+        options = ["--load", checkpoint, "--input", folder, "--output", output, "--panels", panels, "--engine", engine]
         args = script.build_parser().parse_args([str(option) for option in options])
         request = scoring.Request("predict", **cli.scoring_values(args))
         return common.timed(common.quietly, scoring.score_inputs, {checkpoint: (predictor, opened)}, request)
 
     def latency(images, ahead):
-        read = evaluation.read_frames(predictor, [Pair(image) for image in images],
-                                      devices.threads_beside(None, predictor.device) if ahead else 0)  # fmt: skip
+        read = evaluation.read_frames(
+            predictor, [Pair(image) for image in images], devices.threads_beside(None, predictor.device) if ahead else 0
+        )
         times = [common.clock()]
         for _ in evaluation.segment(predictor, (frame for frame, _ in read), 1):
             times.append(common.clock())
@@ -146,9 +166,19 @@ def _calls(function, *arguments):
 
 def trained(model, root, epochs):
     """A checkpoint of a short training at a small size, by the real script; its masks are rough, but no noise."""
-    options = {"--train": root / "frames" / "train", "--validation": root / "frames" / "validation", "--epochs": epochs,
-               "--batch-size": 4, "--scale": 0.125, "--learning-rate": 1e-3, "--scheduler": "cosine", "--name": model,
-               "--loss": "ce+dice", "--checkpoints": root, "--results": root / "results"}  # fmt: skip
+    options = {
+        "--train": root / "frames" / "train",
+        "--validation": root / "frames" / "validation",
+        "--epochs": epochs,
+        "--batch-size": 4,
+        "--scale": 0.125,
+        "--learning-rate": 1e-3,
+        "--scheduler": "cosine",
+        "--name": model,
+        "--loss": "ce+dice",
+        "--checkpoints": root,
+        "--results": root / "results",
+    }
     backbone = [] if model == "unet" else ["--backbone", model]
     _run(f"{FOLDERS[model]}/train.py", "--amp", *backbone, *(part for option in options.items() for part in option))
     return root / FOLDERS[model] / model / "last.pth"
@@ -168,10 +198,14 @@ def compare(model, scale, checkpoint, images, args, ceiling, root):
     for name in args.settings:
         setting = SETTINGS[name] | {"model": model, "scale": scale}
         is_plain = "source" in setting
-        workers[name] = common.Worker(plain if is_plain else ours, **setting | ({} if is_plain else {
-            "checkpoint": checkpoint}))  # fmt: skip
-    questions = {("files", panels, folder): ("files", root / folder, root / "out", panels)
-                 for panels in args.panels for folder in ("few", "many")}  # fmt: skip
+        workers[name] = common.Worker(
+            plain if is_plain else ours, **setting | ({} if is_plain else {"checkpoint": checkpoint})
+        )
+    questions = {
+        ("files", panels, folder): ("files", root / folder, root / "out", panels)
+        for panels in args.panels
+        for folder in ("few", "many")
+    }
     questions |= {("latency", ahead): ("latency", images, ahead) for ahead in (True, False)}
     questions |= {("network", batch): ("network", images[0], batch) for batch in args.batch_sizes}
     found = {key: {name: [] for name in workers} for key in questions}
@@ -231,8 +265,14 @@ def network_figures(answers, args, gflop, ceiling):
         if calls and gflop:
             seconds = statistics.median(calls)
             speed = gflop * batch / seconds
-            yield {"batch": batch, "gflop_a_frame": gflop, "ms_a_batch": 1000 * seconds,
-                   "frames_a_second": batch / seconds, "gflop_a_second": speed, "share": speed / ceiling}  # fmt: skip
+            yield {
+                "batch": batch,
+                "gflop_a_frame": gflop,
+                "ms_a_batch": 1000 * seconds,
+                "frames_a_second": batch / seconds,
+                "gflop_a_second": speed,
+                "share": speed / ceiling,
+            }
 
 
 def _look_and_clear(output, name):
@@ -293,8 +333,9 @@ def main(argv=None):
                     all_rows += table
             starts.append(start_up(model, checkpoint, images[0], root, args.rounds))
     ceiling.close()
-    common.print_table(starts, {"model": ("model", ""), "first mask s": ("first_mask_s", ".2f"),
-                                "--help s": ("help_s", ".2f")})  # fmt: skip
+    common.print_table(
+        starts, {"model": ("model", ""), "first mask s": ("first_mask_s", ".2f"), "--help s": ("help_s", ".2f")}
+    )
     names = ("files", "latency", "network")
     tables = dict(zip(names, everything, strict=True))
     common.print_json("prediction", {"machine": machine, **tables, "start_up": starts})

@@ -31,9 +31,28 @@ import pandas as pd
 from recipes import RECIPES, named
 
 LOG = Path(__file__).parent / "recipes.csv"
-COLUMNS = ("date", "commit", "model", "recipe", "scored_on", "seed", "frames", "scale", "epochs", "best_dice",
-           "dice", "dice_by_class", "hd95_px", "assd_px", "nsd", "missed", "spurious", "seconds", "dice_by_epoch",
-           "options")  # fmt: skip
+COLUMNS = (
+    "date",
+    "commit",
+    "model",
+    "recipe",
+    "scored_on",
+    "seed",
+    "frames",
+    "scale",
+    "epochs",
+    "best_dice",
+    "dice",
+    "dice_by_class",
+    "hd95_px",
+    "assd_px",
+    "nsd",
+    "missed",
+    "spurious",
+    "seconds",
+    "dice_by_epoch",
+    "options",
+)
 
 
 def folder_and_options(model):
@@ -63,9 +82,28 @@ def train_and_score(model, recipe, data, fold, folds, options):
         options = [*options, "--folds", folds, "--fold", fold]
         name = f"run_fold_{fold}"
     with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(io.StringIO()):
-        train.main([str(option) for option in (
-            "--train", data / "train", "--validation", data / "validation", "--checkpoints", root, "--results", root,
-            "--name", "run", "--save-every", 1000, *of_model, *recipe.options, *options)])  # fmt: skip
+        train.main(
+            [
+                str(option)
+                for option in (
+                    "--train",
+                    data / "train",
+                    "--validation",
+                    data / "validation",
+                    "--checkpoints",
+                    root,
+                    "--results",
+                    root,
+                    "--name",
+                    "run",
+                    "--save-every",
+                    1000,
+                    *of_model,
+                    *recipe.options,
+                    *options,
+                )
+            ]
+        )
         run, output = Path(root) / folder / name, Path(root) / "scores"
         evaluate.main(["--load", str(run / "last.pth"), "--input", *map(str, inputs), "--output", str(output)])
         files = pd.read_csv(output / "files.csv", dtype={"missed": str, "spurious": str})
@@ -145,9 +183,16 @@ def main(argv=None):
         }
         found = {}
         for seed, model, recipe in series:
-            known = {"date": date.today().isoformat(), "commit": commit()[:8], "model": model, "recipe": recipe,
-                     "seed": seed, "scale": args.scale, "epochs": args.epochs,
-                     "options": " ".join(named(recipe, folder_and_options(model)[0]).options)}  # fmt: skip
+            known = {
+                "date": date.today().isoformat(),
+                "commit": commit()[:8],
+                "model": model,
+                "recipe": recipe,
+                "seed": seed,
+                "scale": args.scale,
+                "epochs": args.epochs,
+                "options": " ".join(named(recipe, folder_and_options(model)[0]).options),
+            }
             results = []
             for fold in folds:
                 results.append(runs[seed, model, recipe, fold].result())

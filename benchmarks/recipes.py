@@ -312,14 +312,33 @@ def ultrasound(**options):
 
 # What a recipe leaves out unless it names it; ``default`` alone takes train.py's own defaults.
 PLAIN = {"unet": ("--no-depth-channel", "--no-deep-supervision"), "deeplab": ("--no-depth-channel",)}
-ORIGINAL = ("--optimizer", "adam", "--learning-rate", "1e-4", "--batch-size", "2", "--scheduler", "plateau",
-            "--no-augment")  # fmt: skip
+ORIGINAL = (
+    "--optimizer",
+    "adam",
+    "--learning-rate",
+    "1e-4",
+    "--batch-size",
+    "2",
+    "--scheduler",
+    "plateau",
+    "--no-augment",
+)
 
 
 def cosine(rate="1e-3", batch="4"):
     """Options of Adam under a cosine schedule with warm-up, with cross-entropy and Dice."""
-    return ("--optimizer", "adam", "--learning-rate", rate, "--batch-size", batch, "--scheduler", "cosine",
-            "--loss", "ce+dice")  # fmt: skip
+    return (
+        "--optimizer",
+        "adam",
+        "--learning-rate",
+        rate,
+        "--batch-size",
+        batch,
+        "--scheduler",
+        "cosine",
+        "--loss",
+        "ce+dice",
+    )
 
 
 RECIPES = {
@@ -336,8 +355,11 @@ RECIPES = {
     "cosine_2_rate_3e-4": Recipe((*cosine("3e-4", "2"), "--no-augment")),
     "cosine_2_marginal": Recipe((*cosine(batch="2"), "--no-augment"), loss(marginal)),
     # One base, Adam with warm-up and cosine, ce+dice, no augmentation; +NAME adds one of the changes below.
-    **{f"cosine_{batch}_{rate}": Recipe((*cosine(rate, batch), "--no-augment"))
-       for batch in "24" for rate in ("1e-4", "3e-4", "5e-4", "1e-3", "2e-3")},
+    **{
+        f"cosine_{batch}_{rate}": Recipe((*cosine(rate, batch), "--no-augment"))
+        for batch in "24"
+        for rate in ("1e-4", "3e-4", "5e-4", "1e-3", "2e-3")
+    },
     "adamw_0.01": Recipe(("--optimizer", "adamw", "--weight-decay", "0.01")),
     "ce": Recipe(("--loss", "ce")),
     "dice": Recipe(("--loss", "dice")),

@@ -19,9 +19,13 @@ VALUES = (0, 128, 255)
 
 def double_conv(inside, outside):
     return nn.Sequential(
-        nn.Conv2d(inside, outside, 3, padding=1, bias=False), nn.BatchNorm2d(outside), nn.ReLU(inplace=True),
-        nn.Conv2d(outside, outside, 3, padding=1, bias=False), nn.BatchNorm2d(outside), nn.ReLU(inplace=True),
-    )  # fmt: skip
+        nn.Conv2d(inside, outside, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outside),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(outside, outside, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outside),
+        nn.ReLU(inplace=True),
+    )
 
 
 class PlainUNet(nn.Module):
@@ -106,8 +110,14 @@ def monai_model(name):
         raise ImportError("MONAI has no DeepLabV3")
     from monai.networks.nets import BasicUNet
 
-    return BasicUNet(spatial_dims=2, in_channels=1, out_channels=3, features=(64, 128, 256, 512, 1024, 64),
-                     act=("relu", {"inplace": True}), norm="batch")  # fmt: skip
+    return BasicUNet(
+        spatial_dims=2,
+        in_channels=1,
+        out_channels=3,
+        features=(64, 128, 256, 512, 1024, 64),
+        act=("relu", {"inplace": True}),
+        norm="batch",
+    )
 
 
 SOURCES = {"study": study_model, "smp": smp_model, "monai": monai_model}
@@ -151,8 +161,14 @@ class PlainFrames(Dataset):
 def training(model, pairs, *, scale, batch_size, bfloat16, device, workers):
     """A function that trains one epoch, as a study or a user of a library writes it (these with ``bfloat16``)."""
     model = model.to(device)
-    loader = DataLoader(PlainFrames(pairs, scale), batch_size=batch_size, shuffle=True, num_workers=workers,
-                        persistent_workers=workers > 0, pin_memory=device.type == "cuda")  # fmt: skip
+    loader = DataLoader(
+        PlainFrames(pairs, scale),
+        batch_size=batch_size,
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
+    )
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     criterion = nn.CrossEntropyLoss()
 
@@ -215,10 +231,14 @@ def overlap_scores(truth, prediction):
         fn, tn = (true & ~found).sum(), (~true & ~found).sum()
         with np.errstate(divide="ignore", invalid="ignore"):
             row |= {
-                f"dice_{value}": 2 * tp / (2 * tp + fp + fn), f"iou_{value}": tp / (tp + fp + fn),
-                f"precision_{value}": tp / (tp + fp), f"sensitivity_{value}": tp / (tp + fn),
-                f"specificity_{value}": tn / (tn + fp), f"fpr_{value}": fp / (fp + tn), f"fnr_{value}": fn / (fn + tp),
-            }  # fmt: skip
+                f"dice_{value}": 2 * tp / (2 * tp + fp + fn),
+                f"iou_{value}": tp / (tp + fp + fn),
+                f"precision_{value}": tp / (tp + fp),
+                f"sensitivity_{value}": tp / (tp + fn),
+                f"specificity_{value}": tn / (tn + fp),
+                f"fpr_{value}": fp / (fp + tn),
+                f"fnr_{value}": fn / (fn + tp),
+            }
     names = ("dice", "iou", "precision", "sensitivity", "specificity", "fpr", "fnr")
     means = {name: np.nanmean([row[f"{name}_{value}"] for value in VALUES[1:]]) for name in names}
     return means | {"accuracy": (truth == prediction).mean()} | row

@@ -32,11 +32,21 @@ SETTINGS = {
     "ours amp compile": {"amp": True, "compiled": True},
 }
 COLUMNS = {
-    "model": ("model", ""), "setting": ("setting", ""), "frame": ("frame", ""), "batch": ("batch", "d"),
-    "GFLOP/step": ("gflop_a_step", ".1f"), "s/step": ("seconds_a_step", ".3f"), "frames/s": ("frames_a_second", ".3f"),
-    "x study": ("times_study", ".2f"), "GFLOP/s": ("gflop_a_second", ".0f"), "of ceiling": ("share", ".0%"),
-    "first s": ("first_step", ".2f"), "peak MB": ("peak_mb", ".0f"), "own MB": ("own_mb", ".0f"), "": ("note", ""),
-}  # fmt: skip
+    "model": ("model", ""),
+    "setting": ("setting", ""),
+    "frame": ("frame", ""),
+    "batch": ("batch", "d"),
+    "GFLOP/step": ("gflop_a_step", ".1f"),
+    "s/step": ("seconds_a_step", ".3f"),
+    "frames/s": ("frames_a_second", ".3f"),
+    "x study": ("times_study", ".2f"),
+    "GFLOP/s": ("gflop_a_second", ".0f"),
+    "of ceiling": ("share", ".0%"),
+    "first s": ("first_step", ".2f"),
+    "peak MB": ("peak_mb", ".0f"),
+    "own MB": ("own_mb", ".0f"),
+    "": ("note", ""),
+}
 
 
 def plain(model, source, images, scale, batch, bfloat16=False):
@@ -53,9 +63,14 @@ def plain(model, source, images, scale, batch, bfloat16=False):
     if bfloat16 and devices.amp_type(device, True) is not torch.bfloat16:
         raise InputError("no units for bfloat16")
     epoch = reference.training(
-        reference.SOURCES[source](model), common.pairs_of(images), scale=scale, batch_size=batch, bfloat16=bfloat16,
-        device=device, workers=devices.worker_count(None, device),
-    )  # fmt: skip
+        reference.SOURCES[source](model),
+        common.pairs_of(images),
+        scale=scale,
+        batch_size=batch,
+        bfloat16=bfloat16,
+        device=device,
+        workers=devices.worker_count(None, device),
+    )
     gflop = common.gflop_a_frame(lambda: reference.SOURCES[source](model), data.network_size(common.FRAME, scale))
     return lambda: (common.timed(epoch), gflop)
 
@@ -80,9 +95,17 @@ def ours(model, images, scale, batch, amp=False, low_memory=False, compiled=Fals
     amp = devices.amp_type(device, amp)
     inference.Predictor(  # moves the network to the device, in the layout of the project
         network, labels=labels, scale=scale, channels=1, image_maximum=None, device=device, amp=amp
-    )  # fmt: skip
-    loader = make_loader(store, labels, image_maximum=None, augment=True, batch_size=batch, seed=0,
-                         workers=devices.worker_count(None, device), device=device)  # fmt: skip
+    )
+    loader = make_loader(
+        store,
+        labels,
+        image_maximum=None,
+        augment=True,
+        batch_size=batch,
+        seed=0,
+        workers=devices.worker_count(None, device),
+        device=device,
+    )
     optimizer = make_optimizer("adam", network.parameters(), 1e-4, 0.0)
     scaler = torch.amp.GradScaler(device.type, enabled=amp is torch.float16)
     memory = Memory(checkpointing=low_memory)
@@ -94,8 +117,7 @@ def ours(model, images, scale, batch, amp=False, low_memory=False, compiled=Fals
     gflop = common.gflop_a_frame(build, data.network_size(common.FRAME, scale))
 
     def epoch():
-        engine.train_one_epoch(stepped, loader, loss, optimizer, scaler, None, settings, memory,
-                               device, "benchmark")  # fmt: skip
+        engine.train_one_epoch(stepped, loader, loss, optimizer, scaler, None, settings, memory, device, "benchmark")
 
     return lambda: (common.timed(epoch), gflop)
 
@@ -153,22 +175,27 @@ def figures(answers, first, steps, batch, ceiling):
     turns = [seconds / steps for seconds, _ in answers]
     seconds, gflop_a_step = statistics.median(turns), 3 * batch * answers[0][1]
     return {
-        "seconds_a_step": seconds, "all_seconds": turns, "frames_a_second": batch / seconds,
-        "gflop_a_step": gflop_a_step, "gflop_a_second": gflop_a_step / seconds,
-        "share": gflop_a_step / seconds / ceiling, "first_step": first - (steps - 1) * seconds,
-    }  # fmt: skip
+        "seconds_a_step": seconds,
+        "all_seconds": turns,
+        "frames_a_second": batch / seconds,
+        "gflop_a_step": gflop_a_step,
+        "gflop_a_second": gflop_a_step / seconds,
+        "share": gflop_a_step / seconds / ceiling,
+        "first_step": first - (steps - 1) * seconds,
+    }
 
 
 def print_ratios(rows):
-    """Ours against the libraries' at equal precision: frames a second, and operations a second (sizes differ a little).
-    """
+    """Ours against the libraries at equal precision: frames and operations per second (sizes differ a little)."""
     found = {row["setting"]: row for row in rows if "seconds_a_step" in row}
     for library in ("smp", "monai"):
         for theirs, own in ((f"{library} float32", "ours float32"), (f"{library} bfloat16", "ours amp")):
             if theirs in found and own in found:
                 ratios = [found[own][key] / found[theirs][key] for key in ("frames_a_second", "gflop_a_second")]
-                print(f"{rows[0]['model']}: {own} against {theirs}: {ratios[0]:.2f} times the frames/s, "
-                      f"{ratios[1]:.2f} times the GFLOP/s")  # fmt: skip
+                print(
+                    f"{rows[0]['model']}: {own} against {theirs}: {ratios[0]:.2f} times the frames/s, "
+                    f"{ratios[1]:.2f} times the GFLOP/s"
+                )
     print()
 
 

@@ -197,10 +197,15 @@ def main(argv=None):
         if (args.output / name).exists():
             raise InputError(f"{args.output / name}: is there already; move it away, or give another --output")
     make_dataset(
-        args.output, train_frames=args.train_frames, validation_frames=args.validation_frames,
-        subjects=args.subjects, validation_subjects=args.validation_subjects, height=args.height,
-        seed=args.seed, workers=args.workers,
-    )  # fmt: skip
+        args.output,
+        train_frames=args.train_frames,
+        validation_frames=args.validation_frames,
+        subjects=args.subjects,
+        validation_subjects=args.validation_subjects,
+        height=args.height,
+        seed=args.seed,
+        workers=args.workers,
+    )
     say(f"{args.train_frames} training and {args.validation_frames} validation frames in {args.output}")
     return 0
 

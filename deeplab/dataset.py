@@ -15,4 +15,4 @@ def make_loader(store, labels, *, image_maximum, augment, batch_size, seed, work
     frames = TrainingFrames(store, labels, image_maximum, augmentation)
     return training_loader(
         frames, batch_size=batch_size, seed=seed, workers=workers, device=device, smallest=SMALLEST_BATCH
-    )  # fmt: skip
+    )

@@ -17,13 +17,27 @@ def build_parser():
     """The options; the defaults are DeepLabV3's recipe."""
     parser = cli.Parser("Train DeepLabV3 on a folder of frames and masks.", "python train.py --epochs 100 --amp")
     cli.add_training(parser, batch_size=4, learning_rate=1e-3, loss="ce+dice", scheduler="cosine")
-    parser.add_argument("--backbone", choices=("resnet50", "resnet101", "mobilenet_v3_large"), default="resnet50",
-                        help="the encoder; mobilenet_v3_large for live use on a laptop")  # fmt: skip
+    parser.add_argument(
+        "--backbone",
+        choices=("resnet50", "resnet101", "mobilenet_v3_large"),
+        default="resnet50",
+        help="the encoder; mobilenet_v3_large for live use on a laptop",
+    )
     cli.add_depth_channel(parser)
-    parser.add_argument("--aux-loss", action=argparse.BooleanOptionalAction, default=False,
-                        help="train a small head on an earlier stage beside the classifier")  # fmt: skip
-    parser.add_argument("--pretrained", type=Path, nargs="?", const=True, metavar="FILE",
-                        help="start from torchvision's weights: downloaded, or from FILE")  # fmt: skip
+    parser.add_argument(
+        "--aux-loss",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="train a small head on an earlier stage beside the classifier",
+    )
+    parser.add_argument(
+        "--pretrained",
+        type=Path,
+        nargs="?",
+        const=True,
+        metavar="FILE",
+        help="start from torchvision's weights: downloaded, or from FILE",
+    )
     return parser
 
 
@@ -50,18 +64,34 @@ def main(argv=None):
     if args.compile:
         devices.need_compiler("--compile")
     training, validation, findings = examination.open_data(
-        args.train, args.validation, scale=args.scale, channels=args.channels, cache_mb=args.cache_mb,
-        workers=devices.decoding_threads(args.workers), known_labels=start.known_labels,
-        classes=args.classes, class_names=args.class_names, background=args.background, snap=args.snap_masks,
-        subject_regex=args.subject_regex, allow_overlap=args.allow_overlap, fold=args.fold, of_folds=args.folds,
-    )  # fmt: skip
+        args.train,
+        args.validation,
+        scale=args.scale,
+        channels=args.channels,
+        cache_mb=args.cache_mb,
+        workers=devices.decoding_threads(args.workers),
+        known_labels=start.known_labels,
+        classes=args.classes,
+        class_names=args.class_names,
+        background=args.background,
+        snap=args.snap_masks,
+        subject_regex=args.subject_regex,
+        allow_overlap=args.allow_overlap,
+        fold=args.fold,
+        of_folds=args.folds,
+    )
     if args.check:
         return 0
 
     labels = findings.labels
     torch.manual_seed(args.seed)
-    options = {"in_channels": args.channels, "classes": labels.count, "backbone": args.backbone,
-               "aux_loss": args.aux_loss, "depth_channel": args.depth_channel}  # fmt: skip
+    options = {
+        "in_channels": args.channels,
+        "classes": labels.count,
+        "backbone": args.backbone,
+        "aux_loss": args.aux_loss,
+        "depth_channel": args.depth_channel,
+    }
     model = DeepLabV3(**options)
     if args.pretrained and not loaded:
         load_pretrained(model, args.backbone, None if args.pretrained is True else args.pretrained)
@@ -70,13 +100,24 @@ def main(argv=None):
         checkpoints.start_from(loaded, model, options, start.new_head)
     amp = devices.amp_type(device, args.amp)
     predictor = Predictor(
-        model, labels=labels, scale=args.scale, channels=args.channels,
-        image_maximum=findings.image_maximum, device=device, amp=amp,
-    )  # fmt: skip
+        model,
+        labels=labels,
+        scale=args.scale,
+        channels=args.channels,
+        image_maximum=findings.image_maximum,
+        device=device,
+        amp=amp,
+    )
     loader = make_loader(
-        training, labels, image_maximum=findings.image_maximum, augment=args.augment, batch_size=args.batch_size,
-        seed=args.seed, workers=devices.worker_count(args.workers, device), device=device,
-    )  # fmt: skip
+        training,
+        labels,
+        image_maximum=findings.image_maximum,
+        augment=args.augment,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        workers=devices.worker_count(args.workers, device),
+        device=device,
+    )
     optimizer = make_optimizer(args.optimizer, model.parameters(), args.learning_rate, args.weight_decay)
     run = runs.open_run(start, model=model, model_options=options, findings=findings, device=device, amp=amp)
     engine.fit(
@@ -89,8 +130,16 @@ def main(argv=None):
         optimizer=optimizer,
         scheduler=make_scheduler(args.scheduler, optimizer, start.plan, -(-len(loader) // args.accumulate)),
         settings=engine.Settings(
-            args.epochs, args.save_every, args.patience, args.seed, args.batch_size, amp, SMALLEST_BATCH,
-            accumulate=args.accumulate, compiled=args.compile, frozen_epochs=args.freeze_encoder,
+            args.epochs,
+            args.save_every,
+            args.patience,
+            args.seed,
+            args.batch_size,
+            amp,
+            SMALLEST_BATCH,
+            accumulate=args.accumulate,
+            compiled=args.compile,
+            frozen_epochs=args.freeze_encoder,
         ),
         resumed=start.resumed,
     )

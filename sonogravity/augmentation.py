@@ -28,9 +28,12 @@ class Augmentation:
         if geometry:
             fill = {tv_tensors.Image: 0.0, tv_tensors.Mask: background, "others": 0}
             affine = v2.RandomAffine(
-                degrees=10, translate=(0.05, 0.05), scale=(0.9, 1.1), interpolation=v2.InterpolationMode.BILINEAR,
+                degrees=10,
+                translate=(0.05, 0.05),
+                scale=(0.9, 1.1),
+                interpolation=v2.InterpolationMode.BILINEAR,
                 fill=fill,
-            )  # fmt: skip
+            )
             self.joint = v2.Compose([self.joint, v2.RandomApply([affine], p=0.5)])
 
     def __call__(self, image, classes):

@@ -8,8 +8,15 @@ from sonogravity import checkpoints, cli, folds, parallel, paths, stored
 from sonogravity.errors import InputError, say, some, warn
 from sonogravity.memory import Memory
 
-SETTINGS = {"options": dict, "data": dict, "device": str, "initial_weights": str, "memory": dict, "versions": dict,
-            "plan": list}  # fmt: skip
+SETTINGS = {
+    "options": dict,
+    "data": dict,
+    "device": str,
+    "initial_weights": str,
+    "memory": dict,
+    "versions": dict,
+    "plan": list,
+}
 FINE_TUNING_RATE = 0.1  # of the recipe's learning rate, for weights that are already trained
 
 

@@ -171,9 +171,11 @@ def _bare(path, content, model_class):
             "classes at least are supported (a channel more may be the depth or anything else: give train.py's own "
             "checkpoint, which says)"
         )
-    say(f"{path.name}: a bare state dict, read as {model_class.NAME} with "
+    say(
+        f"{path.name}: a bare state dict, read as {model_class.NAME} with "
         + ", ".join(f"{key} {value}" for key, value in options.items())
-        + (f"; set apart: {some([*extras, *counters])}" if extras or counters else ""))  # fmt: skip
+        + (f"; set apart: {some([*extras, *counters])}" if extras or counters else "")
+    )
     labels = None
     if "mask_values" in extras:
         values = _mask_values(extras["mask_values"])

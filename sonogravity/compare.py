@@ -87,10 +87,13 @@ DEFINITIONS = (
     ("reference_mean, other_mean", "means over the files for which both runs have a value"),
     ("difference", "mean of other - reference over these files"),
     ("ci95_low, ci95_high", "95 % bootstrap interval of the difference, resampling subjects (else files)"),
-    ("wilcoxon_p", "two-sided Wilcoxon signed-rank test on the mean difference of each subject (else file); "
-                   "blank where no subject differs"),
+    (
+        "wilcoxon_p",
+        "two-sided Wilcoxon signed-rank test on the mean difference of each subject (else file); "
+        "blank where no subject differs",
+    ),
     ("n, subjects", "files with a value in both runs; subjects among them"),
-)  # fmt: skip
+)
 
 
 def write_comparison(path, names, tables, subjects, panels):
@@ -147,8 +150,7 @@ def _disagreements(sheet, names, tables, panels):
     spread = (dice.max(axis=1) - dice.min(axis=1)).fillna(0).sort_values(ascending=False, kind="stable")
     worst = [file for file in spread.index[:WORST] if spread[file] > 0]
     rows = [
-        {"file": file, **{f"dice {name}": dice[name][file] for name in names}, "spread": spread[file]}
-        for file in worst
+        {"file": file, **{f"dice {name}": dice[name][file] for name in names}, "spread": spread[file]} for file in worst
     ]
     if not rows:
         worksheets.write_cell(sheet, 1, 1, "The runs do not differ in Dice on any file.")

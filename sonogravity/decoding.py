@@ -25,10 +25,23 @@ ORIENTATION, PHOTOMETRIC, WHITE_IS_ZERO = 0x0112, 262, 0  # of EXIF and TIFF 6.0
 
 # What Pillow, numpy and torch raise for a file that is not what its name says.
 BROKEN_FILE = (
-    OSError, EOFError, SyntaxError, ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError,
-    AssertionError, MemoryError, struct.error, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError,
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
     tokenize.TokenError,
-)  # fmt: skip
+)
 
 
 def decode_image(path, channels):

@@ -5,8 +5,11 @@ from sonogravity import metrics
 DEFINITIONS = {
     "epoch": ("number of the epoch, from 1", ""),
     "learning_rate": ("learning rate of the epoch's last step", ""),
-    "train_loss": ("mean over the epoch's batches of the training loss, at the size the network sees; with deep "
-                   "supervision or an auxiliary head theirs are added, so it is not to be compared with val_loss", ""),
+    "train_loss": (
+        "mean over the epoch's batches of the training loss, at the size the network sees; with deep "
+        "supervision or an auxiliary head theirs are added, so it is not to be compared with val_loss",
+        "",
+    ),
     "val_loss": ("mean over validation files of the loss of each file alone, at native size", ""),
     "images_per_second": ("training frames a second, validation not counted", "frames/s"),
     "file": ("file name of the image", ""),
@@ -23,21 +26,28 @@ DEFINITIONS = {
     "fpr": ("1 - specificity", "0 to 1"),
     "fnr": ("1 - sensitivity", "0 to 1"),
     **{
-        f"hd_{unit}": ("Hausdorff distance: the largest distance from a pixel of either boundary to the other boundary",
-                       unit)
+        f"hd_{unit}": (
+            "Hausdorff distance: the largest distance from a pixel of either boundary to the other boundary",
+            unit,
+        )
         for unit in ("px", "mm")
     },
     **{
-        f"hd95_{unit}": ("the larger of the two directed 95th percentiles (linear interpolation) of these distances",
-                         unit)
+        f"hd95_{unit}": (
+            "the larger of the two directed 95th percentiles (linear interpolation) of these distances",
+            unit,
+        )
         for unit in ("px", "mm")
     },
     **{
         f"assd_{unit}": ("average symmetric surface distance: mean of the distances of both directions pooled", unit)
         for unit in ("px", "mm")
     },
-    "nsd": ("normalised surface Dice: share of both boundaries within the tolerance of the other one. The tolerance is "
-            "margin_mm where there is a margin, else 1 px (of the coarser axis)", "0 to 1"),
+    "nsd": (
+        "normalised surface Dice: share of both boundaries within the tolerance of the other one. The tolerance is "
+        "margin_mm where there is a margin, else 1 px (of the coarser axis)",
+        "0 to 1",
+    ),
     "mask_used": ("the variant of the truth (original, dilated, eroded) that agrees best with the prediction", ""),
     "dice_original": ("foreground mean Dice against the truth as drawn: equals dice", "0 to 1"),
     "dice_dilated": ("the same against the truth dilated by margin_mm", "0 to 1"),
@@ -46,11 +56,16 @@ DEFINITIONS = {
     "pixels_per_mm_x": ("along a row of the image", "px/mm"),
     "pixels_per_mm_y": ("along a column of the image", "px/mm"),
     "margin_mm": ("the distance within which a border is taken to be as true", "mm"),
-    "entropy": ("mean over the image's pixels of -sum p ln p / ln C over the C classes: 0 is sure, 1 is no idea",
-                "0 to 1"),
-    "expected_dice": ("the Dice that the model itself expects, p being the probability of the class: 2 sum p over the "
-                      "pixels labelled / (these pixels + sum p over all); mean over the foreground classes that are "
-                      "predicted, blank where none is", "0 to 1"),
+    "entropy": (
+        "mean over the image's pixels of -sum p ln p / ln C over the C classes: 0 is sure, 1 is no idea",
+        "0 to 1",
+    ),
+    "expected_dice": (
+        "the Dice that the model itself expects, p being the probability of the class: 2 sum p over the "
+        "pixels labelled / (these pixels + sum p over all); mean over the foreground classes that are "
+        "predicted, blank where none is",
+        "0 to 1",
+    ),
     "missed": ("foreground classes that are in the truth only", "class names"),
     "spurious": ("foreground classes that are in the prediction only", "class names"),
     "seconds": ("epochs: the whole epoch; files: network and resizing to native size, per frame", "s"),

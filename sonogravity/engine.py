@@ -183,8 +183,9 @@ def fit(*, run, network, predictor, loader, validation, criterion, optimizer, sc
     shown = set(np.linspace(0, len(validation) - 1, min(PANELS, len(validation))).round().astype(int).tolist())
     try:
         while len(history) < settings.epochs and not _out_of_patience(history, settings.patience):
-            fitted = _epoch_that_fits(history, run, network, predictor, loader, validation, criterion, stateful,
-                                      settings, memory, shown)  # fmt: skip
+            fitted = _epoch_that_fits(
+                history, run, network, predictor, loader, validation, criterion, stateful, settings, memory, shown
+            )
             if not fitted:
                 memory = _with_less(memory, history, run, network, predictor, stateful, settings)
     except (KeyboardInterrupt, InputError) as stop:
@@ -253,9 +254,18 @@ def _one_epoch(history, run, network, predictor, loader, validation, criterion, 
     for module in predictor.model.encoder():
         module.requires_grad_(not frozen or parallel.count() > 1)  # DistributedDataParallel waits for each gradient
     train_loss, rate, speed = train_one_epoch(
-        network, loader, criterion, stateful["optimizer"], stateful["scaler"], None if plateau else scheduler,
-        settings, memory, predictor.device, title, frozen=frozen,
-    )  # fmt: skip
+        network,
+        loader,
+        criterion,
+        stateful["optimizer"],
+        stateful["scaler"],
+        None if plateau else scheduler,
+        settings,
+        memory,
+        predictor.device,
+        title,
+        frozen=frozen,
+    )
     parallel.average_statistics(predictor.model)
     rows, val_loss, kept = validate(predictor, validation, criterion, settings.batch_size, shown, "validation")
     if not math.isfinite(val_loss):
@@ -299,8 +309,9 @@ def _restore(training, stateful, path, steps_per_epoch=None):
         if steps_per_epoch is not None:
             scheduler.last_epoch = len(training["history"]) * steps_per_epoch
         # The optimizer's rate is that of the earlier plan.
-        for group, base, factor in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas,
-                                       strict=True):  # fmt: skip
+        for group, base, factor in zip(
+            scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+        ):
             group["lr"] = base * factor(scheduler.last_epoch)
 
 

@@ -129,8 +129,10 @@ def fastest(predictor, path, pairs):
         agreement = exporting.agreement(reference, exporting.label_maps(candidate, frames))
         seconds = statistics.median(_seconds(candidate, frames) for _ in range(3)) / len(frames)
         fits = agreement >= exporting.LEAST_AGREEMENT
-        say(f"--engine auto: {name} {1000 * seconds:.1f} ms a frame, {agreement:.3%} of the labels as in float32"
-            + ("" if fits else ": left out"))  # fmt: skip
+        say(
+            f"--engine auto: {name} {1000 * seconds:.1f} ms a frame, {agreement:.3%} of the labels as in float32"
+            + ("" if fits else ": left out")
+        )
         if fits:
             found[name] = seconds, candidate
     if not found:

@@ -8,8 +8,11 @@ from sonogravity.data import network_size, resize_image
 from sonogravity.errors import InputError
 
 # What --tta adds: factors on --scale, each also mirrored.
-VIEWS = {"none": ((1.0, False),), "flip": ((1.0, False), (1.0, True)),
-         "scales": tuple((factor, flipped) for factor in (0.8, 1.0, 1.25) for flipped in (False, True))}  # fmt: skip
+VIEWS = {
+    "none": ((1.0, False),),
+    "flip": ((1.0, False), (1.0, True)),
+    "scales": tuple((factor, flipped) for factor in (0.8, 1.0, 1.25) for flipped in (False, True)),
+}
 
 
 class Ensemble:

@@ -129,8 +129,10 @@ def find_labels(facts, *, classes=None, class_names=None, background=None, snap=
     elif len(values) > (classes or PLAUSIBLE_CLASSES) or (classes and len(values) != classes):
         expected = _peaks(totals, classes) if classes else None
         worst = max(facts, key=lambda fact: len(set(fact.counts) - set(expected or ())))
-        listed = ", ".join(map(value_text, worst.counts)) if len(worst.counts) <= 12 else (
-            some(map(value_text, worst.counts), 8)
+        listed = (
+            ", ".join(map(value_text, worst.counts))
+            if len(worst.counts) <= 12
+            else (some(map(value_text, worst.counts), 8))
         )
         raise InputError(
             f"{worst.pair.mask}: holds {len(worst.counts)} values ({listed}); the masks together hold "
@@ -235,8 +237,10 @@ def _copies(training, validation, warnings):
     seen, doubles = {}, []
     for fact in (*training, *validation):
         if fact.digest in seen:
-            doubles.append(f"{seen[fact.digest].parent.parent.name}/{seen[fact.digest].name} = "
-                           f"{fact.pair.image.parent.parent.name}/{fact.pair.image.name}")  # fmt: skip
+            doubles.append(
+                f"{seen[fact.digest].parent.parent.name}/{seen[fact.digest].name} = "
+                f"{fact.pair.image.parent.parent.name}/{fact.pair.image.name}"
+            )
         else:
             seen[fact.digest] = fact.pair.image
     if doubles:
@@ -265,9 +269,23 @@ def _normalised(facts):
 
 
 def open_data(
-    training_folder, validation_folder, *, scale, channels, cache_mb, workers, known_labels=None, classes=None,
-    class_names=None, background=None, snap=False, subject_regex=None, allow_overlap=False, fold=None, of_folds=None,
-):  # fmt: skip
+    training_folder,
+    validation_folder,
+    *,
+    scale,
+    channels,
+    cache_mb,
+    workers,
+    known_labels=None,
+    classes=None,
+    class_names=None,
+    background=None,
+    snap=False,
+    subject_regex=None,
+    allow_overlap=False,
+    fold=None,
+    of_folds=None,
+):
     """Find, decode, examine and report both sets -> training store, validation store, Findings.
 
     fold, of_folds: with them validation is that fold of the training folder, training its rest (see folds.py).
@@ -282,8 +300,12 @@ def open_data(
         stores.append(store)
     labels = find_labels(
         facts[0] + facts[1] if fold else facts[0],  # all folds must have the same classes
-        classes=classes, class_names=class_names, background=background, snap=snap, known=known_labels,
-    )  # fmt: skip
+        classes=classes,
+        class_names=class_names,
+        background=background,
+        snap=snap,
+        known=known_labels,
+    )
     findings = examine(*facts, labels, subject_regex=subject_regex, allow_overlap=allow_overlap)
     for line in lines + findings.lines:
         say(line)

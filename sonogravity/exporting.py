@@ -190,16 +190,20 @@ def _export_int8(predictor, checkpoint, calibration, frames, file):
         write_onnx((predictor, {}), whole)
         images = [predictor.images([frame]).contiguous().numpy() for frame in calibration]
         model = nncf.quantize(
-            openvino.Core().read_model(whole), nncf.Dataset(images), subset_size=len(images),
+            openvino.Core().read_model(whole),
+            nncf.Dataset(images),
+            subset_size=len(images),
             preset=nncf.QuantizationPreset.MIXED,
-        )  # fmt: skip
+        )
     before = _dice(in_float32(predictor), frames)
     quantized = engines.openvino_network(model, predictor.amp)
     after = _dice(predictor.using(quantized, "openvino int8", predictor.amp), frames)
     labels = predictor.labels
     lost = {labels.names[c]: before[c] - after[c] for c in labels.foreground}
-    say("Dice, float32 and int8: " + ", ".join(
-        f"{labels.names[c]} {before[c]:.4f} and {after[c]:.4f}" for c in labels.foreground))  # fmt: skip
+    say(
+        "Dice, float32 and int8: "
+        + ", ".join(f"{labels.names[c]} {before[c]:.4f} and {after[c]:.4f}" for c in labels.foreground)
+    )
     bad = [f"{name} loses {loss:.4f}" for name, loss in lost.items() if not loss <= MOST_DICE_LOST]
     if bad:
         raise InputError(

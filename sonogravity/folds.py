@@ -72,8 +72,10 @@ def train_each(main, parser, argv, model_class):
     if options.resume or options.repeat:
         raise InputError("--folds: --resume and --repeat take the file of one fold; leave --folds out")
     if process_count() > 1:
-        raise InputError("torchrun trains one fold at a time: give --fold as well; afterwards, without torchrun, the "
-                         "same command without --fold scores them together")  # fmt: skip
+        raise InputError(
+            "torchrun trains one fold at a time: give --fold as well; afterwards, without torchrun, the "
+            "same command without --fold scores them together"
+        )
     if options.load is not None:
         warn(f"--load: if {options.load.name} has learned from any of these subjects, the folds' scores flatter")
     name = options.name or cli.time_stamp()
@@ -91,8 +93,13 @@ def train_each(main, parser, argv, model_class):
     root = options.checkpoints / model_class.NAME
     files = [root / run_name(name, fold) / "last.pth" for fold in range(1, options.folds + 1)]
     request = scoring.Request(
-        SCRIPT, [options.train], options.batch_size, options.workers, options.subject_regex,
-        stored.options_as_dict(options), output=folder,
-    )  # fmt: skip
+        SCRIPT,
+        [options.train],
+        options.batch_size,
+        options.workers,
+        options.subject_regex,
+        stored.options_as_dict(options),
+        output=folder,
+    )
     crossvalidation.score(request, files, model_class, options.device)
     return 0

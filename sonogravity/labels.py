@@ -74,8 +74,7 @@ class Labels:
             background = min(values)
         if background not in values:
             raise InputError(
-                f"--background {value_text(background)} is none of the mask values "
-                f"{', '.join(map(value_text, values))}"
+                f"--background {value_text(background)} is none of the mask values {', '.join(map(value_text, values))}"
             )
         position = values.index(background)
         names = [value_text(value) for value in values]
@@ -147,9 +146,11 @@ class Labels:
                 "repair the mask, or train with --snap-masks to take the nearest class"
             )
         nearest = np.abs(components(present)[:, None] - components(np.array(self.values))[None]).sum(-1).argmin(1)
-        return nearest.astype(np.uint8)[np.searchsorted(present, mask)] if mask.dtype != np.uint8 else _lut(
-            present, nearest
-        )[mask]
+        return (
+            nearest.astype(np.uint8)[np.searchsorted(present, mask)]
+            if mask.dtype != np.uint8
+            else _lut(present, nearest)[mask]
+        )
 
     def to_values(self, classes):
         """(H, W) class indices -> the mask as a file holds it: uint8 or uint16 (H, W), or uint8 (H, W, 3)."""

@@ -115,9 +115,7 @@ def file_metrics(confusion, labels, boundary=None):
                 row[f"{name}_{labels.names[c]}"] = figures[c]
     in_truth, in_prediction = confusion.sum(1) > 0, confusion.sum(0) > 0
     row["missed"] = ", ".join(labels.names[c] for c in labels.foreground if in_truth[c] and not in_prediction[c])
-    row["spurious"] = ", ".join(
-        labels.names[c] for c in labels.foreground if in_prediction[c] and not in_truth[c]
-    )
+    row["spurious"] = ", ".join(labels.names[c] for c in labels.foreground if in_prediction[c] and not in_truth[c])
     return row
 
 
@@ -212,8 +210,11 @@ def group_means(rows, by, labels, names=OVERLAP):
         )
     over = {name: column_summary([row[name] for row in table], [row[by] for row in table]) for name in columns}
     for what in ("mean", "sd"):
-        table.append({by: what, "files": len(rows)} | {name: over[name][what] for name in columns}
-                     | {f"n_{name}": over[name]["n"] for name in columns})  # fmt: skip
+        table.append(
+            {by: what, "files": len(rows)}
+            | {name: over[name][what] for name in columns}
+            | {f"n_{name}": over[name]["n"] for name in columns}
+        )
     return table
 
 

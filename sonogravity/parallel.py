@@ -33,8 +33,10 @@ def join(device):
     if on_gpu:
         torch.cuda.set_device(local_index())
     else:
-        say("gloo on the processor cannot synchronise batch statistics: batch normalisation sees each process's own "
-            "frames, and the running statistics are averaged after each epoch")  # fmt: skip
+        say(
+            "gloo on the processor cannot synchronise batch statistics: batch normalisation sees each process's own "
+            "frames, and the running statistics are averaged after each epoch"
+        )
 
 
 def leave():

@@ -15,8 +15,15 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA, CHECKPOINTS, RESULTS = ROOT / "data", ROOT / "checkpoints", ROOT / "results"
 
 OUTPUT_FOLDERS = ("masks", "panels")
-OUTPUT_FILES = ("files.xlsx", "files.csv", "files.partial.csv", "summary.json", "settings.json", "sweep.png",
-                "calibration.png")  # fmt: skip
+OUTPUT_FILES = (
+    "files.xlsx",
+    "files.csv",
+    "files.partial.csv",
+    "summary.json",
+    "settings.json",
+    "sweep.png",
+    "calibration.png",
+)
 MARKER = "settings.json"  # tells which script wrote a folder
 UNFINISHED = "partial"  # the folder inside an output where files lie until all are there
 ROWS_DONE = "files.partial.csv"
@@ -143,9 +150,7 @@ def refuse_foreign(folder, script, remedy):
         raise InputError(f"{folder}: is a file, where a folder is to be written; give {remedy}")
     foreign = _foreign(folder, script)
     if foreign:
-        raise InputError(
-            f"{folder}: holds files that no earlier run wrote ({foreign[0]}); give {remedy}, or empty it"
-        )
+        raise InputError(f"{folder}: holds files that no earlier run wrote ({foreign[0]}); give {remedy}, or empty it")
 
 
 @contextmanager

@@ -53,8 +53,9 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
         if reliability is not None:
             summary["calibration"] = uncertainty.calibration(reliability, measure.labels)
         if groups:
-            summary["groups"] = {by: metrics.group_means(rows, by, measure.labels, measure.names)
-                                 for by in next(iter(groups.values()))}  # fmt: skip
+            summary["groups"] = {
+                by: metrics.group_means(rows, by, measure.labels, measure.names) for by in next(iter(groups.values()))
+            }
         paths.write_whole(unfinished / "files.csv", worksheets.write_csv, rows)
         if summary is not None:
             paths.write_whole(unfinished / "summary.json", worksheets.write_json, summary)

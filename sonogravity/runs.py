@@ -140,8 +140,10 @@ class Run:
     def how_to_go_on(self):
         """What to do after an interruption."""
         epoch = _epoch_of(self.last)
-        return f"epoch {epoch} is kept; go on with: --resume {self.last}" if epoch else (
-            "no epoch was completed; give the same command again"
+        return (
+            f"epoch {epoch} is kept; go on with: --resume {self.last}"
+            if epoch
+            else ("no epoch was completed; give the same command again")
         )
 
     def training_state(self):

@@ -71,11 +71,15 @@ def calibration(sums, labels):
         bins = []
         for b, (pixels, probability, hits) in enumerate(table.tolist()):
             filled = pixels > 0
-            bins.append({
-                "from": b / BINS, "to": (b + 1) / BINS, "pixels": int(pixels),
-                "probability": probability / pixels if filled else math.nan,
-                "observed": hits / pixels if filled else math.nan,
-            })  # fmt: skip
+            bins.append(
+                {
+                    "from": b / BINS,
+                    "to": (b + 1) / BINS,
+                    "pixels": int(pixels),
+                    "probability": probability / pixels if filled else math.nan,
+                    "observed": hits / pixels if filled else math.nan,
+                }
+            )
         error = sum(abs(probability - hits) for _, probability, hits in table.tolist()) / table[:, 0].sum()
         found[labels.names[c]] = {"ece": float(error), "bins": bins}
     return found

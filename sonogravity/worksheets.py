@@ -208,9 +208,19 @@ def _calibration(sheet, classes):
 
 def _summary(sheet, summary, few_subjects):
     columns = (
-        "mean", "ci95_low", "ci95_high", "mean_of_classes", "sd", "median", "q1", "q3", "n", "missed", "spurious",
+        "mean",
+        "ci95_low",
+        "ci95_high",
+        "mean_of_classes",
+        "sd",
+        "median",
+        "q1",
+        "q3",
+        "n",
+        "missed",
+        "spurious",
         "pooled",
-    )  # fmt: skip
+    )
     _header(sheet, ("metric", *columns))
     stored = dict(summary["metrics"])
     for name, entries in summary["classes"].items():

@@ -30,8 +30,26 @@ def soak(request):
     return request.config.getoption("--soak")
 
 
-TRAIN_FAST = ["--epochs", "2", "--base-channels", "4", "--learning-rate", "1e-2", "--scale", "0.5", "--batch-size", "2",
-              "--scheduler", "plateau", "--loss", "ce", "--device", "cpu", "--workers", "0"]  # fmt: skip
+TRAIN_FAST = [
+    "--epochs",
+    "2",
+    "--base-channels",
+    "4",
+    "--learning-rate",
+    "1e-2",
+    "--scale",
+    "0.5",
+    "--batch-size",
+    "2",
+    "--scheduler",
+    "plateau",
+    "--loss",
+    "ce",
+    "--device",
+    "cpu",
+    "--workers",
+    "0",
+]
 
 
 def load_phantom_script():
@@ -78,8 +96,20 @@ def sets(tmp_path):
 
 def train_arguments(train, validation, root, *more):
     """A command line for unet/train.py that writes under root only."""
-    return ["--train", str(train), "--validation", str(validation), "--checkpoints", str(root / "checkpoints"),
-            "--results", str(root / "results"), "--name", "run", *TRAIN_FAST, *map(str, more)]  # fmt: skip
+    return [
+        "--train",
+        str(train),
+        "--validation",
+        str(validation),
+        "--checkpoints",
+        str(root / "checkpoints"),
+        "--results",
+        str(root / "results"),
+        "--name",
+        "run",
+        *TRAIN_FAST,
+        *map(str, more),
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -90,8 +120,20 @@ def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("trained")
     make_folder(root / "train", frames=12)
     make_folder(root / "validation", subjects=("C", "D"), seed=1)
-    arguments = train_arguments(root / "train", root / "validation", root, "--save-every", 1, "--epochs", 6,
-                                "--no-augment", "--loss", "ce+dice", "--base-channels", 8)
+    arguments = train_arguments(
+        root / "train",
+        root / "validation",
+        root,
+        "--save-every",
+        1,
+        "--epochs",
+        6,
+        "--no-augment",
+        "--loss",
+        "ce+dice",
+        "--base-channels",
+        8,
+    )
     assert train.main(arguments) == 0
     return root
 

@@ -201,5 +201,16 @@ def table(tallies):
 
 def small_run(root, *more):
     """Options of a run over the folders train/ and validation/ of root."""
-    return ["--train", Path(root) / "train", "--validation", Path(root) / "validation", "--scale", "0.5",
-            "--device", "cpu", "--workers", "0", *more]  # fmt: skip
+    return [
+        "--train",
+        Path(root) / "train",
+        "--validation",
+        Path(root) / "validation",
+        "--scale",
+        "0.5",
+        "--device",
+        "cpu",
+        "--workers",
+        "0",
+        *more,
+    ]

@@ -28,8 +28,17 @@ def save(path, content):
 def test_ours_comes_back_whole(tmp_path, small):
     labels = Labels.create([0, 128, 255], class_names=["bone", "ligament"])
     options = {"in_channels": 1, "classes": 3, "base_channels": 4, "bilinear": False}  # of a version without depth
-    content = {"model_name": "unet", "model_options": options, "state_dict": small.state_dict(), "run": "r",
-               "labels": labels.as_dict(), "scale": 0.25, "amp": True, "image_maximum": 4095, "epoch": 3}  # fmt: skip
+    content = {
+        "model_name": "unet",
+        "model_options": options,
+        "state_dict": small.state_dict(),
+        "run": "r",
+        "labels": labels.as_dict(),
+        "scale": 0.25,
+        "amp": True,
+        "image_maximum": 4095,
+        "epoch": 3,
+    }
     checkpoints.save(tmp_path / "deep" / "a.pth", content)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.pth"]
     read = checkpoints.load(tmp_path / "deep" / "a.pth", UNet)
@@ -44,12 +53,21 @@ def test_ours_comes_back_whole(tmp_path, small):
 def test_bare_state_dict_with_foreign_extras_loads(tmp_path, small, prefix, nested, capsys):
     weights = {prefix + key: value for key, value in small.state_dict().items()}
     weights[prefix + "inc.total_ops"] = torch.zeros(1)
-    content = {"state_dict": weights, "epoch": 7, "mask_values": [0, 7, 9]} if nested else {
-        **weights, "mask_values": [0, 7, 9]}  # fmt: skip
+    content = (
+        {"state_dict": weights, "epoch": 7, "mask_values": [0, 7, 9]}
+        if nested
+        else {**weights, "mask_values": [0, 7, 9]}
+    )
     read = checkpoints.load(save(tmp_path / "old.pth", content), UNet)
     assert read.labels.values == (0, 7, 9)
-    assert read.model_options == {"in_channels": 1, "classes": 3, "base_channels": 4, "bilinear": False,
-                                  "depth_channel": False, "deep_supervision": False}  # fmt: skip
+    assert read.model_options == {
+        "in_channels": 1,
+        "classes": 3,
+        "base_channels": 4,
+        "bilinear": False,
+        "depth_channel": False,
+        "deep_supervision": False,
+    }
     checkpoints.load_weights(UNet(**read.model_options), read)
     assert "mask_values" in capsys.readouterr().out
 
@@ -69,8 +87,12 @@ def test_wrong_state_dict_is_refused_with_the_keys_that_differ(tmp_path, small):
     read = checkpoints.load(save(tmp_path / "wrong.pth", weights), UNet)
     with pytest.raises(InputError) as refusal:
         checkpoints.load_weights(UNet(**read.model_options), read)
-    for part in ("wrong.pth", "1 missing (down2.maxpool_conv.1.double_conv.0.weight)", "1 unexpected (up1.up.extra)",
-                 "(1, 2, 3, 3) instead of (4, 8, 3, 3)"):  # fmt: skip
+    for part in (
+        "wrong.pth",
+        "1 missing (down2.maxpool_conv.1.double_conv.0.weight)",
+        "1 unexpected (up1.up.extra)",
+        "(1, 2, 3, 3) instead of (4, 8, 3, 3)",
+    ):
         assert part in str(refusal.value)
 
 
@@ -107,7 +129,8 @@ def test_foreign_weights_through_the_scripts(sets, tmp_path, small, capsys):
     said = capsys.readouterr().out
     assert "holds no scale, so 0.5 is taken" in said and "mask values" not in said
     assert (tmp_path / "e" / "files.csv").read_text().split(",")[:9] == (
-        tmp_path / "f" / "files.csv").read_text().split(",")[:9]  # fmt: skip
+        tmp_path / "f" / "files.csv"
+    ).read_text().split(",")[:9]
 
 
 def test_foreign_weights_without_values_give_class_indices(sets, tmp_path, small, capsys):
@@ -123,8 +146,22 @@ def test_foreign_weights_without_values_give_class_indices(sets, tmp_path, small
 
 def test_training_starts_from_given_weights(trained, sets, tmp_path, refused):
     best = trained / "checkpoints" / "unet" / "run" / "best.pth"
-    common = ["--train", sets[0], "--validation", sets[1], "--checkpoints", tmp_path / "c", "--results", tmp_path / "r",
-              "--epochs", 1, "--learning-rate", 1e-9, "--load", best]  # fmt: skip
+    common = [
+        "--train",
+        sets[0],
+        "--validation",
+        sets[1],
+        "--checkpoints",
+        tmp_path / "c",
+        "--results",
+        tmp_path / "r",
+        "--epochs",
+        1,
+        "--learning-rate",
+        1e-9,
+        "--load",
+        best,
+    ]
     line = refused(train.main, [*common, "--base-channels", 4])
     assert "base_channels 8 there, 4 here" in line
     assert not (tmp_path / "c").exists()

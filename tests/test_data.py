@@ -102,8 +102,10 @@ def test_store_gives_the_same_frame_from_memory_and_from_disk(tmp_path, native_t
 
 
 def test_collate_pads_and_marks_the_padding():
-    samples = [(torch.ones(1, 3, 5), torch.ones(3, 5, dtype=torch.uint8), "a"),
-               (torch.ones(1, 4, 2), torch.ones(4, 2, dtype=torch.uint8), "b")]  # fmt: skip
+    samples = [
+        (torch.ones(1, 3, 5), torch.ones(3, 5, dtype=torch.uint8), "a"),
+        (torch.ones(1, 4, 2), torch.ones(4, 2, dtype=torch.uint8), "b"),
+    ]
     images, masks, stems = data.collate(samples)
     assert images.shape == (2, 1, 4, 5) and masks.shape == (2, 4, 5) and stems == ["a", "b"]
     assert (masks[0, 3] == IGNORE_INDEX).all() and (masks[1, :, 2:] == IGNORE_INDEX).all()

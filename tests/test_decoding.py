@@ -123,8 +123,14 @@ def test_written_masks_are_read_back(tmp_path, values):
 
 def test_truncated_and_foreign_files_name_the_file(tmp_path):
     whole = save(tmp_path / "a.png", np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)).read_bytes()
-    for name, content in (("a.png", whole[:1500]), ("b.png", b""), ("c.jpg", b"hello"), ("d.npy", whole),
-                          ("e.pth", whole), ("f.tif", whole[:40])):  # fmt: skip
+    for name, content in (
+        ("a.png", whole[:1500]),
+        ("b.png", b""),
+        ("c.jpg", b"hello"),
+        ("d.npy", whole),
+        ("e.pth", whole),
+        ("f.tif", whole[:40]),
+    ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=name):
             decode_image(tmp_path / name, 1)

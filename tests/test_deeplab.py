@@ -40,8 +40,12 @@ def test_every_backbone_takes_grey_and_colour_of_odd_sizes(backbone, channels, a
     names = BUILDERS[backbone][0](weights=None, weights_backbone=None, num_classes=3, aux_loss=aux).state_dict()
     assert set(model.state_dict()) == set(names), "key names are torchvision's"
     assert DeepLabV3.options_from(model.state_dict()) == {
-        "in_channels": channels, "classes": 3, "backbone": backbone, "aux_loss": aux,
-        "depth_channel": depth}  # fmt: skip
+        "in_channels": channels,
+        "classes": 3,
+        "backbone": backbone,
+        "aux_loss": aux,
+        "depth_channel": depth,
+    }
     images = torch.rand(2, channels, 37, 51)
     model.train()
     logits = model(images)
@@ -142,8 +146,21 @@ def test_scripts_end_to_end_with_one_dice(tmp_path, sets):
     in_training = pd.read_csv(tmp_path / "results" / "deeplab" / "run" / "epochs.csv")["dice"][0]
     for name, main, batch in (("p", predict.main, 1), ("e", evaluate.main, 4)):
         output = tmp_path / name
-        assert main(["--load", str(run / "best.pth"), "--input", str(sets[1]), "--output", str(output),
-                     "--batch-size", str(batch)]) == 0  # fmt: skip
+        assert (
+            main(
+                [
+                    "--load",
+                    str(run / "best.pth"),
+                    "--input",
+                    str(sets[1]),
+                    "--output",
+                    str(output),
+                    "--batch-size",
+                    str(batch),
+                ]
+            )
+            == 0
+        )
         assert pd.read_csv(output / "files.csv")["dice"].mean() == pytest.approx(in_training, abs=1e-6)
     assert train.main(["--resume", str(run / "last.pth"), "--epochs", "2"]) == 0
     assert len(pd.read_csv(tmp_path / "results" / "deeplab" / "run" / "epochs.csv")) == 2
@@ -172,8 +189,10 @@ def test_foreign_weights_load(tmp_path, sets, capsys):
     torch.manual_seed(0)
     theirs = plain_torchvision(3)
     torch.save({**theirs.state_dict(), "mask_values": [0, 128, 255]}, tmp_path / "old.pth")
-    assert evaluate.main(["--load", str(tmp_path / "old.pth"), "--input", str(sets[1]),
-                          "--output", str(tmp_path / "e")]) == 0  # fmt: skip
+    assert (
+        evaluate.main(["--load", str(tmp_path / "old.pth"), "--input", str(sets[1]), "--output", str(tmp_path / "e")])
+        == 0
+    )
     assert "backbone mobilenet_v3_large" in capsys.readouterr().out
     theirs = plain_torchvision(21, aux_loss=True)
     torch.save(theirs.state_dict(), tmp_path / "voc.pth")

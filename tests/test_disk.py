@@ -205,8 +205,13 @@ def test_a_real_refusal_by_the_system(sets, tmp_path):
 
     command = [sys.executable, paths.ROOT / "unet" / "train.py", *train_arguments(*sets, tmp_path)]
     limit = 900_000
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False,
-                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))  # fmt: skip
+    done = subprocess.run(
+        list(map(str, command)),
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "File too large" in done.stderr and "last.pth" in done.stderr.strip().split("\n")[-1]
     kept = tmp_path / "checkpoints" / "unet" / "run"
@@ -235,7 +240,8 @@ def test_a_prediction_whose_old_workbook_is_open(trained, tmp_path, monkeypatch,
     assert all(path.read_bytes() == content for path, content in before.items())
     unfinished = tmp_path / "o" / "partial"
     assert {path.name for path in unfinished.iterdir()} == {path.name for path in (tmp_path / "o").iterdir()} - {
-        "partial"}  # fmt: skip
+        "partial"
+    }
     monkeypatch.undo()
     assert predict.main(arguments) == 0 and not unfinished.exists()
 
@@ -252,11 +258,14 @@ def test_a_disk_that_fills_while_predicting(trained, tmp_path, refuse, refused, 
 
 # A run's settings repeat it.
 
+
 def repeat(root, *more):
     settings = root / "results" / "unet" / "run" / "settings.json"
     assert train.main(["--repeat", str(settings), "--name", "again", *map(str, more)]) == 0
-    tables = [pd.read_csv(root / "results" / "unet" / name / "epochs.csv").drop(
-        columns=["seconds", "images_per_second"]) for name in ("run", "again")]  # fmt: skip
+    tables = [
+        pd.read_csv(root / "results" / "unet" / name / "epochs.csv").drop(columns=["seconds", "images_per_second"])
+        for name in ("run", "again")
+    ]
     states = [load_torch(root / "checkpoints" / "unet" / name / "last.pth")["state_dict"] for name in ("run", "again")]
     return same(*states) and tables[0].equals(tables[1])
 
@@ -266,8 +275,9 @@ def test_settings_repeat_a_run_bit_for_bit(sets, tmp_path):
     assert train.main(train_arguments(*sets, tmp_path, *options)) == 0
     torch.manual_seed(5)  # what happened before must not matter
     assert repeat(tmp_path, "--workers", 2)
-    first, again = (json.loads((tmp_path / "results" / "unet" / name / "settings.json").read_text())
-                    for name in ("run", "again"))  # fmt: skip
+    first, again = (
+        json.loads((tmp_path / "results" / "unet" / name / "settings.json").read_text()) for name in ("run", "again")
+    )
     differing = {name for name in first["options"] if first["options"][name] != again["options"][name]}
     assert differing == {"name", "workers"}
 
@@ -321,8 +331,23 @@ def test_figures_do_not_depend_on_the_batch_size_of_evaluation(trained, tmp_path
     tables = []
     for size, workers in ((1, 0), (3, 2), (8, 1)):
         output = tmp_path / str(size)
-        assert evaluate.main(["--load", str(best), "--input", str(trained / "validation"), "--output", str(output),
-                              "--batch-size", str(size), "--workers", str(workers)]) == 0  # fmt: skip
+        assert (
+            evaluate.main(
+                [
+                    "--load",
+                    str(best),
+                    "--input",
+                    str(trained / "validation"),
+                    "--output",
+                    str(output),
+                    "--batch-size",
+                    str(size),
+                    "--workers",
+                    str(workers),
+                ]
+            )
+            == 0
+        )
         tables.append(pd.read_csv(output / "files.csv").drop(columns="seconds"))
     unsure = [name for name in tables[0] if name.startswith(("entropy", "expected"))]  # sums of float32 probabilities
     for table in tables[1:]:

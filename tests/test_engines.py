@@ -170,8 +170,10 @@ def test_what_cannot_run_here_is_refused_before_anything_is_written(best, traine
 
 
 def test_auto_is_refused_where_something_is_scored(best, trained, tmp_path, refused):
-    line = refused(predict.main, ["--load", best, "--input", trained / "validation", "--engine", "auto",
-                                  "--output", tmp_path / "out"])  # fmt: skip
+    line = refused(
+        predict.main,
+        ["--load", best, "--input", trained / "validation", "--engine", "auto", "--output", tmp_path / "out"],
+    )
     assert "--engine auto: 8 of 8 frames have masks" in line
     assert not (tmp_path / "out").exists()
     assert "invalid choice: 'auto'" in refused(evaluate.main, ["--load", best, "--engine", "auto"])

@@ -23,8 +23,21 @@ OPENED = {"device": "cpu", "amp": None, "scale": None, "mask_values": None}
 @pytest.fixture(scope="module")
 def two(trained):
     """Two checkpoints of other widths and scales, of the same data."""
-    arguments = train_arguments(trained / "train", trained / "validation", trained, "--epochs", 4, "--loss", "ce+dice",
-                                "--scale", "1", "--base-channels", 6, "--seed", 1)  # fmt: skip
+    arguments = train_arguments(
+        trained / "train",
+        trained / "validation",
+        trained,
+        "--epochs",
+        4,
+        "--loss",
+        "ce+dice",
+        "--scale",
+        "1",
+        "--base-channels",
+        6,
+        "--seed",
+        1,
+    )
     arguments[arguments.index("--name") + 1] = "other"
     assert train.main(arguments) == 0
     return [trained / "checkpoints/unet" / name / "best.pth" for name in ("run", "other")]
@@ -92,8 +105,23 @@ def test_predict_with_an_ensemble_and_views(two, trained, tmp_path):
     masks = {}
     for batch in (1, 3):
         output = tmp_path / str(batch)
-        assert predict.main(["--load", *map(str, two), "--tta", "flip", "--input", str(trained / "validation"),
-                             "--output", str(output), "--batch-size", str(batch)]) == 0  # fmt: skip
+        assert (
+            predict.main(
+                [
+                    "--load",
+                    *map(str, two),
+                    "--tta",
+                    "flip",
+                    "--input",
+                    str(trained / "validation"),
+                    "--output",
+                    str(output),
+                    "--batch-size",
+                    str(batch),
+                ]
+            )
+            == 0
+        )
         masks[batch] = {path.name: np.array(Image.open(path)) for path in sorted((output / "masks").iterdir())}
     assert len(masks[1]) == 8
     for name, mask in masks[1].items():

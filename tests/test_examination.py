@@ -18,9 +18,16 @@ def test_check_prints_what_there_is(sets, tmp_path, capsys):
     write_frame(sets[0], "B_778", image, np.where(mask == 255, 0, mask).astype(np.uint8))
     check(*sets, tmp_path)
     said = capsys.readouterr().out
-    for part in ("0 -> class 0 (background), 128 -> class 1, 255 -> class 2", "training:   10 pairs",
-                 "36x40 (9), 50x30 (1)", "validation: 4 pairs", "255: ", "lacking in 1 of 10 frames",
-                 "training 2 (A, B), validation 1 (C)", "14 of 14 frames"):  # fmt: skip
+    for part in (
+        "0 -> class 0 (background), 128 -> class 1, 255 -> class 2",
+        "training:   10 pairs",
+        "36x40 (9), 50x30 (1)",
+        "validation: 4 pairs",
+        "255: ",
+        "lacking in 1 of 10 frames",
+        "training 2 (A, B), validation 1 (C)",
+        "14 of 14 frames",
+    ):
         assert part in said
 
 

@@ -76,8 +76,11 @@ def test_a_new_head_takes_the_classes_of_the_masks(best, tmp_path, capsys):
     train_folder, validation = other_classes(tmp_path / "train"), other_classes(tmp_path / "validation", ("R",))
     before = checkpoints.load(best, UNet).state_dict
     options = ["--load", best, "--new-head", "--freeze-encoder", 1, "--epochs", 1]
-    arguments = [option for option in train_arguments(train_folder, validation, tmp_path, *options)
-                 if option not in ("--base-channels", "4")]  # fmt: skip
+    arguments = [
+        option
+        for option in train_arguments(train_folder, validation, tmp_path, *options)
+        if option not in ("--base-channels", "4")
+    ]
     assert train.main(arguments) == 0
     printed = capsys.readouterr().out
     assert "outc.conv.weight" in printed and "is replaced by a fresh one" in printed and "128" in printed
@@ -90,9 +93,29 @@ def test_a_resumed_run_keeps_the_head_that_it_trained(best, tmp_path):
     train_folder, validation = other_classes(tmp_path / "train"), other_classes(tmp_path / "validation", ("R",))
     fast = TRAIN_FAST[4:]  # all but the epochs and the width, which is the file's
     for root, epochs in ((tmp_path / "whole", 2), (tmp_path / "parts", 1)):
-        assert train.main(["--train", str(train_folder), "--validation", str(validation), "--checkpoints",
-                           str(root / "checkpoints"), "--results", str(root / "results"), "--name", "run", *fast,
-                           "--load", str(best), "--new-head", "--epochs", str(epochs)]) == 0  # fmt: skip
+        assert (
+            train.main(
+                [
+                    "--train",
+                    str(train_folder),
+                    "--validation",
+                    str(validation),
+                    "--checkpoints",
+                    str(root / "checkpoints"),
+                    "--results",
+                    str(root / "results"),
+                    "--name",
+                    "run",
+                    *fast,
+                    "--load",
+                    str(best),
+                    "--new-head",
+                    "--epochs",
+                    str(epochs),
+                ]
+            )
+            == 0
+        )
     last = tmp_path / "parts" / "checkpoints/unet/run/last.pth"
     assert train.main(["--resume", str(last), "--epochs", "2"]) == 0
     whole, parts = weights(tmp_path / "whole", "last.pth"), weights(tmp_path / "parts", "last.pth")
@@ -100,8 +123,11 @@ def test_a_resumed_run_keeps_the_head_that_it_trained(best, tmp_path):
 
 
 def test_the_rate_is_lower_unless_it_is_given(best, sets, tmp_path, capsys):
-    fast = [option for option in train_arguments(*sets, tmp_path, "--epochs", 1)
-            if option not in ("--learning-rate", "1e-2")]  # fmt: skip
+    fast = [
+        option
+        for option in train_arguments(*sets, tmp_path, "--epochs", 1)
+        if option not in ("--learning-rate", "1e-2")
+    ]
     rates = {}
     for name, options in (("usual", []), ("tuned", ["--load", str(best), "--base-channels", "8"])):
         fast[fast.index("--name") + 1] = name
@@ -113,8 +139,11 @@ def test_the_rate_is_lower_unless_it_is_given(best, sets, tmp_path, capsys):
 
 
 def test_the_scale_and_the_architecture_are_the_files_unless_given(best, sets, tmp_path, capsys):
-    fast = [option for option in train_arguments(*sets, tmp_path, "--epochs", 1)
-            if option not in ("--scale", "0.5", "--base-channels", "4")]  # fmt: skip
+    fast = [
+        option
+        for option in train_arguments(*sets, tmp_path, "--epochs", 1)
+        if option not in ("--scale", "0.5", "--base-channels", "4")
+    ]
     assert train.main([*fast, "--scale", "0.25", "--name", "quarter", "--no-depth-channel"]) == 0
     last = tmp_path / "checkpoints/unet/quarter/last.pth"
     capsys.readouterr()
@@ -133,8 +162,10 @@ def test_an_encoder_that_knows_nothing_is_not_frozen(sets, tmp_path, refused):
 
 def test_masks_of_other_classes_are_refused_without_a_new_head(best, tmp_path, refused):
     make_folder(tmp_path / "validation", subjects=("R",))
-    line = refused(train.main, train_arguments(other_classes(tmp_path / "train"), tmp_path / "validation", tmp_path,
-                                               "--load", best))  # fmt: skip
+    line = refused(
+        train.main,
+        train_arguments(other_classes(tmp_path / "train"), tmp_path / "validation", tmp_path, "--load", best),
+    )
     assert "P_000.png: holds 9" in line and "--new-head" in line
 
 

@@ -39,8 +39,11 @@ def test_folds_are_as_even_as_whole_subjects_allow():
 def test_group_means_count_groups_alike():
     labels = Labels.create([0, 1])
     clean = {"missed": "", "spurious": ""}
-    rows = [{"fold": 1, "dice": 0.5, "dice_1": 0.5, **clean}, {"fold": 1, "dice": 0.7, "dice_1": 0.7, **clean},
-            {"fold": 2, "dice": 0.9, "dice_1": np.nan, **clean}]  # fmt: skip
+    rows = [
+        {"fold": 1, "dice": 0.5, "dice_1": 0.5, **clean},
+        {"fold": 1, "dice": 0.7, "dice_1": 0.7, **clean},
+        {"fold": 2, "dice": 0.9, "dice_1": np.nan, **clean},
+    ]
     table = metrics.group_means(rows, "fold", labels, ["dice"])
     assert [row["fold"] for row in table] == [1, 2, "mean", "sd"]
     assert [row["files"] for row in table] == [2, 1, 3, 3]
@@ -53,8 +56,14 @@ def test_group_means_count_groups_alike():
 def test_group_means_say_what_they_leave_out():
     labels = Labels.create([0, 1, 2])
     rows = [
-        {"fold": 1, "assd_px": math.nan, "assd_px_1": math.nan, "assd_px_2": math.nan, "missed": "1, 2",
-         "spurious": ""},
+        {
+            "fold": 1,
+            "assd_px": math.nan,
+            "assd_px_1": math.nan,
+            "assd_px_2": math.nan,
+            "missed": "1, 2",
+            "spurious": "",
+        },
         {"fold": 1, "assd_px": 3.0, "assd_px_1": 3.0, "assd_px_2": math.nan, "missed": "", "spurious": "2"},
     ]
     found = metrics.group_means(rows, "fold", labels, ["assd_px"])[0]
@@ -175,8 +184,10 @@ def test_a_fold_stopped_in_training_goes_on_to_the_same_weights(crossvalidated, 
     assert train.main(command(tmp_path)) == 0
     assert "was begun: goes on from" in capsys.readouterr().out
     for fold in (1, 2, 3):
-        one, other = (checkpoints.load(root / "checkpoints/unet" / f"run_fold_{fold}" / "last.pth", UNet).state_dict
-                      for root in (tmp_path, crossvalidated))  # fmt: skip
+        one, other = (
+            checkpoints.load(root / "checkpoints/unet" / f"run_fold_{fold}" / "last.pth", UNet).state_dict
+            for root in (tmp_path, crossvalidated)
+        )
         assert all((one[key] == value).all() for key, value in other.items())
 
 
@@ -184,8 +195,10 @@ def test_one_fold_alone(crossvalidated, tmp_path):
     shutil.copytree(crossvalidated / "train", tmp_path / "train")
     assert train.main(command(tmp_path, "--fold", 2)) == 0
     assert [path.name for path in (tmp_path / "results/unet").iterdir()] == ["run_fold_2"]
-    one, all_of_them = (checkpoints.load(root / "checkpoints/unet/run_fold_2/last.pth", UNet).state_dict
-                        for root in (tmp_path, crossvalidated))  # fmt: skip
+    one, all_of_them = (
+        checkpoints.load(root / "checkpoints/unet/run_fold_2/last.pth", UNet).state_dict
+        for root in (tmp_path, crossvalidated)
+    )
     assert all((one[key] == value).all() for key, value in all_of_them.items())
 
 

@@ -114,9 +114,21 @@ def test_decoders(tmp_path, suffix):
 
 
 texts = st.text(max_size=60) | st.sampled_from(
-    ["=1+1", "+1", "-1", "@SUM(A1)", "=HYPERLINK(\"x\")", "\t=1", "_x0041_", "'=1", "a\x00b", "\x1b[31m", "\ud800",
-     "\ufffe"]
-)  # fmt: skip
+    [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        '=HYPERLINK("x")',
+        "\t=1",
+        "_x0041_",
+        "'=1",
+        "a\x00b",
+        "\x1b[31m",
+        "\ud800",
+        "\ufffe",
+    ]
+)
 # openpyxl writes 16 digits, which makes infinity of the largest floats
 numbers = st.floats(-1e300, 1e300) | st.sampled_from([math.nan, math.inf, -math.inf]) | st.integers(-(2**53), 2**53)
 
@@ -178,12 +190,24 @@ def good_checkpoint():
     torch.manual_seed(0)
     model = UNet(1, 3, 2)
     return {
-        "format": checkpoints.FORMAT, "model_name": "unet", "run": "r", "epoch": 1, "scale": 0.5, "amp": False,
+        "format": checkpoints.FORMAT,
+        "model_name": "unet",
+        "run": "r",
+        "epoch": 1,
+        "scale": 0.5,
+        "amp": False,
         "model_options": {"in_channels": 1, "classes": 3, "base_channels": 2, "bilinear": False},
-        "state_dict": dict(model.state_dict()), "labels": Labels.create([0, 128, 255]).as_dict(), "image_maximum": None,
-        "training": {"optimizer": {}, "scheduler": {}, "scaler": {}, "history": [{"epoch": 1, "dice": 0.5}],
-                     "settings": {"options": {"name": "r", "epochs": 2}}},
-    }  # fmt: skip
+        "state_dict": dict(model.state_dict()),
+        "labels": Labels.create([0, 128, 255]).as_dict(),
+        "image_maximum": None,
+        "training": {
+            "optimizer": {},
+            "scheduler": {},
+            "scaler": {},
+            "history": [{"epoch": 1, "dice": 0.5}],
+            "settings": {"options": {"name": "r", "epochs": 2}},
+        },
+    }
 
 
 GOOD = good_checkpoint()
@@ -193,11 +217,19 @@ WEIGHTS = BytesIO()
 torch.save(GOOD["state_dict"], WEIGHTS)
 strange = st.one_of(
     json_values,
-    st.sampled_from([torch.ones(3), torch.zeros(0), torch.tensor(float("nan")), torch.ones(2, 2).to_sparse(),
-                     torch.empty(2, device="meta"), torch.ones(1).expand(10**6, 10**5),
-                     torch.ones(4, dtype=torch.cfloat),
-                     torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.quint8)]),
-)  # fmt: skip
+    st.sampled_from(
+        [
+            torch.ones(3),
+            torch.zeros(0),
+            torch.tensor(float("nan")),
+            torch.ones(2, 2).to_sparse(),
+            torch.empty(2, device="meta"),
+            torch.ones(1).expand(10**6, 10**5),
+            torch.ones(4, dtype=torch.cfloat),
+            torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.quint8),
+        ]
+    ),
+)
 
 
 def load_and_use(path):
@@ -208,8 +240,14 @@ def load_and_use(path):
             model = model_class(**checkpoint.model_options)
             checkpoints.load_weights(model, checkpoint)
             labels = checkpoints.labels_for(checkpoint)
-            Predictor(model, labels=labels, scale=checkpoint.scale or 0.5, channels=1, image_maximum=None,
-                      device=torch.device("cpu"))  # fmt: skip
+            Predictor(
+                model,
+                labels=labels,
+                scale=checkpoint.scale or 0.5,
+                channels=1,
+                image_maximum=None,
+                device=torch.device("cpu"),
+            )
             if model_class is UNet and checkpoint.training is not None:
                 beginning.begin(train.build_parser(), ["--resume", str(path)], UNet)
         except InputError as error:
@@ -250,12 +288,23 @@ def test_checkpoints_of_altered_content(tmp_path, content):
 
 
 @in_one_folder
-@given(st.dictionaries(st.sampled_from([*vars(train.build_parser().parse_args([])), "magic"]), json_values, max_size=5),
-       st.dictionaries(st.sampled_from(list(beginning.SETTINGS)), json_values, max_size=2))  # fmt: skip
+@given(
+    st.dictionaries(st.sampled_from([*vars(train.build_parser().parse_args([])), "magic"]), json_values, max_size=5),
+    st.dictionaries(st.sampled_from(list(beginning.SETTINGS)), json_values, max_size=2),
+)
 def test_settings_to_repeat(tmp_path, options, entries):
-    content = {"script": "train", "model": "unet", "data": {}, "device": "cpu", "initial_weights": "", "versions": {},
-               "memory": {"checkpointing": False, "micro_batch": None}, "plan": [[0, 3]], "options": options,
-               **entries}  # fmt: skip
+    content = {
+        "script": "train",
+        "model": "unet",
+        "data": {},
+        "device": "cpu",
+        "initial_weights": "",
+        "versions": {},
+        "memory": {"checkpointing": False, "micro_batch": None},
+        "plan": [[0, 3]],
+        "options": options,
+        **entries,
+    }
     (tmp_path / "settings.json").write_text(json.dumps(content))
     try:
         begun = beginning.begin(train.build_parser(), ["--repeat", str(tmp_path / "settings.json")], UNet)
@@ -266,8 +315,14 @@ def test_settings_to_repeat(tmp_path, options, entries):
 
 
 @in_one_folder
-@given(st.binary(max_size=200) | st.lists(st.lists(texts, max_size=4), max_size=4).map(
-    lambda rows: "\n".join(["file,pixels_per_mm", *(",".join(row) for row in rows)]).encode("utf-8", "surrogatepass")))
+@given(
+    st.binary(max_size=200)
+    | st.lists(st.lists(texts, max_size=4), max_size=4).map(
+        lambda rows: "\n".join(["file,pixels_per_mm", *(",".join(row) for row in rows)]).encode(
+            "utf-8", "surrogatepass"
+        )
+    )
+)
 def test_calibration_tables(tmp_path, content):
     (tmp_path / "spacing.csv").write_bytes(content)
     try:

@@ -20,10 +20,14 @@ DEEPLAB = ["--backbone", "mobilenet_v3_large", "--batch-size", "4", "--save-ever
 RUNS = [  # title, script, options, kills when soaking
     ("U-Net, plateau", "unet/train", [*UNET, "--epochs", "24"], 10),
     ("U-Net, cosine, 2 workers", "unet/train", [*UNET, "--epochs", "16", "--scheduler", "cosine", "--workers", "2"], 8),
-    ("U-Net, SGD, every epoch saved", "unet/train",
-     [*UNET, "--epochs", "16", "--optimizer", "sgd", "--save-every", "1"], 8),
+    (
+        "U-Net, SGD, every epoch saved",
+        "unet/train",
+        [*UNET, "--epochs", "16", "--optimizer", "sgd", "--save-every", "1"],
+        8,
+    ),
     ("DeepLabV3 MobileNetV3, poly", "deeplab/train", [*DEEPLAB, "--epochs", "8", "--scheduler", "poly"], 8),
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +76,9 @@ def _read_until(process, beginning):
 
 
 def test_a_signal_before_the_first_epoch_is_done(data_root, tmp_path):
-    line = command("unet/train", small_run(data_root, *UNET, "--epochs", "2", "--base-channels", "64", "--scale", "4"),
-                   tmp_path)  # fmt: skip
+    line = command(
+        "unet/train", small_run(data_root, *UNET, "--epochs", "2", "--base-channels", "64", "--scale", "4"), tmp_path
+    )
     with started(line, stderr=subprocess.PIPE) as process:
         while not last_of("unet/train", tmp_path).exists():
             assert process.poll() is None
@@ -86,9 +91,17 @@ def test_a_signal_before_the_first_epoch_is_done(data_root, tmp_path):
 
 def test_a_terminated_prediction_keeps_what_was_done(trained, tmp_path):
     make_folder(tmp_path / "many", subjects=("X",), frames=300)
-    line = [sys.executable, paths.ROOT / "tests" / "slow_disk.py", "unet/predict", "--load",
-            trained / "checkpoints" / "unet" / "run" / "best.pth", "--input", tmp_path / "many",
-            "--output", tmp_path / "out"]  # fmt: skip
+    line = [
+        sys.executable,
+        paths.ROOT / "tests" / "slow_disk.py",
+        "unet/predict",
+        "--load",
+        trained / "checkpoints" / "unet" / "run" / "best.pth",
+        "--input",
+        tmp_path / "many",
+        "--output",
+        tmp_path / "out",
+    ]
     rows = tmp_path / "out" / "partial" / "files.partial.csv"
     with started(line, stderr=subprocess.PIPE) as process:
         while not rows.exists() or len(rows.read_text().splitlines()) < 3:

@@ -13,9 +13,21 @@ PACKAGES = ("sonogravity", "unet", "deeplab")
 SOURCES = [path for name in PACKAGES for path in sorted((paths.ROOT / name).glob("*.py"))]
 SCRIPTS = ("train", "evaluate", "evaluate_w_margin", "predict", "predict_w_margin", "export")
 NO_TORCH = (
-    "labels", "metrics", "boundary", "margin", "calibration", "measures", "definitions", "worksheets", "pairs", "paths",
-    "cli", "errors", "stored", "outbox",
-)  # fmt: skip
+    "labels",
+    "metrics",
+    "boundary",
+    "margin",
+    "calibration",
+    "measures",
+    "definitions",
+    "worksheets",
+    "pairs",
+    "paths",
+    "cli",
+    "errors",
+    "stored",
+    "outbox",
+)
 
 
 def imports(path):
@@ -61,7 +73,8 @@ def test_files_stay_short(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
 
 
-@pytest.mark.parametrize("script",
+@pytest.mark.parametrize(
+    "script",
     [*(f"unet/{name}.py" for name in SCRIPTS if name != "export"), "deeplab/train.py", "data/make_phantom.py"],
 )
 def test_help_needs_no_torch(script):

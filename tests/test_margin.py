@@ -26,9 +26,16 @@ def text(mask):
 
 @pytest.mark.parametrize(
     ("radius", "spacing", "pixels"),
-    [(0.945, (1, 1), 1), (1, (1, 1), 5), (1.5, (1, 1), 9), (2, (1, 1), 13), (2.835, (1, 1), 25), (5.67, (1, 1), 101),
-     (1, (0.5, 0.25), 25)],
-)  # fmt: skip
+    [
+        (0.945, (1, 1), 1),
+        (1, (1, 1), 5),
+        (1.5, (1, 1), 9),
+        (2, (1, 1), 13),
+        (2.835, (1, 1), 25),
+        (5.67, (1, 1), 101),
+        (1, (0.5, 0.25), 25),
+    ],
+)
 def test_a_pixel_dilated(radius, spacing, pixels):
     point = np.zeros((31, 31), np.uint8)
     point[15, 15] = 1
@@ -123,10 +130,12 @@ spacings = st.sampled_from([(1.0, 1.0), (0.5, 0.25), (0.7, 1.3), (1 / 3.78, 1 / 
 @settings(max_examples=200)
 def test_dilation_gives_each_pixel_to_the_nearest_class(truth, radius, spacing):
     """The definition itself, by a full distance transform per class."""
-    distances = np.stack([
-        distance_transform_edt(truth != c, spacing) if (truth == c).any() else np.full(truth.shape, np.inf)
-        for c in (1, 2, 3)
-    ])  # fmt: skip
+    distances = np.stack(
+        [
+            distance_transform_edt(truth != c, spacing) if (truth == c).any() else np.full(truth.shape, np.inf)
+            for c in (1, 2, 3)
+        ]
+    )
     nearest = distances.min(0)
     lowest = 1 + (distances**2 <= nearest**2 * (1 + 1e-9)).argmax(0)
     moved = (truth == 0) & (nearest**2 <= radius**2 * (1 + 1e-9))
@@ -191,9 +200,7 @@ def test_another_background_works_alike(truth, radius, spacing):
 @given(st.data())
 def test_the_choice_is_never_below_the_plain_score_and_recounts_exactly(data):
     shape = data.draw(shapes)
-    truth, prediction = (
-        data.draw(arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 1, 2]))) for _ in range(2)
-    )
+    truth, prediction = (data.draw(arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 1, 2]))) for _ in range(2))
     counts = metrics.confusion_matrix(truth, prediction, 3)
     choice = margin.choose(truth, prediction, counts, LABELS, data.draw(radii), (1.0, 1.0))
     if not np.isnan(choice.dice["original"]):
@@ -232,4 +239,6 @@ def test_millimetres_follow_the_spacing_of_each_axis():
     point[10, 10] = 1
     grown = margin.dilate(point, 1.0, Calibration(x=4, y=2).millimetres)
     assert (np.flatnonzero(grown.any(1)).tolist(), np.flatnonzero(grown.any(0)).tolist()) == (
-        list(range(8, 13)), list(range(6, 15)))  # fmt: skip
+        list(range(8, 13)),
+        list(range(6, 15)),
+    )

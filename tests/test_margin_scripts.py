@@ -47,7 +47,14 @@ def test_margin_columns_and_files(trained, best, tmp_path):
     assert (set(table["pixels_per_mm"]), set(table["margin_mm"])) == ({4.0}, {0.5})
     assert {"tolerant_accuracy", "tolerant_fnr_255", "tolerant_iou_128"} <= set(table)
     assert sorted(path.name for path in (tmp_path / "margin").iterdir()) == [
-        "files.csv", "files.xlsx", "masks", "panels", "settings.json", "summary.json", "sweep.png"]  # fmt: skip
+        "files.csv",
+        "files.xlsx",
+        "masks",
+        "panels",
+        "settings.json",
+        "summary.json",
+        "sweep.png",
+    ]
     file = table["file"][0]
     narrow, wide = (Image.open(tmp_path / part / "panels" / file).width for part in ("plain", "margin"))
     assert wide > 1.6 * narrow  # five pictures, not three
@@ -55,8 +62,18 @@ def test_margin_columns_and_files(trained, best, tmp_path):
 
 def test_figures_of_a_file_are_those_of_its_masks(trained, best, tmp_path):
     output = tmp_path / "o"
-    table = call(predict_w_margin.main, output, "--load", best, "--input", trained / "validation",
-                 "--pixels-per-mm", 4, "--margin-mm", 0.5)  # fmt: skip
+    table = call(
+        predict_w_margin.main,
+        output,
+        "--load",
+        best,
+        "--input",
+        trained / "validation",
+        "--pixels-per-mm",
+        4,
+        "--margin-mm",
+        0.5,
+    )
     for _, row in table.iterrows():
         truth, prediction = (
             LABELS.to_classes(decode_mask(folder / row["file"]))
@@ -102,8 +119,18 @@ def test_the_assumption_is_loud_and_keeps_pixels(trained, best, tmp_path, capsys
 
 
 def test_a_margin_under_a_pixel_is_said(trained, best, tmp_path, capsys):
-    table = call(evaluate_w_margin.main, tmp_path / "o", "--load", best, "--input", trained / "validation",
-                 "--pixels-per-mm", 1, "--margin-mm", 0.9)  # fmt: skip
+    table = call(
+        evaluate_w_margin.main,
+        tmp_path / "o",
+        "--load",
+        best,
+        "--input",
+        trained / "validation",
+        "--pixels-per-mm",
+        1,
+        "--margin-mm",
+        0.9,
+    )
     assert "under one pixel in 8 files" in capsys.readouterr().err
     assert set(table["mask_used"]) == {"original"} and (table["tolerant_dice"] == table["dice"]).all()
 
@@ -112,8 +139,16 @@ def test_a_table_gives_each_file_its_millimetres(trained, best, tmp_path):
     names = sorted(path.name for path in (trained / "validation" / "images").iterdir())
     lines = [f"{name},{4 if i else 8},{2 if i else 8}" for i, name in enumerate(names)]
     (tmp_path / "s.csv").write_text("\n".join(["file,pixels_per_mm_x,pixels_per_mm_y", *lines]))
-    table = call(evaluate_w_margin.main, tmp_path / "o", "--load", best, "--input", trained / "validation",
-                 "--spacing", tmp_path / "s.csv")  # fmt: skip
+    table = call(
+        evaluate_w_margin.main,
+        tmp_path / "o",
+        "--load",
+        best,
+        "--input",
+        trained / "validation",
+        "--spacing",
+        tmp_path / "s.csv",
+    )
     assert table["pixels_per_mm_x"].tolist() == [8] + [4] * 7 and table["pixels_per_mm_y"].tolist() == [8] + [2] * 7
     assert summary(tmp_path / "o")["margin"]["pixels_per_mm"] is None
     pixels = call(evaluate.main, tmp_path / "px", "--load", best, "--input", trained / "validation")
@@ -121,8 +156,16 @@ def test_a_table_gives_each_file_its_millimetres(trained, best, tmp_path):
 
 
 def test_frames_without_masks_are_labelled_all_the_same(trained, best, tmp_path):
-    call(predict_w_margin.main, tmp_path / "o", "--load", best, "--input", *(trained / "validation/images").iterdir(),
-         "--masks", tmp_path)  # fmt: skip
+    call(
+        predict_w_margin.main,
+        tmp_path / "o",
+        "--load",
+        best,
+        "--input",
+        *(trained / "validation/images").iterdir(),
+        "--masks",
+        tmp_path,
+    )
     assert len(list((tmp_path / "o" / "panels").iterdir())) == 8 and not (tmp_path / "o" / "sweep.png").exists()
 
 
@@ -155,8 +198,18 @@ def observers(tmp_path):
 
 
 def test_masks_against_themselves_eroded(observers):
-    table = call(evaluate_w_margin.main, observers / "o", "--predictions", observers / "second", "--input",
-                 observers / "first", "--pixels-per-mm", 2, "--margin-mm", 1)  # fmt: skip
+    table = call(
+        evaluate_w_margin.main,
+        observers / "o",
+        "--predictions",
+        observers / "second",
+        "--input",
+        observers / "first",
+        "--pixels-per-mm",
+        2,
+        "--margin-mm",
+        1,
+    )
     assert set(table["mask_used"]) == {"eroded"} and set(table["tolerant_dice"]) == {1.0}
     assert (table["dice"] < 0.9).all() and table["seconds"].isna().all()
     assert json.loads((observers / "o" / "settings.json").read_text())["predictions"] == str(observers / "second")
@@ -164,11 +217,16 @@ def test_masks_against_themselves_eroded(observers):
 
 def test_predictions_of_a_model_score_as_its_own_script_did(trained, best, tmp_path):
     predicted = call(predict.main, tmp_path / "p", "--load", best, "--input", trained / "validation")
-    scored = call(evaluate.main, tmp_path / "e", "--predictions", tmp_path / "p" / "masks", "--input",
-                  trained / "validation")  # fmt: skip
+    scored = call(
+        evaluate.main, tmp_path / "e", "--predictions", tmp_path / "p" / "masks", "--input", trained / "validation"
+    )
     names = [name for name in predicted.columns if name in scored.columns and name != "seconds"]
-    assert set(predicted.columns) - set(scored.columns) == {"entropy", "expected_dice", "expected_dice_128",
-                                                            "expected_dice_255"}  # fmt: skip
+    assert set(predicted.columns) - set(scored.columns) == {
+        "entropy",
+        "expected_dice",
+        "expected_dice_128",
+        "expected_dice_255",
+    }
     pd.testing.assert_frame_equal(predicted[names], scored[names])
     assert summary(tmp_path / "p")["metrics"] == summary(tmp_path / "e")["metrics"]
 
@@ -177,8 +235,14 @@ def test_folders_of_masks_alone_and_single_files(observers):
     shutil.copytree(observers / "first" / "masks", observers / "alone")
     table = call(evaluate.main, observers / "o", "--predictions", observers / "second", "--input", observers / "alone")
     assert len(table) == 4
-    table = call(evaluate.main, observers / "o", "--predictions", observers / "second", "--input",
-                 observers / "alone" / "P2_1.png")  # fmt: skip
+    table = call(
+        evaluate.main,
+        observers / "o",
+        "--predictions",
+        observers / "second",
+        "--input",
+        observers / "alone" / "P2_1.png",
+    )
     assert table["file"].tolist() == ["P2_1.png"]
 
 

@@ -27,11 +27,14 @@ SAYS = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate 
 
 @pytest.mark.parametrize(
     "build",
-    [lambda: UNet(1, 3, 4), lambda: UNet(1, 3, 4, bilinear=True, depth_channel=True),
-     lambda: DeepLabV3(1, 3, "mobilenet_v3_large"),
-     lambda: DeepLabV3(1, 3, "resnet50", aux_loss=True)],
+    [
+        lambda: UNet(1, 3, 4),
+        lambda: UNet(1, 3, 4, bilinear=True, depth_channel=True),
+        lambda: DeepLabV3(1, 3, "mobilenet_v3_large"),
+        lambda: DeepLabV3(1, 3, "resnet50", aux_loss=True),
+    ],
     ids=["unet", "bilinear", "mobilenet", "resnet50 with auxiliary head"],
-)  # fmt: skip
+)
 def test_checkpointing_is_the_same_mathematics(build):
     """Gradients, running statistics and counters of batch normalisation, and dropout: bit for bit."""
     outcomes = []
@@ -161,9 +164,28 @@ def test_parts_where_checkpointing_does_not_suffice(sets, tmp_path, monkeypatch,
 
 
 def test_deeplab_is_never_given_one_frame(sets, tmp_path, monkeypatch, refused):
-    arguments = ["--train", sets[0], "--validation", sets[1], "--checkpoints", tmp_path / "checkpoints", "--results",
-                 tmp_path / "results", "--name", "run", "--epochs", 1, "--batch-size", 5, "--scale", 0.5, "--device",
-                 "cpu", "--backbone", "mobilenet_v3_large"]  # fmt: skip
+    arguments = [
+        "--train",
+        sets[0],
+        "--validation",
+        sets[1],
+        "--checkpoints",
+        tmp_path / "checkpoints",
+        "--results",
+        tmp_path / "results",
+        "--name",
+        "run",
+        "--epochs",
+        1,
+        "--batch-size",
+        5,
+        "--scale",
+        0.5,
+        "--device",
+        "cpu",
+        "--backbone",
+        "mobilenet_v3_large",
+    ]
     sizes = limited(monkeypatch, DeepLabV3, most=3)
     assert deeplab_train.main([str(argument) for argument in arguments]) == 0
     assert set(sizes) <= {2, 3, 4} and 1 not in sizes[:-4]
@@ -205,10 +227,15 @@ def test_one_frame_too_large_is_one_line(trained, tmp_path, monkeypatch, refused
 
 @pytest.mark.parametrize(
     ("error", "expected"),
-    [(MemoryError(), True), (torch.OutOfMemoryError("CUDA out of memory"), True), (RuntimeError(SAYS), True),
-     (np._core._exceptions._ArrayMemoryError((9,), np.dtype("u1")), True), (RuntimeError("shapes differ"), False),
-     (ValueError("out of memory"), False)],
-)  # fmt: skip
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError(SAYS), True),
+        (np._core._exceptions._ArrayMemoryError((9,), np.dtype("u1")), True),
+        (RuntimeError("shapes differ"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
 def test_what_counts_as_out_of_memory(error, expected):
     assert is_out_of_memory(error) is expected
 
@@ -242,10 +269,23 @@ def test_real_exhaustion_of_memory_on_a_cpu(tmp_path):
     """An address space too small for the batch: the allocator's own refusal, and a run that ends well."""
     make_folder(tmp_path / "train", size=(300, 300))
     make_folder(tmp_path / "validation", subjects=("C",), size=(300, 300), seed=1)
-    arguments = train_arguments(tmp_path / "train", tmp_path / "validation", tmp_path, "--epochs", 1, "--batch-size", 8,
-                                "--scale", 1, "--base-channels", 16, "--no-augment")  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", LIMITED, *arguments], cwd=paths.ROOT, capture_output=True, text=True,
-                          check=False)  # fmt: skip
+    arguments = train_arguments(
+        tmp_path / "train",
+        tmp_path / "validation",
+        tmp_path,
+        "--epochs",
+        1,
+        "--batch-size",
+        8,
+        "--scale",
+        1,
+        "--base-channels",
+        16,
+        "--no-augment",
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, *arguments], cwd=paths.ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0 and "out of memory: " in done.stderr, done.stderr
     assert last(tmp_path)["epoch"] == 1
 

@@ -25,9 +25,17 @@ def test_parameters_are_as_published():
 
 def test_parameter_names_are_the_publicly_known_ones():
     names = set(UNet(1, 3, 4).state_dict())
-    for name in ("inc.double_conv.0.weight", "inc.double_conv.1.running_var", "inc.double_conv.3.weight",
-                 "down1.maxpool_conv.1.double_conv.0.weight", "down4.maxpool_conv.1.double_conv.4.bias",
-                 "up1.up.weight", "up1.up.bias", "up4.conv.double_conv.3.weight", "outc.conv.bias"):  # fmt: skip
+    for name in (
+        "inc.double_conv.0.weight",
+        "inc.double_conv.1.running_var",
+        "inc.double_conv.3.weight",
+        "down1.maxpool_conv.1.double_conv.0.weight",
+        "down4.maxpool_conv.1.double_conv.4.bias",
+        "up1.up.weight",
+        "up1.up.bias",
+        "up4.conv.double_conv.3.weight",
+        "outc.conv.bias",
+    ):
         assert name in names
     assert len(names) == 18 * 6 + 8 + 2  # 18 convolutions with their normalisation, 4 transposed, the last
 
@@ -57,8 +65,14 @@ def test_padding_inside_changes_nothing_where_none_is_needed():
 @pytest.mark.parametrize("deep_supervision", [False, True])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_options_are_read_from_the_weights(channels, bilinear, depth, deep_supervision):
-    options = {"in_channels": channels, "classes": 5, "base_channels": 6, "bilinear": bilinear, "depth_channel": depth,
-               "deep_supervision": deep_supervision}  # fmt: skip
+    options = {
+        "in_channels": channels,
+        "classes": 5,
+        "base_channels": 6,
+        "bilinear": bilinear,
+        "depth_channel": depth,
+        "deep_supervision": deep_supervision,
+    }
     assert UNet.options_from(UNet(**options).state_dict()) == options
     assert UNet.options_from({"weight": torch.zeros(3)}) is None
 
@@ -72,8 +86,9 @@ def test_the_depth_of_each_row_is_a_channel_more(height, width, kind):
     assert torch.equal(seen[:, 3], expected[None, :, None].expand(2, height, width))
 
 
-@pytest.mark.parametrize("model_class, options", [(UNet, {"base_channels": 4}),
-                                                  (DeepLabV3, {"backbone": "mobilenet_v3_large"})])  # fmt: skip
+@pytest.mark.parametrize(
+    "model_class, options", [(UNet, {"base_channels": 4}), (DeepLabV3, {"backbone": "mobilenet_v3_large"})]
+)
 def test_a_frames_depths_do_not_depend_on_its_batch(model_class, options, monkeypatch):
     model, seen = model_class(1, 2, depth_channel=True, **options), []
     module = sys.modules[type(model).__module__]

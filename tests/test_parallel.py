@@ -31,9 +31,14 @@ def torchrun(script, arguments, *more, processes=2, **options):
     """Start torchrun; it and its processes are one group of the system's."""
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *more]
     return subprocess.Popen(
-        [str(part) for part in (*line, script, *arguments)], text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}, **options,
-    )  # fmt: skip
+        [str(part) for part in (*line, script, *arguments)],
+        text=True,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        **options,
+    )
 
 
 def finish(process):
@@ -55,14 +60,17 @@ def run_two(arguments, *more):
 @pytest.fixture
 def odd_sets(tmp_path):
     """10 training frames, so that the last step of two processes with batches of 2 is a part of one; 5 to validate."""
-    return (make_folder(tmp_path / "train", frames=5),
-            make_folder(tmp_path / "validation", subjects=("C",), frames=5, seed=1))  # fmt: skip
+    return (
+        make_folder(tmp_path / "train", frames=5),
+        make_folder(tmp_path / "validation", subjects=("C",), frames=5, seed=1),
+    )
 
 
 @pytest.mark.parametrize(
-    ("frames", "accumulate", "micro_batch"), [(8, 1, 0), (11, 1, 0), (11, 2, 1)],
+    ("frames", "accumulate", "micro_batch"),
+    [(8, 1, 0), (11, 1, 0), (11, 2, 1)],
     ids=["whole batches", "a smaller last step", "accumulated and in parts"],
-)  # fmt: skip
+)
 def test_two_processes_of_two_frames_are_one_of_four(tmp_path, frames, accumulate, micro_batch):
     """Gradients, to rounding in float64, with the statistics of batch normalisation frozen."""
     target = tmp_path / "gradients.pt"

@@ -13,8 +13,23 @@ phantom = load_phantom_script()
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantom")
-    assert phantom.main(["--output", str(folder), "--train-frames", "12", "--validation-frames", "4",
-                         "--height", "200", "--workers", "1"]) == 0  # fmt: skip
+    assert (
+        phantom.main(
+            [
+                "--output",
+                str(folder),
+                "--train-frames",
+                "12",
+                "--validation-frames",
+                "4",
+                "--height",
+                "200",
+                "--workers",
+                "1",
+            ]
+        )
+        == 0
+    )
     return folder
 
 

@@ -28,8 +28,10 @@ def test_every_recipe_is_a_command_that_train_takes(recipes, folder):
 
 def test_the_defaults_are_those_that_the_notes_give_evidence_for():
     common = {"optimizer": "adam", "scheduler": "cosine", "loss": "ce+dice", "augment": True, "depth_channel": True}
-    for folder, own in (("unet", {"learning_rate": 5e-4, "batch_size": 2, "deep_supervision": True}),
-                        ("deeplab", {"learning_rate": 1e-3, "batch_size": 4, "aux_loss": False})):  # fmt: skip
+    for folder, own in (
+        ("unet", {"learning_rate": 5e-4, "batch_size": 2, "deep_supervision": True}),
+        ("deeplab", {"learning_rate": 1e-3, "batch_size": 4, "aux_loss": False}),
+    ):
         found = vars(importlib.import_module(f"{folder}.train").build_parser().parse_args([]))
         assert {name: found[name] for name in common | own} == common | own
 
@@ -40,11 +42,22 @@ def test_only_deeplab_is_fed_with_rotation_shift_and_zoom(folder, moves, sets):
     store = data.FrameStore(pairs, scale=1, channels=1, native_truth=False, cache_mb=100)
     dataset = importlib.import_module(f"{folder}.dataset")
     plain, augmented = (
-        next(iter(dataset.make_loader(
-            store, Labels.create([0, 128, 255]), image_maximum=None, augment=augment, batch_size=len(store), seed=0,
-            workers=0, device=torch.device("cpu"))))[1]
+        next(
+            iter(
+                dataset.make_loader(
+                    store,
+                    Labels.create([0, 128, 255]),
+                    image_maximum=None,
+                    augment=augment,
+                    batch_size=len(store),
+                    seed=0,
+                    workers=0,
+                    device=torch.device("cpu"),
+                )
+            )
+        )[1]
         for augment in (False, True)
-    )  # fmt: skip
+    )
     known = {array.numpy().tobytes() for mask in plain for array in (mask, mask.flip(1))}
     assert any(mask.numpy().tobytes() not in known for mask in augmented) == moves
 

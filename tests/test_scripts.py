@@ -62,13 +62,37 @@ def test_masks_and_scores_agree(trained, best, tmp_path):
 def test_files_of_predict(trained, best, tmp_path):
     call(predict.main, best, trained / "validation", tmp_path / "p")
     assert sorted(p.name for p in (tmp_path / "p").iterdir()) == [
-        "files.csv", "files.xlsx", "masks", "panels", "settings.json", "summary.json"]  # fmt: skip
+        "files.csv",
+        "files.xlsx",
+        "masks",
+        "panels",
+        "settings.json",
+        "summary.json",
+    ]
     assert len(list((tmp_path / "p" / "panels").iterdir())) == 8
     header = (tmp_path / "p" / "files.csv").read_text().split("\n")[0].split(",")
-    assert header[:11] == ["file", "width", "height", "dice", "iou", "accuracy", "precision", "sensitivity",
-                           "specificity", "fpr", "fnr"]  # fmt: skip
-    assert header[-7:] == ["missed", "spurious", "entropy", "expected_dice", "expected_dice_128", "expected_dice_255",
-                           "seconds"]  # fmt: skip
+    assert header[:11] == [
+        "file",
+        "width",
+        "height",
+        "dice",
+        "iou",
+        "accuracy",
+        "precision",
+        "sensitivity",
+        "specificity",
+        "fpr",
+        "fnr",
+    ]
+    assert header[-7:] == [
+        "missed",
+        "spurious",
+        "entropy",
+        "expected_dice",
+        "expected_dice_128",
+        "expected_dice_255",
+        "seconds",
+    ]
     assert "accuracy_128" not in header
     call(predict.main, best, trained / "validation", tmp_path / "j", "--panels", "jpg")
     assert {p.suffix for p in (tmp_path / "j" / "panels").iterdir()} == {".jpg"}
@@ -116,8 +140,16 @@ def test_an_undefined_score_is_a_blank_cell_and_null(trained, best, tmp_path):
 def test_prediction_without_masks(trained, best, tmp_path, capsys):
     shutil.copytree(trained / "validation" / "images", tmp_path / "frames")
     files = call(predict.main, best, tmp_path / "frames", tmp_path / "p")
-    assert list(files.columns) == ["file", "width", "height", "entropy", "expected_dice", "expected_dice_128",
-                                   "expected_dice_255", "seconds"]  # fmt: skip
+    assert list(files.columns) == [
+        "file",
+        "width",
+        "height",
+        "entropy",
+        "expected_dice",
+        "expected_dice_128",
+        "expected_dice_255",
+        "seconds",
+    ]
     assert not (tmp_path / "p" / "summary.json").exists()
     some = tmp_path / "some"
     shutil.copytree(trained / "validation", some)
@@ -177,7 +209,9 @@ def test_names_that_look_like_formulas_stay_text(trained, best, tmp_path):
     call(evaluate.main, best, tmp_path / "in", tmp_path / "e")
     sheet = openpyxl.load_workbook(tmp_path / "e" / "files.xlsx")["Files"]
     assert [(sheet.cell(i, 1).value, sheet.cell(i, 1).data_type) for i in (2, 3)] == [
-        ("=1+1_001.png", "s"), ("@SUM(A1)_2.png", "s")]  # fmt: skip
+        ("=1+1_001.png", "s"),
+        ("@SUM(A1)_2.png", "s"),
+    ]
 
 
 def convert(folder, how):
@@ -226,9 +260,14 @@ def as_mixed_sizes(part, path, array):
 
 
 FORMS = [
-    (as_rgb, "0,128,255"), (as_palette, "0,1,2"), (as_16_bit, "0,128,255"), (as_pth, "0,128,255"),
-    (as_npy_float, "0,128,255"), (as_colour_masks, "0,#0000ff,#ff0000"), (as_mixed_sizes, "0,128,255"),
-]  # fmt: skip
+    (as_rgb, "0,128,255"),
+    (as_palette, "0,1,2"),
+    (as_16_bit, "0,128,255"),
+    (as_pth, "0,128,255"),
+    (as_npy_float, "0,128,255"),
+    (as_colour_masks, "0,#0000ff,#ff0000"),
+    (as_mixed_sizes, "0,128,255"),
+]
 
 
 @pytest.mark.parametrize(("how", "values"), FORMS, ids=[how.__name__ for how, _ in FORMS])
@@ -262,14 +301,20 @@ def test_scripts_run_in_their_folder_and_from_the_root(trained, best, tmp_path):
     for folder, script in (("unet", "predict.py"), (".", "unet/predict.py")):
         done = subprocess.run(
             [sys.executable, script, "--load", best, "--input", trained / "validation", "--output", tmp_path / "p"],
-            cwd=paths.ROOT / folder, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            cwd=paths.ROOT / folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         assert "Dice 0." in done.stdout
     done = subprocess.run(
         [sys.executable, "unet/evaluate.py", "--load", "no.pth"],
-        cwd=paths.ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1) and done.stderr.startswith("error: no.pth")
 
 

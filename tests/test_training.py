@@ -36,10 +36,18 @@ def epochs(root):
 def test_a_run_leaves_what_the_readme_lists(trained):
     kept = trained / "checkpoints" / "unet" / "run"
     assert sorted(p.name for p in kept.iterdir()) == [
-        "best.pth", *(f"epoch_00{i}.pth" for i in range(1, 7)), "last.pth"]  # fmt: skip
+        "best.pth",
+        *(f"epoch_00{i}.pth" for i in range(1, 7)),
+        "last.pth",
+    ]
     results = trained / "results" / "unet" / "run"
     assert sorted(p.name for p in results.iterdir()) == [
-        "epochs.csv", "epochs.xlsx", "panels", "progress.png", "settings.json"]  # fmt: skip
+        "epochs.csv",
+        "epochs.xlsx",
+        "panels",
+        "progress.png",
+        "settings.json",
+    ]
     assert sorted(p.name for p in (results / "panels").iterdir()) == [f"epoch_00{i}" for i in range(1, 7)]
     panels = [p.name for p in (results / "panels" / "epoch_006").iterdir()]
     assert len(panels) == 5 and sum(name.startswith("worst_") for name in panels) == 1
@@ -51,8 +59,23 @@ def test_a_run_leaves_what_the_readme_lists(trained):
 def test_epochs_are_complete_in_csv_and_workbook(trained):
     table = epochs(trained)
     assert list(table.columns) == [
-        "epoch", "learning_rate", "train_loss", "val_loss", "dice", "iou", "accuracy", "precision", "sensitivity",
-        "specificity", "fpr", "fnr", "dice_128", "dice_255", "seconds", "images_per_second"]  # fmt: skip
+        "epoch",
+        "learning_rate",
+        "train_loss",
+        "val_loss",
+        "dice",
+        "iou",
+        "accuracy",
+        "precision",
+        "sensitivity",
+        "specificity",
+        "fpr",
+        "fnr",
+        "dice_128",
+        "dice_255",
+        "seconds",
+        "images_per_second",
+    ]
     assert table["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
     assert table["dice"].max() > 0.2, "it learns"
     book = openpyxl.load_workbook(trained / "results" / "unet" / "run" / "epochs.xlsx")
@@ -170,11 +193,22 @@ def test_a_loss_that_is_not_finite_stops_with_the_frames(sets, tmp_path, refused
 
 @pytest.mark.parametrize(
     "options",
-    [["--bilinear"], ["--channels", "3"], ["--loss", "dice"], ["--optimizer", "sgd"], ["--no-augment"],
-     ["--scheduler", "poly", "--optimizer", "adamw", "--weight-decay", "0.01"], ["--scale", "0.3"], ["--amp"],
-     ["--class-names", "bone,ligament"], ["--background", "255"], ["--classes", "3"], ["--batch-size", "5"]],
+    [
+        ["--bilinear"],
+        ["--channels", "3"],
+        ["--loss", "dice"],
+        ["--optimizer", "sgd"],
+        ["--no-augment"],
+        ["--scheduler", "poly", "--optimizer", "adamw", "--weight-decay", "0.01"],
+        ["--scale", "0.3"],
+        ["--amp"],
+        ["--class-names", "bone,ligament"],
+        ["--background", "255"],
+        ["--classes", "3"],
+        ["--batch-size", "5"],
+    ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_options_work(sets, tmp_path, options):
     assert run(*sets, tmp_path, "--epochs", 1, *options) == 0
     assert len(epochs(tmp_path)) == 1

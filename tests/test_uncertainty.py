@@ -83,8 +83,12 @@ def test_calibration_counts_every_pixel_once():
 def test_files_without_masks_are_sorted_by_what_the_model_expects(trained, tmp_path, capsys):
     best = trained / "checkpoints/unet/run/best.pth"
     images = trained / "validation" / "images"
-    assert predict.main(["--load", str(best), "--input", str(images), "--output", str(tmp_path / "o"), "--masks",
-                         str(tmp_path)]) == 0  # fmt: skip
+    assert (
+        predict.main(
+            ["--load", str(best), "--input", str(images), "--output", str(tmp_path / "o"), "--masks", str(tmp_path)]
+        )
+        == 0
+    )
     rows = pd.read_csv(tmp_path / "o" / "files.csv")
     assert set(uncertainty.columns(LABELS)) <= set(rows.columns) and "dice" not in rows
     book = load_workbook(tmp_path / "o" / "files.xlsx")
@@ -102,8 +106,21 @@ def test_where_nothing_is_found_the_terminal_says_so(trained, tmp_path, capsys):
     content["state_dict"]["outc.conv.bias"][0] = 1e4  # background everywhere
     torch.save(content, tmp_path / "empty.pth")
     images = trained / "validation" / "images"
-    assert predict.main(["--load", str(tmp_path / "empty.pth"), "--input", str(images), "--output", str(tmp_path / "o"),
-                         "--masks", str(tmp_path)]) == 0  # fmt: skip
+    assert (
+        predict.main(
+            [
+                "--load",
+                str(tmp_path / "empty.pth"),
+                "--input",
+                str(images),
+                "--output",
+                str(tmp_path / "o"),
+                "--masks",
+                str(tmp_path),
+            ]
+        )
+        == 0
+    )
     said = capsys.readouterr().out
     assert "(nothing found)" in said and "nan" not in said
 

@@ -58,10 +58,17 @@ def gradients(frames, batch_size, accumulate=1, micro_batch=None):
     optimizer.register_step_pre_hook(lambda *_: found.append([p.grad.clone() for p in model.parameters()]))
     engine.GRADIENT_CLIP_NORM = 1e9
     loss, _, _ = engine.train_one_epoch(
-        network, Loader(frames, batch_size), Loss("ce"), optimizer, torch.amp.GradScaler("cpu", enabled=False), None,
-        engine.Settings(1, 1, None, 0, batch_size, accumulate=accumulate), Memory(False, micro_batch),
-        torch.device("cpu"), "epoch",
-    )  # fmt: skip
+        network,
+        Loader(frames, batch_size),
+        Loss("ce"),
+        optimizer,
+        torch.amp.GradScaler("cpu", enabled=False),
+        None,
+        engine.Settings(1, 1, None, 0, batch_size, accumulate=accumulate),
+        Memory(False, micro_batch),
+        torch.device("cpu"),
+        "epoch",
+    )
     return loss, found
 
 

@@ -86,8 +86,9 @@ class UNet(nn.Module):
     NAME = "unet"
     HEAD = ("outc.", "supervised.")  # what --new-head replaces: the keys that begin so
 
-    def __init__(self, in_channels=1, classes=3, base_channels=64, bilinear=False, depth_channel=False,
-                 deep_supervision=False):
+    def __init__(
+        self, in_channels=1, classes=3, base_channels=64, bilinear=False, depth_channel=False, deep_supervision=False
+    ):
         super().__init__()
         width = [base_channels * 2**level for level in range(LEVELS + 1)]
         halved = 2 if bilinear else 1  # resizing keeps the channels, so the deeper ones are halved

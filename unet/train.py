@@ -18,8 +18,12 @@ def build_parser():
     cli.add_training(parser, batch_size=2, learning_rate=5e-4, loss="ce+dice", scheduler="cosine")
     parser.add_argument("--bilinear", action="store_true", help="resize instead of transposed convolutions")
     cli.add_depth_channel(parser)
-    parser.add_argument("--deep-supervision", action=argparse.BooleanOptionalAction, default=True,
-                        help="train a small head on each coarser level beside the last one")  # fmt: skip
+    parser.add_argument(
+        "--deep-supervision",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="train a small head on each coarser level beside the last one",
+    )
     parser.add_argument("--base-channels", type=values.even_int, default=64, metavar="N", help="features at full size")
     return parser
 
@@ -47,31 +51,58 @@ def main(argv=None):
     if args.compile:
         devices.need_compiler("--compile")
     training, validation, findings = examination.open_data(
-        args.train, args.validation, scale=args.scale, channels=args.channels, cache_mb=args.cache_mb,
-        workers=devices.decoding_threads(args.workers), known_labels=start.known_labels,
-        classes=args.classes, class_names=args.class_names, background=args.background, snap=args.snap_masks,
-        subject_regex=args.subject_regex, allow_overlap=args.allow_overlap, fold=args.fold, of_folds=args.folds,
-    )  # fmt: skip
+        args.train,
+        args.validation,
+        scale=args.scale,
+        channels=args.channels,
+        cache_mb=args.cache_mb,
+        workers=devices.decoding_threads(args.workers),
+        known_labels=start.known_labels,
+        classes=args.classes,
+        class_names=args.class_names,
+        background=args.background,
+        snap=args.snap_masks,
+        subject_regex=args.subject_regex,
+        allow_overlap=args.allow_overlap,
+        fold=args.fold,
+        of_folds=args.folds,
+    )
     if args.check:
         return 0
 
     labels = findings.labels
     torch.manual_seed(args.seed)
-    options = {"in_channels": args.channels, "classes": labels.count,
-               "base_channels": args.base_channels, "bilinear": args.bilinear,
-               "depth_channel": args.depth_channel, "deep_supervision": args.deep_supervision}  # fmt: skip
+    options = {
+        "in_channels": args.channels,
+        "classes": labels.count,
+        "base_channels": args.base_channels,
+        "bilinear": args.bilinear,
+        "depth_channel": args.depth_channel,
+        "deep_supervision": args.deep_supervision,
+    }
     model = UNet(**options)
     if loaded:
         checkpoints.start_from(loaded, model, options, start.new_head)
     amp = devices.amp_type(device, args.amp)
     predictor = Predictor(
-        model, labels=labels, scale=args.scale, channels=args.channels,
-        image_maximum=findings.image_maximum, device=device, amp=amp,
-    )  # fmt: skip
+        model,
+        labels=labels,
+        scale=args.scale,
+        channels=args.channels,
+        image_maximum=findings.image_maximum,
+        device=device,
+        amp=amp,
+    )
     loader = make_loader(
-        training, labels, image_maximum=findings.image_maximum, augment=args.augment, batch_size=args.batch_size,
-        seed=args.seed, workers=devices.worker_count(args.workers, device), device=device,
-    )  # fmt: skip
+        training,
+        labels,
+        image_maximum=findings.image_maximum,
+        augment=args.augment,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        workers=devices.worker_count(args.workers, device),
+        device=device,
+    )
     optimizer = make_optimizer(args.optimizer, model.parameters(), args.learning_rate, args.weight_decay)
     run = runs.open_run(start, model=model, model_options=options, findings=findings, device=device, amp=amp)
     engine.fit(
@@ -84,8 +115,15 @@ def main(argv=None):
         optimizer=optimizer,
         scheduler=make_scheduler(args.scheduler, optimizer, start.plan, -(-len(loader) // args.accumulate)),
         settings=engine.Settings(
-            args.epochs, args.save_every, args.patience, args.seed, args.batch_size, amp,
-            accumulate=args.accumulate, compiled=args.compile, frozen_epochs=args.freeze_encoder,
+            args.epochs,
+            args.save_every,
+            args.patience,
+            args.seed,
+            args.batch_size,
+            amp,
+            accumulate=args.accumulate,
+            compiled=args.compile,
+            frozen_epochs=args.freeze_encoder,
         ),
         resumed=start.resumed,
     )
