@@ -40,4 +40,4 @@ test: .venv/installed-test lint
 	$(BIN)/python -m pytest
 
 soak: .venv/installed-test
-	$(BIN)/python -m pytest -s --soak tests/test_killing.py tests/test_fuzz.py
+	$(BIN)/python -m pytest -s --soak tests/robustness/test_killing.py tests/robustness/test_fuzz.py

@@ -84,7 +84,7 @@ class Worker:
 def _serve(connection, build, setting):
     """The life of a worker."""
     os.environ["TQDM_DISABLE"] = "1"  # no progress bars
-    from sonogravity.errors import InputError, first_line, is_out_of_memory
+    from sonogravity.common.messages import InputError, first_line, is_out_of_memory
 
     def guarded(function, *arguments, **named):
         try:
@@ -171,7 +171,7 @@ def ceiling():
     """Build of a worker that measures the processor: each turn gives {"float32", "bfloat16"} in GFLOP/s."""
     import torch
 
-    from sonogravity import devices
+    from sonogravity.common import devices
 
     device = devices.pick_device("auto")
     side = CEILING_SIDE.get(device.type, 2048)
@@ -249,7 +249,7 @@ def environment():
 
 def pairs_of(images):
     """Frames under images/ -> Pairs with their masks, which lie under masks/ beside it."""
-    from sonogravity.pairs import Pair
+    from sonogravity.datasets.pairs import Pair
 
     return [Pair(image, image.parent.parent / "masks" / image.name) for image in images]
 

@@ -39,15 +39,17 @@ MULTIPLE = 16  # U-Net's: see unet/model.py
 
 def loader(images, scale, cached, augment, workers):
     """Build of a worker: the training loader. A turn is an epoch without a network, in frames a second."""
-    from sonogravity import data, devices, examination
-    from sonogravity.labels import Labels
+    from sonogravity.common import devices
+    from sonogravity.common.workers import decoding_threads
+    from sonogravity.datasets import frames, inspection
+    from sonogravity.datasets.labels import Labels
     from unet.dataset import make_loader
 
     common.imported()
-    store = data.FrameStore(
+    store = frames.FrameStore(
         common.pairs_of(images), scale=scale, channels=1, native_truth=False, cache_mb=4096 if cached else 0
     )
-    examination.look_at(store, devices.decoding_threads(None), "looking")
+    inspection.look_at(store, decoding_threads(None), "looking")
     batches = make_loader(
         store,
         Labels.create([0, 128, 255]),

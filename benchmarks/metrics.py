@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from sonogravity import boundary, margin, metrics
-from sonogravity.decoding import decode_mask
-from sonogravity.labels import Labels
+from sonogravity.datasets.image_files import decode_mask
+from sonogravity.datasets.labels import Labels
+from sonogravity.metrics import boundary, margin
+from sonogravity.metrics.overlap import confusion_matrix, file_metrics
 
 LABELS = Labels.create([0, 128, 255])
 RADIUS_PX = 5.67
@@ -55,14 +56,14 @@ def roughened(truth, seed=0, shift=(2, 3), amplitude=2.5):
 
 
 def ours(truth, prediction):
-    counts = metrics.confusion_matrix(truth, prediction, 3)
+    counts = confusion_matrix(truth, prediction, 3)
     distances = boundary.class_distances(truth, prediction, LABELS.foreground)
     scores = {c: boundary.boundary_metrics(*distances[c], 1.0) for c in LABELS.foreground}
-    return metrics.file_metrics(counts, LABELS), scores
+    return file_metrics(counts, LABELS), scores
 
 
 def ours_with_margin(truth, prediction):
-    counts = metrics.confusion_matrix(truth, prediction, 3)
+    counts = confusion_matrix(truth, prediction, 3)
     return margin.choose(truth, prediction, counts, LABELS, RADIUS_PX, (1.0, 1.0))
 
 

@@ -82,8 +82,9 @@ def plain(model, source, scale, bfloat16=False, **_):
     import reference
     import torch
 
-    from sonogravity import data, devices
-    from sonogravity.errors import InputError
+    from sonogravity.common import devices
+    from sonogravity.common.messages import InputError
+    from sonogravity.datasets import frames
 
     common.imported()
     torch.manual_seed(0)
@@ -106,7 +107,7 @@ def plain(model, source, scale, bfloat16=False, **_):
         return _calls(predictor.logits, frame.expand(batch, *frame.shape).contiguous(), size)
 
     def gflop():
-        return common.gflop_a_frame(lambda: reference.SOURCES[source](model), data.network_size(common.FRAME, scale))
+        return common.gflop_a_frame(lambda: reference.SOURCES[source](model), frames.network_size(common.FRAME, scale))
 
     turns = {"files": files, "latency": latency, "network": network, "gflop": gflop}
     return lambda kind, *question: turns[kind](*question)
@@ -119,40 +120,43 @@ def ours(model, checkpoint, scale, engine, amp):
     """
     import importlib
 
-    from sonogravity import cli, data, devices, engines, evaluation, scoring
-    from sonogravity.pairs import Pair
+    from sonogravity.commands import score
+    from sonogravity.commands.options import scoring_values
+    from sonogravity.common.workers import threads_beside
+    from sonogravity.datasets import frames
+    from sonogravity.datasets.pairs import Pair
+    from sonogravity.inference import engines, segmentation
+    from sonogravity.inference.predictor import open_predictor
 
     script = importlib.import_module(f"{FOLDERS[model]}.predict")
     module = importlib.import_module(f"{FOLDERS[model]}.model")
     model_class = module.UNet if model == "unet" else module.DeepLabV3
     common.imported()
-    predictor, opened = scoring.open_predictor(
-        checkpoint, model_class, device="auto", amp=amp, scale=scale, mask_values=None
-    )
+    predictor, opened = open_predictor(checkpoint, model_class, device="auto", amp=amp, scale=scale, mask_values=None)
     predictor = engines.use(engine, predictor, checkpoint)
 
     def files(folder, output, panels):
         options = ["--load", checkpoint, "--input", folder, "--output", output, "--panels", panels, "--engine", engine]
         args = script.build_parser().parse_args([str(option) for option in options])
-        request = scoring.Request("predict", **cli.scoring_values(args))
-        return common.timed(common.quietly, scoring.score_inputs, {checkpoint: (predictor, opened)}, request)
+        request = score.Request("predict", **scoring_values(args))
+        return common.timed(common.quietly, score.score_inputs, {checkpoint: (predictor, opened)}, request)
 
     def latency(images, ahead):
-        read = evaluation.read_frames(
-            predictor, [Pair(image) for image in images], devices.threads_beside(None, predictor.device) if ahead else 0
+        read = segmentation.read_frames(
+            predictor, [Pair(image) for image in images], threads_beside(None, predictor.device) if ahead else 0
         )
         times = [common.clock()]
-        for _ in evaluation.segment(predictor, (frame for frame, _ in read), 1):
+        for _ in segmentation.segment(predictor, (frame for frame, _ in read), 1):
             times.append(common.clock())
         return [end - start for start, end in pairwise(times)][WARM_UP:]
 
     def network(image, batch):
         pair = Pair(image)
-        native, _ = data.read_pair(pair, predictor.channels)
-        return _calls(predictor.logits, [data.Frame(pair, predictor.shrink(native), None, native.shape[:2])] * batch)
+        native, _ = frames.read_pair(pair, predictor.channels)
+        return _calls(predictor.logits, [frames.Frame(pair, predictor.shrink(native), None, native.shape[:2])] * batch)
 
     def gflop():
-        size = data.network_size(common.FRAME, scale)
+        size = frames.network_size(common.FRAME, scale)
         return common.gflop_a_frame(lambda: model_class(**opened.model_options), size, predictor.channels)
 
     turns = {"files": files, "latency": latency, "network": network, "gflop": gflop}

@@ -67,8 +67,8 @@ def train_and_score(model, recipe, data, fold, folds, options):
     """One run, in a process of its own -> (rows of epochs.csv, rows of files.csv of the frames held out)."""
     import importlib
 
-    from sonogravity.folds import part
-    from sonogravity.pairs import find_training_pairs
+    from sonogravity.datasets.pairs import find_training_pairs
+    from sonogravity.datasets.subjects import split_into_folds
 
     folder, of_model = folder_and_options(model)
     recipe = named(recipe, folder)
@@ -77,7 +77,7 @@ def train_and_score(model, recipe, data, fold, folds, options):
     inputs, name = [data / "validation"], "run"
     if fold:
         pairs, _ = find_training_pairs(data / "train")
-        of_pairs, _ = part(pairs, folds, None, data)
+        of_pairs, _ = split_into_folds(pairs, folds, None, data)
         inputs = [pair.image for pair, its_fold in zip(pairs, of_pairs, strict=True) if its_fold == fold]
         options = [*options, "--folds", folds, "--fold", fold]
         name = f"run_fold_{fold}"
@@ -169,7 +169,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     for part in {part for name in args.recipes for part in name.split("+")} - set(RECIPES):
         parser.error(f"--recipes: no '{part}' in recipes.py, which has {', '.join(RECIPES)}")
-    from sonogravity.runs import commit
+    from sonogravity.common.provenance import commit
 
     fixed = ["--epochs", args.epochs, "--scale", args.scale, *([] if args.no_amp else ["--amp"])]
     folds = (args.only or range(1, args.folds + 1)) if args.folds else (None,)

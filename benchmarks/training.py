@@ -54,8 +54,10 @@ def plain(model, source, images, scale, batch, bfloat16=False):
     import reference
     import torch
 
-    from sonogravity import data, devices
-    from sonogravity.errors import InputError
+    from sonogravity.common import devices
+    from sonogravity.common.messages import InputError
+    from sonogravity.common.workers import worker_count
+    from sonogravity.datasets import frames
 
     common.imported()
     torch.manual_seed(0)
@@ -69,9 +71,9 @@ def plain(model, source, images, scale, batch, bfloat16=False):
         batch_size=batch,
         bfloat16=bfloat16,
         device=device,
-        workers=devices.worker_count(None, device),
+        workers=worker_count(None, device),
     )
-    gflop = common.gflop_a_frame(lambda: reference.SOURCES[source](model), data.network_size(common.FRAME, scale))
+    gflop = common.gflop_a_frame(lambda: reference.SOURCES[source](model), frames.network_size(common.FRAME, scale))
     return lambda: (common.timed(epoch), gflop)
 
 
@@ -79,21 +81,25 @@ def ours(model, images, scale, batch, amp=False, low_memory=False, compiled=Fals
     """Build of a worker: what train.py assembles, up to the call of the engine. A turn is an epoch, in seconds."""
     import torch
 
-    from sonogravity import data, devices, engine, examination, inference
-    from sonogravity.labels import Labels
-    from sonogravity.losses import SegmentationLoss
-    from sonogravity.memory import Memory, compute_again
-    from sonogravity.optimizers import make_optimizer
+    from sonogravity.common import devices
+    from sonogravity.common.workers import decoding_threads, worker_count
+    from sonogravity.datasets import frames, inspection
+    from sonogravity.datasets.labels import Labels
+    from sonogravity.inference import predictor
+    from sonogravity.training.losses import SegmentationLoss
+    from sonogravity.training.memory import Memory, compute_again
+    from sonogravity.training.optimization import make_optimizer
+    from sonogravity.training.steps import Settings, train_one_epoch
 
     build, make_loader, criterion = parts_of(model)
     common.imported()
     device, labels = devices.pick_device("auto"), Labels.create([0, 128, 255])
-    store = data.FrameStore(common.pairs_of(images), scale=scale, channels=1, native_truth=False, cache_mb=4096)
-    examination.look_at(store, devices.decoding_threads(None), "looking")
+    store = frames.FrameStore(common.pairs_of(images), scale=scale, channels=1, native_truth=False, cache_mb=4096)
+    inspection.look_at(store, decoding_threads(None), "looking")
     torch.manual_seed(0)
     network = build()
     amp = devices.amp_type(device, amp)
-    inference.Predictor(  # moves the network to the device, in the layout of the project
+    predictor.Predictor(  # moves the network to the device, in the layout of the project
         network, labels=labels, scale=scale, channels=1, image_maximum=None, device=device, amp=amp
     )
     loader = make_loader(
@@ -103,7 +109,7 @@ def ours(model, images, scale, batch, amp=False, low_memory=False, compiled=Fals
         augment=True,
         batch_size=batch,
         seed=0,
-        workers=devices.worker_count(None, device),
+        workers=worker_count(None, device),
         device=device,
     )
     optimizer = make_optimizer("adam", network.parameters(), 1e-4, 0.0)
@@ -111,13 +117,13 @@ def ours(model, images, scale, batch, amp=False, low_memory=False, compiled=Fals
     memory = Memory(checkpointing=low_memory)
     if low_memory:
         compute_again(network.blocks())
-    settings = engine.Settings(1, 1, None, 0, batch, amp, min(batch, 2))
+    settings = Settings(1, 1, None, 0, batch, amp, min(batch, 2))
     stepped = torch.compile(network) if compiled else network
     loss = criterion(SegmentationLoss)
-    gflop = common.gflop_a_frame(build, data.network_size(common.FRAME, scale))
+    gflop = common.gflop_a_frame(build, frames.network_size(common.FRAME, scale))
 
     def epoch():
-        engine.train_one_epoch(stepped, loader, loss, optimizer, scaler, None, settings, memory, device, "benchmark")
+        train_one_epoch(stepped, loader, loss, optimizer, scaler, None, settings, memory, device, "benchmark")
 
     return lambda: (common.timed(epoch), gflop)
 

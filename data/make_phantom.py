@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from sonogravity import cli, paths, values
-from sonogravity.errors import InputError, say
+from sonogravity.commands.script import Parser, script
+from sonogravity.common import folders, option_types
+from sonogravity.common.messages import InputError, say
 
 BONE, LIGAMENT = 128, 255
 SAMPLES, BEAMS = 512, 192  # polar grid: depth x angle
@@ -180,18 +181,24 @@ def make_dataset(folder, *, train_frames, validation_frames, subjects, validatio
         csv.writer(file).writerows([("file", "pixels_per_mm"), *rows])
 
 
-@cli.script
+@script
 def main(argv=None):
-    parser = cli.Parser("Generate ultrasound frames of a lumbar spine with masks.", "python data/make_phantom.py")
+    parser = Parser("Generate ultrasound frames of a lumbar spine with masks.", "python data/make_phantom.py")
     add = parser.add_argument
-    add("--output", type=Path, default=paths.DATA, metavar="DIR", help="gets train/, validation/ and spacing.csv")
-    add("--train-frames", type=values.positive_int, default=240, metavar="N")
-    add("--validation-frames", type=values.positive_int, default=60, metavar="N")
-    add("--subjects", type=values.positive_int, default=8, metavar="N", help="in the training set")
-    add("--validation-subjects", type=values.positive_int, default=3, metavar="N", help="others than those")
-    add("--height", type=values.positive_int, default=800, metavar="PX", help="of a frame; the width is 740/800 of it")
-    add("--seed", type=values.natural, default=0, metavar="N")
-    add("--workers", type=values.positive_int, metavar="N", help="processes (default: one a core)")
+    add("--output", type=Path, default=folders.DATA, metavar="DIR", help="gets train/, validation/ and spacing.csv")
+    add("--train-frames", type=option_types.positive_int, default=240, metavar="N")
+    add("--validation-frames", type=option_types.positive_int, default=60, metavar="N")
+    add("--subjects", type=option_types.positive_int, default=8, metavar="N", help="in the training set")
+    add("--validation-subjects", type=option_types.positive_int, default=3, metavar="N", help="others than those")
+    add(
+        "--height",
+        type=option_types.positive_int,
+        default=800,
+        metavar="PX",
+        help="of a frame; the width is 740/800 of it",
+    )
+    add("--seed", type=option_types.natural, default=0, metavar="N")
+    add("--workers", type=option_types.positive_int, metavar="N", help="processes (default: one a core)")
     args = parser.parse_args(argv)
     for name in ("train", "validation", "spacing.csv"):
         if (args.output / name).exists():

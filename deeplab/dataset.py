@@ -1,9 +1,9 @@
 """How DeepLabV3 is fed in training: which augmentation, and in what batches."""
 
 from deeplab.model import SMALLEST_BATCH
-from sonogravity.augmentation import Augmentation
-from sonogravity.data import TrainingFrames, training_loader
-from sonogravity.errors import InputError
+from sonogravity.common.messages import InputError
+from sonogravity.datasets.augmentation import Augmentation
+from sonogravity.datasets.loader import TrainingFrames, training_loader
 
 
 def make_loader(store, labels, *, image_maximum, augment, batch_size, seed, workers, device):

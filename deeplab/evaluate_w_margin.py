@@ -9,33 +9,34 @@ The tolerant figures stand beside the plain ones and must not be compared with p
 
 import sys
 
-from sonogravity import cli
+from sonogravity.commands import options, score, script
+from sonogravity.inference import predictor
 
 
 def build_parser():
-    parser = cli.Parser(
+    parser = script.Parser(
         "Score a trained DeepLabV3 on frames with masks, with a margin in mm.",
         "python evaluate_w_margin.py --load ckpt.pth --spacing FILE.csv",
     )
-    cli.add_scoring(parser, predicting=False, margin=True)
+    options.add_scoring(parser, predicting=False, margin=True)
     return parser
 
 
-@cli.script
+@script.script
 def main(argv=None):
     args = build_parser().parse_args(argv)
 
     from deeplab.model import DeepLabV3
-    from sonogravity import scoring
+    from sonogravity.commands import options
 
-    request = scoring.Request("evaluate_w_margin", **cli.scoring_values(args))
+    request = score.Request("evaluate_w_margin", **options.scoring_values(args))
     if args.predictions:
-        scoring.score_predictions("deeplab", args.predictions, args.mask_values, request)
+        score.score_predictions("deeplab", args.predictions, args.mask_values, request)
         return 0
-    opened = scoring.open_all(
+    opened = predictor.open_all(
         args.load, DeepLabV3, device=args.device, amp=args.amp, scale=args.scale, mask_values=args.mask_values
     )
-    scoring.score_inputs(opened, request)
+    score.score_inputs(opened, request)
     return 0
 
 

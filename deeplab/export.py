@@ -7,23 +7,22 @@ Writes best.onnx (or best.int8.xml and .bin) beside the checkpoint, where --engi
 
 import sys
 
-from sonogravity import cli
+from sonogravity.commands import export, options, script
 
 
 def build_parser():
-    parser = cli.Parser("Export a trained DeepLabV3 to ONNX.", "python export.py --load ckpt.pth")
-    cli.add_export(parser)
+    parser = script.Parser("Export a trained DeepLabV3 to ONNX.", "python export.py --load ckpt.pth")
+    options.add_export(parser)
     return parser
 
 
-@cli.script
+@script.script
 def main(argv=None):
     args = build_parser().parse_args(argv)
 
     from deeplab.model import DeepLabV3
-    from sonogravity import exporting
 
-    exporting.export_checkpoint(args.load, DeepLabV3, args)
+    export.export_checkpoint(args.load, DeepLabV3, args)
     return 0
 
 

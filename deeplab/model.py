@@ -18,9 +18,9 @@ from torchvision.models.mobilenetv3 import InvertedResidual
 from torchvision.models.resnet import Bottleneck
 from torchvision.models.segmentation.deeplabv3 import DeepLabV3 as TorchvisionDeepLabV3
 
-from sonogravity.decoding import BROKEN_FILE, load_torch
-from sonogravity.errors import InputError, say
-from sonogravity.layers import image_channels, with_depth
+from sonogravity.common.files import BROKEN_FILE, load_torch
+from sonogravity.common.messages import InputError, say
+from sonogravity.modeling.depth_channel import image_channels, with_depth
 
 BUILDERS = {
     "resnet50": (segmentation.deeplabv3_resnet50, segmentation.DeepLabV3_ResNet50_Weights),

@@ -7,27 +7,28 @@ Writes masks/, panels/, files.xlsx, files.csv (and summary.json) to results/deep
 
 import sys
 
-from sonogravity import cli
+from sonogravity.commands import options, score, script
+from sonogravity.inference import predictor
 
 
 def build_parser():
-    parser = cli.Parser("Label frames with a trained DeepLabV3.", "python predict.py --load ckpt.pth")
-    cli.add_scoring(parser, predicting=True, margin=False)
+    parser = script.Parser("Label frames with a trained DeepLabV3.", "python predict.py --load ckpt.pth")
+    options.add_scoring(parser, predicting=True, margin=False)
     return parser
 
 
-@cli.script
+@script.script
 def main(argv=None):
     args = build_parser().parse_args(argv)
 
     from deeplab.model import DeepLabV3
-    from sonogravity import scoring
+    from sonogravity.commands import options
 
-    request = scoring.Request("predict", **cli.scoring_values(args))
-    opened = scoring.open_all(
+    request = score.Request("predict", **options.scoring_values(args))
+    opened = predictor.open_all(
         args.load, DeepLabV3, device=args.device, amp=args.amp, scale=args.scale, mask_values=args.mask_values
     )
-    scoring.score_inputs(opened, request)
+    score.score_inputs(opened, request)
     return 0
 
 

@@ -10,20 +10,30 @@ import argparse
 import sys
 from pathlib import Path
 
-from sonogravity import cli
+from sonogravity.commands import cross_validate, script
+from sonogravity.commands.options import add_depth_channel, add_training
+from sonogravity.common import devices, workers
+from sonogravity.datasets import inspection
+from sonogravity.inference.predictor import Predictor
+from sonogravity.modeling import checkpoints
+from sonogravity.training import distributed, steps
+from sonogravity.training.losses import HeadsLoss, SegmentationLoss
+from sonogravity.training.optimization import make_optimizer, make_scheduler
+from sonogravity.training.run import open_run
+from sonogravity.training.start import begin
 
 
 def build_parser():
     """The options; the defaults are DeepLabV3's recipe."""
-    parser = cli.Parser("Train DeepLabV3 on a folder of frames and masks.", "python train.py --epochs 100 --amp")
-    cli.add_training(parser, batch_size=4, learning_rate=1e-3, loss="ce+dice", scheduler="cosine")
+    parser = script.Parser("Train DeepLabV3 on a folder of frames and masks.", "python train.py --epochs 100 --amp")
+    add_training(parser, batch_size=4, learning_rate=1e-3, loss="ce+dice", scheduler="cosine")
     parser.add_argument(
         "--backbone",
         choices=("resnet50", "resnet101", "mobilenet_v3_large"),
         default="resnet50",
         help="the encoder; mobilenet_v3_large for live use on a laptop",
     )
-    cli.add_depth_channel(parser)
+    add_depth_channel(parser)
     parser.add_argument(
         "--aux-loss",
         action=argparse.BooleanOptionalAction,
@@ -41,7 +51,7 @@ def build_parser():
     return parser
 
 
-@cli.script
+@script.script
 def main(argv=None):
     parser = build_parser()
     wanted = parser.parse_args(argv)  # wrong options are refused before torch is imported
@@ -50,26 +60,22 @@ def main(argv=None):
 
     from deeplab.dataset import make_loader
     from deeplab.model import AUX_WEIGHTS, SMALLEST_BATCH, DeepLabV3, from_torchvision, load_pretrained
-    from sonogravity import beginning, checkpoints, devices, engine, examination, folds, parallel, runs
-    from sonogravity.inference import Predictor
-    from sonogravity.losses import HeadsLoss, SegmentationLoss
-    from sonogravity.optimizers import make_optimizer, make_scheduler
 
     if wanted.folds and wanted.fold is None:
-        return folds.train_each(main, parser, argv, DeepLabV3)
-    parallel.join(wanted.device)
-    start = beginning.begin(parser, argv, DeepLabV3)
+        return cross_validate.train_each(main, parser, argv, DeepLabV3)
+    distributed.join(wanted.device)
+    start = begin(parser, argv, DeepLabV3)
     args, loaded = start.options, start.loaded
     device = devices.pick_device(args.device)
     if args.compile:
         devices.need_compiler("--compile")
-    training, validation, findings = examination.open_data(
+    training, validation, findings = inspection.open_data(
         args.train,
         args.validation,
         scale=args.scale,
         channels=args.channels,
         cache_mb=args.cache_mb,
-        workers=devices.decoding_threads(args.workers),
+        workers=workers.decoding_threads(args.workers),
         known_labels=start.known_labels,
         classes=args.classes,
         class_names=args.class_names,
@@ -115,21 +121,21 @@ def main(argv=None):
         augment=args.augment,
         batch_size=args.batch_size,
         seed=args.seed,
-        workers=devices.worker_count(args.workers, device),
+        workers=workers.worker_count(args.workers, device),
         device=device,
     )
     optimizer = make_optimizer(args.optimizer, model.parameters(), args.learning_rate, args.weight_decay)
-    run = runs.open_run(start, model=model, model_options=options, findings=findings, device=device, amp=amp)
-    engine.fit(
+    run = open_run(start, model=model, model_options=options, findings=findings, device=device, amp=amp)
+    steps.fit(
         run=run,
-        network=parallel.together(torch.compile(model) if args.compile else model, model, device),
+        network=distributed.together(torch.compile(model) if args.compile else model, model, device),
         predictor=predictor,
         loader=loader,
         validation=validation,
         criterion=HeadsLoss(SegmentationLoss(args.loss, labels.background), AUX_WEIGHTS),
         optimizer=optimizer,
         scheduler=make_scheduler(args.scheduler, optimizer, start.plan, -(-len(loader) // args.accumulate)),
-        settings=engine.Settings(
+        settings=steps.Settings(
             args.epochs,
             args.save_every,
             args.patience,

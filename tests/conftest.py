@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-from sonogravity import paths
+from sonogravity.common import folders
 
 # A noisy machine is no fault of the code; the same examples each time, for what is new is sought by make soak.
 settings.register_profile("unhurried", deadline=None, derandomize=True)
@@ -54,7 +54,7 @@ TRAIN_FAST = [
 
 def load_phantom_script():
     """data/make_phantom.py as a module."""
-    spec = importlib.util.spec_from_file_location("make_phantom", paths.ROOT / "data" / "make_phantom.py")
+    spec = importlib.util.spec_from_file_location("make_phantom", folders.ROOT / "data" / "make_phantom.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # its worker processes find it by name
     spec.loader.exec_module(module)

@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from sonogravity import paths
-from sonogravity.decoding import load_torch
+from sonogravity.common import folders
+from sonogravity.common.files import load_torch
 
 TIMING = ["seconds", "images_per_second"]
 LONGEST_WAIT = 300  # seconds for one part of a run
@@ -41,7 +41,7 @@ class Tally:
 def command(script, options, root):
     """A training command that writes under root only, on the slow disk."""
     roots = ["--checkpoints", root / "checkpoints", "--results", root / "results", "--name", "run"]
-    arguments = [paths.ROOT / "tests" / "slow_disk.py", script, *roots, *options]
+    arguments = [folders.ROOT / "tests" / "slow_disk.py", script, *roots, *options]
     return [sys.executable, *map(str, arguments)]
 
 
@@ -73,7 +73,7 @@ def train_killed(title, script, options, root, kills, seed):
     while True:
         if last.exists():  # else the kill came before anything was kept, and the same command is given again
             roots = ["--checkpoints", root / "checkpoints", "--results", root / "results"]
-            arguments = [paths.ROOT / "tests" / "slow_disk.py", script, "--resume", last, *roots]
+            arguments = [folders.ROOT / "tests" / "slow_disk.py", script, "--resume", last, *roots]
             line = [sys.executable, *map(str, arguments)]
             tally.resumes += 1
         else:

@@ -1,14 +1,15 @@
-"""A process of several under torchrun: writes the gradients of each step, for test_parallel.py."""
+"""A process of several under torchrun: writes the gradients of each step, for training/test_distributed.py."""
 
 import sys
 
 import torch
 from torch import nn
 
-from sonogravity import data, engine, parallel
-from sonogravity.losses import SegmentationLoss
-from sonogravity.memory import Memory
-from sonogravity.optimizers import make_optimizer
+from sonogravity.datasets import loader
+from sonogravity.training import distributed, steps
+from sonogravity.training.losses import SegmentationLoss
+from sonogravity.training.memory import Memory
+from sonogravity.training.optimization import make_optimizer
 from unet.model import UNet
 
 
@@ -30,7 +31,7 @@ class Loader:
         generator = torch.Generator().manual_seed(0)
         self.images = torch.rand(frames, 1, 20, 18, generator=generator).double()
         self.masks = torch.randint(3, (frames, 20, 18), generator=generator)
-        self.batch_sampler = data.EpochBatches(frames, batch_size, 0, 1, parallel.count(), parallel.rank())
+        self.batch_sampler = loader.EpochBatches(frames, batch_size, 0, 1, distributed.count(), distributed.rank())
 
     def __len__(self):
         return len(self.batch_sampler)
@@ -52,19 +53,19 @@ def gradients(frames, batch_size, accumulate=1, micro_batch=None):
     """The epoch's mean loss and the gradient of each step, the weights left as they are."""
     torch.manual_seed(0)
     model = FrozenUNet(1, 3, 2).double()
-    network = parallel.together(model, model, torch.device("cpu"))
+    network = distributed.together(model, model, torch.device("cpu"))
     found = []
     optimizer = make_optimizer("sgd", model.parameters(), 0.0, 0.0)
     optimizer.register_step_pre_hook(lambda *_: found.append([p.grad.clone() for p in model.parameters()]))
-    engine.GRADIENT_CLIP_NORM = 1e9
-    loss, _, _ = engine.train_one_epoch(
+    steps.GRADIENT_CLIP_NORM = 1e9
+    loss, _, _ = steps.train_one_epoch(
         network,
         Loader(frames, batch_size),
         Loss("ce"),
         optimizer,
         torch.amp.GradScaler("cpu", enabled=False),
         None,
-        engine.Settings(1, 1, None, 0, batch_size, accumulate=accumulate),
+        steps.Settings(1, 1, None, 0, batch_size, accumulate=accumulate),
         Memory(False, micro_batch),
         torch.device("cpu"),
         "epoch",
@@ -74,8 +75,8 @@ def gradients(frames, batch_size, accumulate=1, micro_batch=None):
 
 if __name__ == "__main__":
     target, frames, batch_size, accumulate, micro_batch = sys.argv[1], *map(int, sys.argv[2:])
-    parallel.join("cpu")
+    distributed.join("cpu")
     outcome = gradients(frames, batch_size, accumulate, micro_batch or None)
-    if parallel.rank() == 0:
+    if distributed.rank() == 0:
         torch.save(outcome, target)
-    parallel.leave()
+    distributed.leave()

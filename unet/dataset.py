@@ -1,7 +1,7 @@
 """How U-Net is fed in training: which augmentation, and in what batches."""
 
-from sonogravity.augmentation import Augmentation
-from sonogravity.data import TrainingFrames, training_loader
+from sonogravity.datasets.augmentation import Augmentation
+from sonogravity.datasets.loader import TrainingFrames, training_loader
 
 
 def make_loader(store, labels, *, image_maximum, augment, batch_size, seed, workers, device):

@@ -8,30 +8,31 @@ Writes files.xlsx, files.csv, calibration.png and summary.json to results/unet/<
 
 import sys
 
-from sonogravity import cli
+from sonogravity.commands import options, score, script
+from sonogravity.inference import predictor
 
 
 def build_parser():
-    parser = cli.Parser("Score a trained U-Net on frames with masks.", "python evaluate.py --load ckpt.pth")
-    cli.add_scoring(parser, predicting=False, margin=False)
+    parser = script.Parser("Score a trained U-Net on frames with masks.", "python evaluate.py --load ckpt.pth")
+    options.add_scoring(parser, predicting=False, margin=False)
     return parser
 
 
-@cli.script
+@script.script
 def main(argv=None):
     args = build_parser().parse_args(argv)
 
-    from sonogravity import scoring
+    from sonogravity.commands import options
     from unet.model import UNet
 
-    request = scoring.Request("evaluate", **cli.scoring_values(args))
+    request = score.Request("evaluate", **options.scoring_values(args))
     if args.predictions:
-        scoring.score_predictions("unet", args.predictions, args.mask_values, request)
+        score.score_predictions("unet", args.predictions, args.mask_values, request)
         return 0
-    opened = scoring.open_all(
+    opened = predictor.open_all(
         args.load, UNet, device=args.device, amp=args.amp, scale=args.scale, mask_values=args.mask_values
     )
-    scoring.score_inputs(opened, request)
+    score.score_inputs(opened, request)
     return 0
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sonogravity.layers import image_channels, with_depth
+from sonogravity.modeling.depth_channel import image_channels, with_depth
 
 LEVELS = 4
 MULTIPLE = 2**LEVELS  # height and width inside the network

@@ -8,30 +8,31 @@ The tolerant figures stand beside the plain ones and must not be compared with p
 
 import sys
 
-from sonogravity import cli
+from sonogravity.commands import options, score, script
+from sonogravity.inference import predictor
 
 
 def build_parser():
-    parser = cli.Parser(
+    parser = script.Parser(
         "Label frames with a trained U-Net, with a margin in mm.",
         "python predict_w_margin.py --load ckpt.pth --spacing FILE.csv",
     )
-    cli.add_scoring(parser, predicting=True, margin=True)
+    options.add_scoring(parser, predicting=True, margin=True)
     return parser
 
 
-@cli.script
+@script.script
 def main(argv=None):
     args = build_parser().parse_args(argv)
 
-    from sonogravity import scoring
+    from sonogravity.commands import options
     from unet.model import UNet
 
-    request = scoring.Request("predict_w_margin", **cli.scoring_values(args))
-    opened = scoring.open_all(
+    request = score.Request("predict_w_margin", **options.scoring_values(args))
+    opened = predictor.open_all(
         args.load, UNet, device=args.device, amp=args.amp, scale=args.scale, mask_values=args.mask_values
     )
-    scoring.score_inputs(opened, request)
+    score.score_inputs(opened, request)
     return 0
 
 

@@ -1,0 +1,224 @@
+"""Two or more evaluated runs on the same files, side by side in one workbook.
+
+    python -m sonogravity.compare results/unet/RUN results/deeplab/RUN
+
+Each RUN is a folder with files.csv (or with evaluate/ or predict/ in it), or a files.csv. The first is the
+reference; each other one is compared with it file by file, with Wilcoxon's signed-rank test (Wilcoxon 1945)
+on the mean difference of each subject and a bootstrap interval that resamples subjects: neighbouring frames
+are near copies, so a test over frames would find significance in anything.
+"""
+
+import math
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import pandas as pd
+from openpyxl import Workbook
+from openpyxl.drawing.image import Image as Picture
+from scipy.stats import wilcoxon
+
+from sonogravity.commands import options, script
+from sonogravity.common.files import whole
+from sonogravity.common.folders import RESULTS
+from sonogravity.common.messages import InputError, say, some, warn
+from sonogravity.datasets.subjects import subjects_of
+from sonogravity.metrics import overlap
+from sonogravity.metrics.boundary import BOUNDARY
+from sonogravity.metrics.margin import VARIANTS
+from sonogravity.metrics.summary import bootstrap_interval
+from sonogravity.reporting import workbook
+
+WORST = 8  # disagreements shown with their panels
+PANEL_WIDTH = 700  # pixels in the sheet
+FEWEST_SUBJECTS = 6  # with fewer, no outcome of the test can reach p < 0.05
+
+
+def find_run(path):
+    """A run folder or a files.csv -> (name, files.csv, folders where its panels may lie)."""
+    scripts = ("evaluate", "predict", "evaluate_w_margin", "predict_w_margin")
+    candidates = [path] if path.is_file() else [path / part / "files.csv" for part in ("", *scripts)]
+    for file in candidates:
+        if file.is_file():
+            folder = file.parent
+            name = folder.parent.name if folder.name in scripts else folder.name
+            return name, file, [folder / "panels", folder.parent / "predict" / "panels", folder / "predict" / "panels"]
+    raise InputError(f"{path}: no files.csv there, nor in evaluate/ or predict/ under it; run evaluate.py first")
+
+
+def read_scores(file):
+    """files.csv indexed by file name; InputError where it has no scores."""
+    try:
+        table = pd.read_csv(file, keep_default_na=False, na_values=[""])
+    except (ValueError, OSError) as error:
+        raise InputError(f"{file}: cannot be read as CSV ({error})") from error
+    if "file" not in table or "dice" not in table:
+        raise InputError(f"{file}: has no Dice column; was it predicted without masks?")
+    if table["file"].duplicated().any():
+        raise InputError(f"{file}: lists {table['file'][table['file'].duplicated()].iloc[0]} twice")
+    return table.set_index("file")
+
+
+def scored_columns(tables):
+    """Overlap and boundary metrics that all tables share (in one unit, then); the variants of a margin left out."""
+    known = (*overlap.OVERLAP, *BOUNDARY)
+    variants = [f"dice_{name}" for name in VARIANTS]
+    names = [name for name in tables[0].columns if name.split("_")[0] in known and name not in variants]
+    return [name for name in names if all(name in table for table in tables[1:])]
+
+
+def compare_column(reference, other, subjects):
+    """Two columns over the same files -> means, difference (other - reference), interval, p, counts."""
+    difference = other - reference
+    low, high = bootstrap_interval(difference, subjects)
+    by_subject = difference.groupby(pd.Series(subjects, difference.index)).mean().dropna()
+    p = math.nan
+    if len(by_subject) and (by_subject != 0).any():
+        p = float(wilcoxon(by_subject).pvalue)
+    known = difference.notna()
+    return {
+        "reference_mean": float(reference[known].mean()),
+        "other_mean": float(other[known].mean()),
+        "difference": float(difference.mean()),
+        "ci95_low": low,
+        "ci95_high": high,
+        "wilcoxon_p": p,
+        "n": int(known.sum()),
+        "subjects": len(by_subject),
+    }
+
+
+DEFINITIONS = (
+    ("reference, other", "the runs compared; the first run named is the reference"),
+    ("reference_mean, other_mean", "means over the files for which both runs have a value"),
+    ("difference", "mean of other - reference over these files"),
+    ("ci95_low, ci95_high", "95 % bootstrap interval of the difference, resampling subjects (else files)"),
+    (
+        "wilcoxon_p",
+        "two-sided Wilcoxon signed-rank test on the mean difference of each subject (else file); "
+        "blank where no subject differs",
+    ),
+    ("n, subjects", "files with a value in both runs; subjects among them"),
+)
+
+
+def write_comparison(path, names, tables, subjects, panels):
+    """Write the workbook: Summary, Files, Subjects, Disagreements, Definitions. Returns the Summary's rows."""
+    columns = scored_columns(tables)
+    files = tables[0].index
+    summary = [
+        {"reference": names[0], "other": name, "metric": column}
+        | compare_column(tables[0][column], table[column], subjects)
+        for name, table in zip(names[1:], tables[1:], strict=True)
+        for column in columns
+    ]
+    rows = [{"file": file, "subject": subject} for file, subject in zip(files, subjects, strict=True)]
+    for column in columns:
+        for name, table in zip(names, tables, strict=True):
+            for row, value in zip(rows, table[column], strict=True):
+                row[f"{column} {name}"] = value
+        for name, table in zip(names[1:], tables[1:], strict=True):
+            for row, value in zip(rows, table[column] - tables[0][column], strict=True):
+                row[f"{column} {name} - {names[0]}"] = value
+    book = Workbook()
+    book.active.title = "Summary"
+    workbook.add_table(book.active, summary)
+    for letter, width in (("A", 24), ("B", 24), ("C", 20)):
+        book.active.column_dimensions[letter].width = width
+    if len(set(subjects)) < FEWEST_SUBJECTS:
+        note = few_subjects(subjects)
+        workbook.write_cell(book.active, len(summary) + 3, 1, note).font = workbook.NOTE_FONT
+    workbook.add_table(book.create_sheet("Files"), rows)
+    by_subject = pd.DataFrame(rows).drop(columns="file").groupby("subject").mean().reset_index()
+    workbook.add_table(book.create_sheet("Subjects"), by_subject.to_dict("records"))
+    _disagreements(book.create_sheet("Disagreements"), names, tables, panels)
+    workbook.add_table(
+        book.create_sheet("Definitions"), [{"column": name, "definition": text} for name, text in DEFINITIONS]
+    )
+    book["Definitions"].column_dimensions["A"].width = 28
+    book["Definitions"].column_dimensions["B"].width = 110
+    with whole(path) as beside:
+        book.save(beside)
+    return summary
+
+
+def few_subjects(subjects):
+    """What to say where the test can't tell."""
+    return (
+        f"Only {len(set(subjects))} subjects: with fewer than {FEWEST_SUBJECTS} the test cannot reach p < 0.05, "
+        "and the interval means little."
+    )
+
+
+def _disagreements(sheet, names, tables, panels):
+    """The files on which Dice differs most between any two runs, with their panels where there are any."""
+    dice = pd.DataFrame({name: table["dice"] for name, table in zip(names, tables, strict=True)})
+    spread = (dice.max(axis=1) - dice.min(axis=1)).fillna(0).sort_values(ascending=False, kind="stable")
+    worst = [file for file in spread.index[:WORST] if spread[file] > 0]
+    rows = [
+        {"file": file, **{f"dice {name}": dice[name][file] for name in names}, "spread": spread[file]} for file in worst
+    ]
+    if not rows:
+        workbook.write_cell(sheet, 1, 1, "The runs do not differ in Dice on any file.")
+        return
+    workbook.add_table(sheet, rows)
+    line = len(rows) + 3
+    for file in worst:
+        for name, folders in zip(names, panels, strict=True):
+            found = [folder / f"{Path(file).stem}.{kind}" for folder in folders for kind in ("png", "jpg")]
+            found = [path for path in found if path.is_file()]
+            if not found:
+                continue
+            workbook.write_cell(sheet, line, 1, f"{file}: {name}")
+            picture = Picture(BytesIO(found[0].read_bytes()))
+            picture.height = picture.height * PANEL_WIDTH / picture.width
+            picture.width = PANEL_WIDTH
+            sheet.add_image(picture, f"A{line + 1}")
+            line += 3 + math.ceil(picture.height / 20)  # a row is 20 pixels high
+
+
+def build_parser():
+    parser = script.Parser("Compare evaluated runs file by file.", "python -m sonogravity.compare RUN RUN")
+    add = parser.add_argument
+    add("runs", type=Path, nargs="+", metavar="RUN", help="a folder with files.csv; the first is the reference")
+    add("--output", type=Path, metavar="FILE.xlsx", help="(default: results/compare/<run>_<run>.xlsx)")
+    options.add_subject_regex(parser)
+    return parser
+
+
+@script.script
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    if len(args.runs) < 2:
+        raise InputError("two runs at least are needed to compare")
+    names, files, panels = map(list, zip(*map(find_run, args.runs), strict=True))
+    if len(set(names)) < len(names):  # U-Net and DeepLab runs may share a name
+        names = [str(path) for path in args.runs]
+    tables = [read_scores(file) for file in files]
+    for name, table in zip(names[1:], tables[1:], strict=True):
+        missing = sorted(set(tables[0].index) ^ set(table.index))
+        if missing:
+            raise InputError(f"{names[0]} and {name} do not score the same files: {some(missing)} in one only")
+    tables = [table.loc[tables[0].index] for table in tables]
+    stems = [Path(file).stem for file in tables[0].index]
+    found = subjects_of(stems, args.subject_regex)
+    subjects = [subject or stem for subject, stem in zip(found, stems, strict=True)]
+    default = RESULTS / "compare" / ("_".join(name.replace("/", "-") for name in names) + ".xlsx")
+    output = args.output or default
+    output.parent.mkdir(parents=True, exist_ok=True)
+    for row in write_comparison(output, names, tables, subjects, panels):
+        if row["metric"] == "dice" or row["metric"].startswith("dice_"):
+            say(
+                f"{row['metric']:14} {row['reference']} {row['reference_mean']:.4f}  "
+                f"{row['other']} {row['other_mean']:.4f}  "
+                f"difference {row['difference']:+.4f} ({row['ci95_low']:+.4f} to {row['ci95_high']:+.4f}), "
+                f"p {row['wilcoxon_p']:.3g}, {row['subjects']} subjects, {row['n']} files"
+            )
+    if len(set(subjects)) < FEWEST_SUBJECTS:
+        warn(few_subjects(subjects))
+    say(f"written: {output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Cross-validation by subject: each frame is scored once, by a model that has seen no frame of its subject.
+
+Frames of one subject are near copies, so folds that part frames rather than subjects flatter (Varoquaux and Cheplygina,
+npj Digital Medicine 2022).
+"""
+
+import sys
+
+from sonogravity.commands.score import Request, describe_settings
+from sonogravity.common import workers
+from sonogravity.common.files import absolute
+from sonogravity.common.messages import InputError, say, warn
+from sonogravity.common.processes import process_count
+from sonogravity.datasets.pairs import find_training_pairs
+from sonogravity.datasets.subjects import split_into_folds
+from sonogravity.inference import segmentation
+from sonogravity.inference.predictor import open_predictor
+from sonogravity.reporting import output_folder, score_files
+from sonogravity.training import start, stored_options
+from sonogravity.training.start import fold_run_name
+
+SCRIPT = "folds"  # in settings.json of the scores of all folds
+
+
+def train_each(main, parser, argv, model_class):
+    """Train every fold as a run of its own, RUN_fold_1 and so on, then score them together.
+
+    main: train.py's, called once a fold. A fold that was begun goes on, one that is done is kept.
+    """
+    options = parser.parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    if options.resume or options.repeat:
+        raise InputError("--folds: --resume and --repeat take the file of one fold; leave --folds out")
+    if process_count() > 1:
+        raise InputError(
+            "torchrun trains one fold at a time: give --fold as well; afterwards, without torchrun, the "
+            "same command without --fold scores them together"
+        )
+    if options.load is not None:
+        warn(f"--load: if {options.load.name} has learned from any of these subjects, the folds' scores flatter")
+    name = options.name or start.time_stamp()
+    if options.name is None:
+        say(f"named {name}: if this is stopped, the same command with --name {name} goes on")
+    folder = options.results / model_class.NAME / f"{name}_folds"
+    output_folder.refuse_foreign(folder, SCRIPT, "another --name")
+    for fold in range(1, options.folds + 1):
+        say(f"\nfold {fold} of {options.folds}: {fold_run_name(name, fold)}")
+        main([*argv, "--name", name, "--fold", str(fold)])
+        if options.check:
+            return 0
+
+    root = options.checkpoints / model_class.NAME
+    files = [root / fold_run_name(name, fold) / "last.pth" for fold in range(1, options.folds + 1)]
+    request = Request(
+        SCRIPT,
+        [options.train],
+        options.batch_size,
+        options.workers,
+        options.subject_regex,
+        stored_options.options_as_dict(options),
+        output=folder,
+    )
+    score_folds(request, files, model_class, options.device)
+    return 0
+
+
+def score_folds(request, files, model_class, device):
+    """Segment each fold's frames with its run's last weights; write files.xlsx and the rest to request.output.
+
+    request: a scoring.Request whose one input is the training folder. files: the last.pth of every fold, in order. The
+    last weights, not the best: the best were chosen by these very frames, so their scores would flatter.
+    """
+    [folder] = request.inputs
+    pairs, _ = find_training_pairs(folder)
+    of_pairs, subjects = split_into_folds(pairs, len(files), request.subject_regex, folder)
+    groups = {
+        pair.stem: {"fold": fold, "subject": subject}
+        for pair, fold, subject in zip(pairs, of_pairs, subjects, strict=True)
+    }
+    pairs = sorted(pairs, key=lambda pair: groups[pair.stem]["fold"])
+
+    def open_fold(file):
+        return open_predictor(file, model_class, device=device, amp=None, scale=None, mask_values=None)[0]
+
+    def results():
+        for fold, file in enumerate(files, 1):
+            predictor = first if fold == 1 else open_fold(file)
+            own = [pair for pair in pairs if groups[pair.stem]["fold"] == fold]
+            threads = workers.threads_beside(request.workers, predictor.device)
+            frames = (frame for frame, _ in segmentation.read_frames(predictor, own, threads))
+            yield from segmentation.segment(predictor, frames, request.batch_size, certain=True, calibrate=True)
+
+    first = open_fold(files[0])
+    settings = describe_settings(request, first.labels) | {
+        "checkpoints": [str(absolute(file)) for file in files],
+        "used": first.describe(),
+    }
+    say(f"\nthe {len(files)} folds together, each frame by the last epoch of the run that has not seen its subject:")
+    measure = request.measure(first.labels, pairs)
+    return score_files.write_scores(results(), pairs, request.output, measure, settings, request, groups=groups)

@@ -1,0 +1,127 @@
+"""What export.py does: write a model that other programs run, once it labels frames as the checkpoint does."""
+
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+
+from sonogravity.common import files
+from sonogravity.common.messages import InputError, say, warn
+from sonogravity.common.workers import decoding_threads
+from sonogravity.datasets.pairs import find_input_pairs
+from sonogravity.inference import engines, segmentation
+from sonogravity.inference.exported import (
+    INT8,
+    LEAST_AGREEMENT,
+    ONNX,
+    _quiet,
+    agreement,
+    import_openvino,
+    in_float32,
+    label_maps,
+    notes_of,
+    write_onnx,
+)
+from sonogravity.inference.predictor import open_predictor
+from sonogravity.metrics import overlap
+
+MOST_DICE_LOST = 0.005  # by int8, of any class
+CALIBRATION_FRAMES = 300  # NNCF's own default
+
+
+def export_checkpoint(path, model_class, options):
+    """What export.py does: read the checkpoint and the frames, check, and write the file beside the checkpoint."""
+
+    engines.check("openvino" if options.int8 else "onnx", torch.device("cpu"), options.int8)
+    if options.int8 and importlib.util.find_spec("nncf") is None:
+        raise InputError("--int8: lacks nncf; pip install -e '.[int8]' in the repository")
+    predictor, checkpoint = open_predictor(
+        path, model_class, device="cpu", amp=None, scale=options.scale, mask_values=options.mask_values
+    )
+    threads = decoding_threads(options.workers)
+
+    def read(inputs, masks=None, most=None):
+        pairs, notes = find_input_pairs(inputs, masks, partial=True)
+        for note in notes:
+            warn(note)
+        chosen = pairs[:: -(-len(pairs) // most)] if most else pairs  # evenly, so that all subjects are seen
+        return [frame for frame, _ in segmentation.read_frames(predictor, chosen, threads)]
+
+    frames = read(options.input, options.masks)
+    if not options.int8:
+        _export_onnx(predictor, checkpoint, frames, path.with_name(path.stem + ONNX))
+        return
+    scored = [frame for frame in frames if frame.truth is not None]
+    if not scored:
+        raise InputError(f"{options.input[0]}: --int8 is allowed by its Dice, and no frame here has a mask")
+    calibration = read(options.calibration, most=CALIBRATION_FRAMES)
+    _export_int8(predictor, checkpoint, calibration, scored, path.with_name(path.stem + INT8))
+
+
+def _export_onnx(predictor, checkpoint, frames, file):
+    """Write the ONNX file, once ONNX Runtime labels the frames with it as float32 torch does; InputError where not."""
+
+    reference = label_maps(in_float32(predictor), frames)
+    with files.whole(file) as beside:
+        write_onnx((predictor, notes_of(predictor, checkpoint)), beside)
+        share = agreement(reference, label_maps(predictor.using(engines.onnx_network(beside), "onnx", None), frames))
+        say(f"{share:.4%} of the labels of {len(frames)} frames are those of torch in float32")
+        _refuse_below(share, LEAST_AGREEMENT, file, "of the labels agree")
+    say(f"written: {file}")
+
+
+def _refuse_below(found, least, file, what):
+    if not found >= least:
+        raise InputError(f"{file}: not written: {found:.4%} {what}, {least:.1%} is the least; use the checkpoint")
+
+
+def _export_int8(predictor, checkpoint, calibration, frames, file):
+    """Write an int8 model for OpenVINO (weights .bin beside), unless a class loses more than 0.005 of Dice.
+
+    calibration: frames that set the ranges (post-training quantization, Jacob et al., arXiv 1712.05877, 2017).
+    frames: with masks; the Dice is the mean over them, at native size, against that of float32 torch.
+    """
+    os.environ["NNCF_CI"] = "1"  # NNCF then sends no usage data
+    openvino = import_openvino()
+    import nncf
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        whole = Path(folder) / "model.onnx"
+        write_onnx((predictor, {}), whole)
+        images = [predictor.images([frame]).contiguous().numpy() for frame in calibration]
+        model = nncf.quantize(
+            openvino.Core().read_model(whole),
+            nncf.Dataset(images),
+            subset_size=len(images),
+            preset=nncf.QuantizationPreset.MIXED,
+        )
+    before = _dice(in_float32(predictor), frames)
+    quantized = engines.openvino_network(model, predictor.amp)
+    after = _dice(predictor.using(quantized, "openvino int8", predictor.amp), frames)
+    labels = predictor.labels
+    lost = {labels.names[c]: before[c] - after[c] for c in labels.foreground}
+    say(
+        "Dice, float32 and int8: "
+        + ", ".join(f"{labels.names[c]} {before[c]:.4f} and {after[c]:.4f}" for c in labels.foreground)
+    )
+    bad = [f"{name} loses {loss:.4f}" for name, loss in lost.items() if not loss <= MOST_DICE_LOST]
+    if bad:
+        raise InputError(
+            f"{file}: not written: {'; '.join(bad)} of Dice, {MOST_DICE_LOST} is the most; give more --calibration "
+            "frames, or use the ONNX file"
+        )
+    for key, note in notes_of(predictor, checkpoint).items():
+        model.set_rt_info(note, ["sonogravity", key])
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:  # two files: each is moved when both are whole
+        openvino.save_model(model, Path(folder) / file.name, compress_to_fp16=False)
+        for part in (file.with_suffix(".bin"), file):
+            os.replace(Path(folder) / part.name, part)
+    say(f"written: {file}")
+
+
+def _dice(predictor, frames):
+    """(C,) mean Dice of each class over the frames that have it."""
+    results = segmentation.segment(predictor, frames, batch_size=1)
+    return overlap.nan_mean([overlap.class_metrics(result.confusion)["dice"] for result in results], axis=0)

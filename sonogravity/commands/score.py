@@ -1,0 +1,168 @@
+"""What predict.py and evaluate.py of all models share: a checkpoint opened, files scored and written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sonogravity.common import folders, provenance
+from sonogravity.common.files import absolute, short
+from sonogravity.common.messages import InputError, say, some, warn
+from sonogravity.common.workers import ahead, decoding_threads, threads_beside
+from sonogravity.datasets.image_files import decode_mask
+from sonogravity.datasets.labels import Labels
+from sonogravity.datasets.pairs import find_input_pairs, find_mask_pairs
+from sonogravity.datasets.spacing import ASSUMED, calibrate
+from sonogravity.inference import segmentation
+from sonogravity.inference.engines import fastest, use
+from sonogravity.inference.ensemble import Ensemble
+from sonogravity.metrics.file_scores import Measure
+from sonogravity.reporting import score_files
+
+MANY_VALUES = 32  # more grey levels than that in "masks" are an image
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to score and where to write it: the options that predict and evaluate share.
+
+    script: predict writes masks (and panels) and takes frames without a mask; evaluate writes scores only and wants a
+    mask for each; with ``_w_margin`` both have a margin_mm. output: None takes results/<model>/<run>/<script>.
+    options: all of the command line, for settings.json.
+    """
+
+    script: str
+    inputs: list
+    batch_size: int
+    workers: int | None
+    subject_regex: str | None
+    options: dict
+    masks: Path | None = None
+    output: Path | None = None
+    pixels_per_mm: float | None = None
+    spacing: Path | None = None
+    panels: str | None = None
+    margin_mm: float | None = None
+    engine: str = "torch"
+    int8: bool = False
+    tta: str = "none"
+
+    @property
+    def predicting(self):
+        """Whether masks are written."""
+        return self.script.startswith("predict")
+
+    def output_folder(self, model_name, run):
+        """Where the results go."""
+        return self.output or folders.RESULTS / model_name / run / self.script
+
+    def measure(self, labels, pairs):
+        """How the pairs' files are measured; says so where the margin must assume a calibration."""
+        files = [pair.image.name for pair in pairs]
+        calibrations = calibrate(files, self.pixels_per_mm, self.spacing)
+        if self.margin_mm is not None:
+            self._warn_of_margin(calibrations)
+        return Measure(labels, calibrations, self.margin_mm)
+
+    def _warn_of_margin(self, calibrations):
+        if any(each.assumed for each in calibrations.values()):
+            near = [table for path in self.inputs if (table := path.parent / "spacing.csv").is_file()]
+            hint = f" ({near[0]} looks like such a table)" if near else ""
+            warn(
+                f"no --pixels-per-mm and no --spacing{hint}: {ASSUMED.x} pixels per mm are ASSUMED, so the margin of "
+                f"{self.margin_mm:g} mm is {self.margin_mm * ASSUMED.x:.3g} pixels; boundary figures stay in pixels"
+            )
+        still = [file for file, each in calibrations.items() if self.margin_mm * max(each.x, each.y) < 1]
+        if still:
+            warn(f"the margin is under one pixel in {len(still)} files, so it changes nothing there: {some(still)}")
+
+
+def score_inputs(opened, request):
+    """Find the frames, claim the output folder, then segment, score and write. opened: of open_all."""
+    pairs, notes = find_input_pairs(request.inputs, request.masks, partial=request.predicting)
+    for note in notes:
+        warn(note)
+    first, main_checkpoint = next(iter(opened.values()))
+    measure = request.measure(first.labels, pairs)
+    predictor = _together(opened, pairs, request)
+    sources = [
+        {"path": str(absolute(checkpoint.path)), "run": checkpoint.run, "epoch": checkpoint.epoch}
+        for _, checkpoint in opened.values()
+    ]
+    natives = {}  # stem -> native image, while its frame is under way
+
+    def frames():
+        threads = threads_beside(request.workers, predictor.device)
+        for frame, image in segmentation.read_frames(predictor, pairs, threads):
+            if request.panels:
+                natives[frame.pair.stem] = image
+            yield frame
+
+    results = segmentation.segment(
+        predictor, frames(), request.batch_size, certain=True, calibrate=not request.predicting
+    )
+    settings = describe_settings(request, predictor.labels) | {
+        "checkpoint": sources[0] if len(sources) == 1 else sources,
+        "used": predictor.describe(),
+    }
+    run = short("_and_".join(checkpoint.run or checkpoint.path.stem for _, checkpoint in opened.values()))
+    folder = request.output_folder(main_checkpoint.model_name, run)
+    return score_files.write_scores(results, pairs, folder, measure, settings, request, natives)
+
+
+def _together(opened, pairs, request):
+    """The predictors with the engine asked for, as one predictor."""
+    if request.engine == "auto":
+        members = {file: _fastest(predictor, file, pairs) for file, (predictor, _) in opened.items()}
+    else:
+        members = {file: use(request.engine, predictor, file, request.int8) for file, (predictor, _) in opened.items()}
+    if len(members) == 1 and request.tta == "none":
+        return next(iter(members.values()))
+    return Ensemble(members, request.tta)
+
+
+def _fastest(predictor, path, pairs):
+    if masked := [pair.mask.name for pair in pairs if pair.mask]:
+        raise InputError(
+            f"--engine auto: {len(masked)} of {len(pairs)} frames have masks ({some(masked)}), and scores must not "
+            "hang on which engine was faster today; name an engine, or give frames alone"
+        )
+    return fastest(predictor, path, pairs)
+
+
+def score_predictions(model_name, predictions, mask_values, request):
+    """Masks that any tool or person drew against the true masks of the inputs: scores, without a model.
+
+    predictions: a folder. The classes are those of the true masks, or mask_values.
+    """
+    pairs, found, notes = find_mask_pairs(request.inputs, request.masks, predictions)
+    for note in notes:
+        warn(note)
+    threads = decoding_threads(request.workers)
+    if mask_values is None:
+        present = ahead(lambda pair: np.unique(decode_mask(pair.mask)), pairs, threads)
+        mask_values = sorted(set().union(*(values.tolist() for values in present)))
+        if len(mask_values) > MANY_VALUES:
+            raise InputError(
+                f"{pairs[0].mask.parent}: the true masks hold {len(mask_values)} values; are these images, or masks "
+                "saved as JPEG? --mask-values names the classes"
+            )
+    labels = Labels.create(mask_values)
+    say(f"classes: {labels.describe()}")
+    measure = request.measure(labels, pairs)
+    own = absolute(predictions)
+    folder = request.output_folder(model_name, own.parent.name if own.name == "masks" else own.name)
+    results = segmentation.read_predictions(pairs, found, labels, threads)
+    settings = describe_settings(request, labels) | {"predictions": str(own)}
+    return score_files.write_scores(results, pairs, folder, measure, settings, request, certain=False)
+
+
+def describe_settings(request, labels):
+    """The content of settings.json and of the Settings sheet, as far as all scripts share it."""
+    return {
+        "script": request.script,
+        "options": request.options,
+        "labels": labels.as_dict(),
+        "commit": provenance.commit(),
+        "versions": provenance.describe_versions(),
+    }

@@ -1,0 +1,1 @@
+"""What every other package may use: messages, files, devices, worker threads, provenance."""

@@ -1,0 +1,69 @@
+"""What the text of an option may be: each function parses one, or says in argparse's way what is wrong with it."""
+
+import argparse
+import math
+import re
+
+MOST_WORKERS = 256
+
+
+def _number(kind, low, high, open_low, what):
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"'{text}' is not {what}") from None
+        if not math.isfinite(value) or value > high or value < low or (open_low and value == low):
+            raise argparse.ArgumentTypeError(f"{text} is not {what}")
+        return value
+
+    return parse
+
+
+def _even(text):
+    value = int(text)
+    if value % 2:
+        raise ValueError
+    return value
+
+
+positive_int = _number(int, 1, math.inf, False, "a whole number of at least 1")
+natural = _number(int, 0, 2**31, False, "a whole number of at least 0")
+worker_number = _number(int, 0, MOST_WORKERS, False, f"a number of workers from 0 to {MOST_WORKERS}")
+even_int = _number(_even, 2, math.inf, False, "an even whole number of at least 2")
+fold_count = _number(int, 2, math.inf, False, "a number of folds of at least 2")
+class_count = _number(int, 2, 255, False, "a number of classes from 2 to 255, background included")
+positive_float = _number(float, 0, math.inf, True, "a number above 0")
+non_negative_float = _number(float, 0, math.inf, False, "a number of at least 0")
+margin_width = _number(float, 0, 100, True, "a margin above 0 and up to 100 mm")
+scale_factor = _number(float, 0, 4, True, "a scale above 0 and up to 4")
+
+
+def device_name(text):
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is none of auto, cpu, cuda, cuda:N, mps")
+    return text
+
+
+def class_names(text):
+    names = [name.strip() for name in text.split(",")]
+    if not all(names) or set(names) & {"background", "original", "dilated", "eroded"}:  # columns of the sheets
+        raise argparse.ArgumentTypeError(
+            f"'{text}': names of the foreground classes, parted by commas; background, original, dilated and eroded "
+            "have a meaning of their own"
+        )
+    return names
+
+
+def run_name(text):
+    if not re.fullmatch(r"[\w][\w.+-]*", text):
+        raise argparse.ArgumentTypeError(f"'{text}': a run name has letters, digits and . _ + - only")
+    return text
+
+
+def subject_regex(text):
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is no regular expression ({error})") from None
+    return text

@@ -1,0 +1,54 @@
+"""Threads and processes that work beside the main one, and how many there are."""
+
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+from sonogravity.common.messages import InputError
+
+
+def worker_count(wanted, device):
+    """Worker processes of training: none on a CPU, which is busy computing; a few for a GPU."""
+    if wanted is not None:
+        return wanted
+    return min(4, os.cpu_count() or 1) if device.type == "cuda" else 0
+
+
+def decoding_threads(wanted):
+    """Threads that decode frames, or score and write them."""
+    return (os.cpu_count() or 1) if wanted is None else wanted
+
+
+def threads_beside(wanted, device):
+    """The same while a network computes: where that is the processor's work, too, half of the cores are enough."""
+    if wanted is None and device.type == "cpu":
+        return max(1, (os.cpu_count() or 1) // 2)
+    return decoding_threads(wanted)
+
+
+def ahead(function, items, workers):
+    """``map(function, items)`` in order, run by threads that stay a few items ahead of the caller.
+
+    Decoding lets go of the interpreter lock, so threads suffice and nothing is pickled. Where ``items`` ends with an
+    InputError, the results of the items before it come first.
+    """
+    if workers <= 0:
+        yield from map(function, items)
+        return
+    items, waiting, refused = iter(items), deque(), None
+    pool = ThreadPoolExecutor(workers)
+    try:
+        while True:
+            try:
+                for item in islice(items, 2 * workers - len(waiting)):
+                    waiting.append(pool.submit(function, item))
+            except InputError as error:
+                refused, items = error, iter(())
+            if not waiting:
+                break
+            yield waiting.popleft().result()
+        if refused is not None:
+            raise refused
+    finally:
+        pool.shutdown(cancel_futures=True)

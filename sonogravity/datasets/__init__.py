@@ -1,0 +1,1 @@
+"""From files to frames to batches: formats, labels, pairs, subjects, spacing, inspection."""

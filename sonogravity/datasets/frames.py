@@ -1,0 +1,166 @@
+"""Frames and their masks: decoded and resized once, kept in memory, batched.
+
+The network sees a frame resized by ``--scale``; scores are taken at the frame's own size. Both
+sizes come from one decoding.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from sonogravity.common.messages import InputError
+from sonogravity.datasets.image_files import decode_image, decode_mask
+from sonogravity.datasets.pairs import Pair
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A decoded frame.
+
+    image: (h, w) or (h, w, 3), resized to what the network sees; uint8, uint16 or float32.
+    truth: mask values, (H, W) native or (h, w), or None. size: (H, W), the image's own.
+    """
+
+    pair: Pair
+    image: np.ndarray
+    truth: np.ndarray | None
+    size: tuple[int, int]
+
+
+def network_size(size, scale):
+    """(H, W) and ``--scale`` -> the (h, w) that the network sees, at least one pixel."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def resize_image(image, size):
+    """Resize (H, W[, 3]) to (h, w[, 3]) bilinearly, averaging when it shrinks; the type stays."""
+    if image.shape[:2] == size:
+        return image
+    if image.dtype == np.uint8:
+        return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+    planes = image[:, :, None] if image.ndim == 2 else image
+    resized = np.stack(
+        [
+            np.asarray(
+                Image.fromarray(planes[:, :, c].astype(np.float32)).resize(size[::-1], Image.Resampling.BILINEAR)
+            )
+            for c in range(planes.shape[2])
+        ],
+        axis=2,
+    ).reshape(*size, *image.shape[2:])
+    return np.rint(resized).astype(image.dtype) if image.dtype != np.float32 else resized.clip(0, 1)
+
+
+def resize_mask(mask, size):
+    """Resize (H, W) to (h, w) by the nearest pixel, so that no new value appears."""
+    rows = ((np.arange(size[0]) + 0.5) * mask.shape[0] / size[0]).astype(int)
+    columns = ((np.arange(size[1]) + 0.5) * mask.shape[1] / size[1]).astype(int)
+    return mask[rows[:, None], columns]
+
+
+def to_unit(image, image_maximum=None):
+    """(h, w[, 3]) of Frame.image -> (C, h, w) float32 tensor: 8-bit by 255, 16-bit by image_maximum."""
+    if image.dtype == np.uint8:
+        image = image.astype(np.float32) / np.float32(255)
+    elif image.dtype == np.uint16:
+        image = image.astype(np.float32) / np.float32(image_maximum)
+    image = image[None] if image.ndim == 2 else np.moveaxis(image, 2, 0)
+    return torch.from_numpy(np.ascontiguousarray(image))
+
+
+def check_depth(pair, image, image_maximum):
+    """Refuse a 16-bit image where no 16-bit image was trained on: its range would be a guess."""
+    if image.dtype == np.uint16 and image_maximum is None:
+        raise InputError(
+            f"{pair.image}: is 16-bit, and the model was trained on none such; convert it to 8-bit as the "
+            "training images were"
+        )
+
+
+def read_pair(pair, channels):
+    """Decode a pair at native size: image, mask values or None. InputError where sizes differ."""
+    image = decode_image(pair.image, channels)
+    mask = decode_mask(pair.mask) if pair.mask else None
+    if mask is not None and mask.shape != image.shape[:2]:
+        height, width = image.shape[:2]
+        raise InputError(
+            f"{pair.mask}: the mask is {mask.shape[1]}x{mask.shape[0]}, its image {width}x{height} "
+            "(width x height); redraw or resize the mask to its image"
+        )
+    return image, mask
+
+
+class FrameStore:
+    """Frames by index, decoded and resized once; what does not fit the budget is decoded at each use.
+
+    Kept frames share one buffer, which worker processes map instead of copying.
+    native_truth: masks stay at the image's own size (scoring), else they shrink with the image.
+    """
+
+    def __init__(self, pairs, *, scale, channels, native_truth, cache_mb):
+        self.pairs = pairs
+        self.scale = scale
+        self.channels = channels
+        self.native_truth = native_truth
+        self._budget = int(cache_mb * 2**20)
+        self._places = {}  # index -> (size, [(offset, type, shape) of image, of truth])
+        self._buffer = torch.empty(0, dtype=torch.uint8)
+        self._kept = {}
+
+    def __len__(self):
+        return len(self.pairs)
+
+    def shrink(self, index, image, mask):
+        """A pair decoded at native size -> its Frame."""
+        size = image.shape[:2]
+        small = network_size(size, self.scale)
+        truth = mask if self.native_truth else resize_mask(mask, small)
+        return Frame(self.pairs[index], resize_image(image, small), truth, size)
+
+    def keep(self, index, frame):
+        """Keep a frame if the budget allows; pack() ends the filling."""
+        need = frame.image.nbytes + frame.truth.nbytes + 16
+        if need <= self._budget:
+            self._budget -= need
+            self._kept[index] = frame
+
+    def pack(self):
+        """Move the kept frames into the one buffer."""
+        total = sum(_aligned(a.nbytes) for f in self._kept.values() for a in (f.image, f.truth))
+        self._buffer = torch.empty(total, dtype=torch.uint8)
+        flat, offset = self._buffer.numpy(), 0
+        for index in sorted(self._kept):
+            frame = self._kept.pop(index)  # freed as it goes, so the peak is about one copy
+            places = []
+            for array in (frame.image, frame.truth):
+                flat[offset : offset + array.nbytes] = np.ascontiguousarray(array).view(np.uint8).ravel()
+                places.append((offset, array.dtype.str, array.shape))
+                offset += _aligned(array.nbytes)
+            self._places[index] = (frame.size, places)
+
+    @property
+    def used_mb(self):
+        """Memory that the kept frames take."""
+        return self._buffer.numel() / 2**20
+
+    @property
+    def kept(self):
+        """How many frames are in memory."""
+        return len(self._places)
+
+    def __getitem__(self, index):
+        if index not in self._places:
+            return self.shrink(index, *read_pair(self.pairs[index], self.channels))
+        size, places = self._places[index]
+        flat = self._buffer.numpy()
+        image, truth = (
+            flat[offset : offset + np.dtype(kind).itemsize * int(np.prod(shape))].view(kind).reshape(shape)
+            for offset, kind, shape in places
+        )
+        return Frame(self.pairs[index], image, truth, size)
+
+
+def _aligned(nbytes):
+    return -(-nbytes // 8) * 8

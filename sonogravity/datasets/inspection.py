@@ -1,0 +1,277 @@
+"""A look at all the data before training: what a user should know, and what must stop the run.
+
+The same pass decodes the frames into memory, so looking costs no second decoding.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from sonogravity.common.files import absolute
+from sonogravity.common.messages import InputError, say, some, warn
+from sonogravity.common.processes import is_first_process
+from sonogravity.common.workers import ahead
+from sonogravity.datasets.frames import FrameStore, read_pair
+from sonogravity.datasets.label_discovery import find_labels
+from sonogravity.datasets.labels import Labels, value_text
+from sonogravity.datasets.pairs import Pair, find_training_pairs
+from sonogravity.datasets.subjects import describe_folds, split_into_folds, subjects_of
+
+THUMBNAIL = 32  # near-copies are compared at 32 x 32
+# Correlation of two thumbnails from which frames count as near-copies. On lumbar phantom sweeps
+# neighbouring frames of one subject reach 0.99, frames of different subjects at most 0.92.
+NEAR_COPY = 0.98
+COMPARED_AT_ONCE = 256  # frames, so that memory does not grow with the product of the sets
+TINY_SHARE = 1e-5  # of a set's pixels, under which a class is more likely a slip of the pen
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What one pair shows. counts: {mask value: pixels}; digest and thumbnail are of the image."""
+
+    pair: Pair
+    size: tuple[int, int]
+    kind: str
+    maximum: float
+    counts: dict
+    digest: bytes
+    thumbnail: np.ndarray
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The outcome for one training and one validation set."""
+
+    labels: Labels
+    image_maximum: int | None
+    lines: list
+    warnings: list
+    counts: dict
+
+
+def look_at(store, workers, description):
+    """Decode every pair of a store once: fill the store, return the Facts in order."""
+
+    def read(index):
+        image, mask = read_pair(store.pairs[index], store.channels)
+        return _facts(store.pairs[index], image, mask), store.shrink(index, image, mask)
+
+    facts = []
+    frames = ahead(read, range(len(store)), workers)
+    bar = tqdm(frames, description, len(store), unit="frame", leave=False, disable=not is_first_process())
+    for index, (fact, frame) in enumerate(bar):
+        facts.append(fact)
+        store.keep(index, frame)
+    store.pack()
+    return facts
+
+
+def _facts(pair, image, mask):
+    if mask.dtype == np.uint8:
+        histogram = np.bincount(mask.ravel(), minlength=256)
+        values = np.flatnonzero(histogram)
+        counts = histogram[values]
+    else:
+        values, counts = np.unique(mask, return_counts=True)
+    grey = image if image.ndim == 2 else image[:, :, 1]
+    grey = grey if grey.dtype == np.uint8 else grey.astype(np.float32)
+    thumbnail = np.asarray(Image.fromarray(grey).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
+    digest = hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest()
+    return Facts(
+        pair,
+        image.shape[:2],
+        image.dtype.name,
+        float(image.max()),
+        dict(zip(values.tolist(), counts.tolist(), strict=True)),
+        digest,
+        thumbnail,
+    )
+
+
+def examine(training, validation, labels, *, subject_regex=None, allow_overlap=False):
+    """Facts of both sets -> Findings; InputError for unknown values or a subject in both sets."""
+    for fact in (*training, *validation):
+        strays = labels.unknown(fact.counts)
+        if strays:
+            raise InputError(
+                f"{fact.pair.mask}: holds the {'values' if len(strays) > 1 else 'value'} "
+                f"{some(map(value_text, strays))}, none of the classes "
+                f"({', '.join(map(value_text, labels.values))}); repair it, or see --snap-masks"
+            )
+    sixteen = [fact.maximum for fact in training if fact.kind == "uint16"]
+    image_maximum = int(max(sixteen)) or 1 if sixteen else None
+    for fact in validation:
+        if fact.kind == "uint16" and image_maximum is None:
+            raise InputError(f"{fact.pair.image}: is 16-bit, the training images are not; convert it to 8-bit")
+    lines, warnings = [], []
+    for name, facts in (("training", training), ("validation", validation)):
+        lines += _describe(name, facts, labels, warnings)
+    lines.insert(0, f"classes:    {labels.describe()}" + (" (masks are snapped)" if labels.snap else ""))
+    if image_maximum:
+        lines.append(f"16-bit:     divided by {image_maximum}, the training set's maximum")
+    lines += _subjects(training, validation, subject_regex, allow_overlap, warnings)
+    lines += _copies(training, validation, warnings)
+    counts = {"training": len(training), "validation": len(validation), "digest": _digest((*training, *validation))}
+    return Findings(labels, image_maximum, lines, warnings, counts)
+
+
+def _describe(name, facts, labels, warnings):
+    """Pairs, sizes, depths, share of each class and frames lacking one, as lines."""
+    sizes = {}
+    for fact in facts:
+        sizes[fact.size] = sizes.get(fact.size, 0) + 1
+    listed = [f"{w}x{h} ({n})" for (h, w), n in sorted(sizes.items(), key=lambda item: -item[1])]
+    kinds = ", ".join(sorted({fact.kind for fact in facts}))
+    lines = [f"{name + ':':<12}{len(facts)} pairs, {some(listed, 5)} wide x high, {kinds}"]
+    pixels = np.zeros((len(facts), labels.count), np.int64)
+    for row, fact in enumerate(facts):
+        values = np.array(list(fact.counts))
+        classes = labels.to_classes(values[None].astype(np.int32))[0]
+        np.add.at(pixels[row], classes, list(fact.counts.values()))
+    for c in range(labels.count):
+        lacking = int((pixels[:, c] == 0).sum())
+        share = pixels[:, c].sum() / pixels.sum()
+        what = "background" if c == labels.background else labels.names[c]
+        lines.append(f"{'':12}{what}: {share:.2%} of pixels, lacking in {lacking} of {len(facts)} frames")
+        if 0 < share < TINY_SHARE:
+            warnings.append(f"{what} covers only {share:.4%} of {name} pixels: a stray value? --classes C would tell")
+        if lacking == len(facts):
+            warnings.append(f"no {name} mask holds {what}: its scores stay blank there")
+    return lines
+
+
+def _digest(facts):
+    """A short text that changes with any image or mask, to tell on --resume that the data are the same."""
+    whole = hashlib.blake2b(digest_size=16)
+    for fact in facts:
+        whole.update(fact.pair.stem.encode("utf-8", "surrogateescape") + fact.digest + repr(fact.counts).encode())
+    return whole.hexdigest()
+
+
+def _subjects(training, validation, regex, allow_overlap, warnings):
+    """Subjects by file name; InputError for one in both sets."""
+    stems = [fact.pair.stem for fact in (*training, *validation)]
+    subjects = subjects_of(stems, regex)
+    train, val = set(subjects[: len(training)]), set(subjects[len(training) :])
+    if train | val == {None}:
+        return ["subjects:   none found in the file names (--subject-regex tells how to read them)"]
+    common = sorted((train & val) - {None})
+    if common and not allow_overlap:
+        raise InputError(
+            f"{len(common)} subjects are in both training and validation: {some(common)}; frames of one subject "
+            "are near copies, so validation would flatter: move them, or say --allow-overlap, or mend "
+            "how subjects are read with --subject-regex"
+        )
+    if common:
+        warnings.append(f"subjects in both sets, as allowed: {some(common, 8)}: validation flatters")
+    names = [some(sorted(s or "(no subject)" for s in found), 12) for found in (train, val)]
+    return [f"subjects:   training {len(train)} ({names[0]}), validation {len(val)} ({names[1]})"]
+
+
+def _copies(training, validation, warnings):
+    """Exact doubles within and across the sets, near-copies across them."""
+    seen, doubles = {}, []
+    for fact in (*training, *validation):
+        if fact.digest in seen:
+            doubles.append(
+                f"{seen[fact.digest].parent.parent.name}/{seen[fact.digest].name} = "
+                f"{fact.pair.image.parent.parent.name}/{fact.pair.image.name}"
+            )
+        else:
+            seen[fact.digest] = fact.pair.image
+    if doubles:
+        warnings.append(f"{len(doubles)} images are doubles by content: {some(doubles)}")
+    digests = {fact.digest for fact in training}
+    compared, near = _normalised(training), []
+    for first in range(0, len(validation), COMPARED_AT_ONCE):
+        block = validation[first : first + COMPARED_AT_ONCE]
+        alike = _normalised(block) @ compared.T
+        near += [
+            f"{fact.pair.image.name} ~ {training[row.argmax()].pair.image.name} ({row.max():.3f})"
+            for fact, row in zip(block, alike, strict=True)
+            if row.max() >= NEAR_COPY and fact.digest not in digests
+        ]
+    if near:
+        warnings.append(f"{len(near)} validation images are near copies of training images: {some(near)}")
+    return [f"doubles:    {len(doubles)} by content; near copies across the sets: {len(near)}"]
+
+
+def _normalised(facts):
+    """Thumbnails as rows of mean 0 and norm 1, so that the product of two is their correlation."""
+    rows = np.stack([fact.thumbnail for fact in facts]).reshape(len(facts), -1).astype(np.float32)
+    rows -= rows.mean(1, keepdims=True)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms > 0, norms, 1)
+
+
+def open_data(
+    training_folder,
+    validation_folder,
+    *,
+    scale,
+    channels,
+    cache_mb,
+    workers,
+    known_labels=None,
+    classes=None,
+    class_names=None,
+    background=None,
+    snap=False,
+    subject_regex=None,
+    allow_overlap=False,
+    fold=None,
+    of_folds=None,
+):
+    """Find, decode, examine and report both sets -> training store, validation store, Findings.
+
+    fold, of_folds: with them validation is that fold of the training folder, training its rest (see folds.py).
+    """
+    sets, lines = _find(training_folder, validation_folder, fold, of_folds, subject_regex)
+    stores, facts = [], []
+    for name, pairs in sets.items():
+        left = cache_mb - sum(store.used_mb for store in stores)
+        native = name == "validation"  # scored at native size
+        store = FrameStore(pairs, scale=scale, channels=channels, native_truth=native, cache_mb=left)
+        facts.append(look_at(store, workers, f"looking at {name} data"))
+        stores.append(store)
+    labels = find_labels(
+        facts[0] + facts[1] if fold else facts[0],  # all folds must have the same classes
+        classes=classes,
+        class_names=class_names,
+        background=background,
+        snap=snap,
+        known=known_labels,
+    )
+    findings = examine(*facts, labels, subject_regex=subject_regex, allow_overlap=allow_overlap)
+    for line in lines + findings.lines:
+        say(line)
+    kept, total = sum(s.kept for s in stores), sum(map(len, stores))
+    say(f"in memory:  {kept} of {total} frames, {sum(s.used_mb for s in stores):.0f} MB (--cache-mb)")
+    for warning in findings.warnings:
+        warn(warning)
+    return *stores, findings
+
+
+def _find(training_folder, validation_folder, fold, of_folds, subject_regex):
+    """The pairs of each set, and what to say of the folds."""
+    if fold is None:
+        if absolute(training_folder) == absolute(validation_folder):
+            raise InputError(f"{training_folder}: training and validation are one folder; keep other subjects apart")
+        return {"training": _pairs(training_folder), "validation": _pairs(validation_folder)}, []
+    pairs = _pairs(training_folder)
+    of_pairs, subjects = split_into_folds(pairs, of_folds, subject_regex, training_folder)
+    sets = {
+        "training": [pair for pair, its_fold in zip(pairs, of_pairs, strict=True) if its_fold != fold],
+        "validation": [pair for pair, its_fold in zip(pairs, of_pairs, strict=True) if its_fold == fold],
+    }
+    return sets, [*describe_folds(of_pairs, subjects), f"{'':12}fold {fold} validates, the others train"]
+
+
+def _pairs(folder):
+    pairs, notes = find_training_pairs(folder)
+    for note in notes:
+        warn(note)
+    return pairs

@@ -1,0 +1,74 @@
+"""Whose frame a file is, and folds that keep all frames of a subject together.
+
+Frames of one subject are near copies, so folds that split frames rather than subjects give scores that are too high
+(Varoquaux and Cheplygina, npj Digital Medicine 2022).
+"""
+
+import re
+from collections import Counter
+
+from sonogravity.common.messages import InputError, some
+
+# What stands before the last number, and before a word like "frame" that belongs to that number.
+SUBJECT = re.compile(r"(.*?[^_\-. ])[_\-. ]+(?:(?:frame|img|image|slice)[_\-. ]*)?\d+", re.IGNORECASE)
+COMMON_WORDS = ("frame", "img", "image", "im", "slice", "scan", "us", "mask", "picture", "screenshot", "file")
+
+
+def subjects_of(stems, regex=None):
+    """The subject in each file name, or None where the names give none.
+
+    regex: its first group (or whole match) is the subject; InputError-free: callers validate it.
+    Without one, the subject is what stands before a last number set off by ``_``, ``-``, ``.`` or a
+    space: ``D10_032`` -> ``D10``. Where all names give one and the same common word (``frame_001``) they are
+    taken to give none.
+    """
+    if regex:
+        found = [re.search(regex, stem) for stem in stems]
+        return [(m.group(1) if m.re.groups else m.group(0)) if m else None for m in found]
+    found = [SUBJECT.fullmatch(stem) for stem in stems]
+    subjects = [m.group(1) if m else None for m in found]
+    common = set(subjects) <= {None} or (len(set(subjects)) == 1 and subjects[0].lower() in COMMON_WORDS)
+    return [None] * len(stems) if common else subjects
+
+
+def assign_folds(subjects, count):
+    """A subject for each frame -> {subject: fold, from 1}: the largest first, each to the fold of fewest frames."""
+    frames = Counter(subjects)
+    sizes = dict.fromkeys(range(1, count + 1), 0)
+    folds = {}
+    for subject in sorted(frames, key=lambda subject: (-frames[subject], subject)):
+        fold = min(sizes, key=lambda fold: (sizes[fold], fold))
+        folds[subject] = fold
+        sizes[fold] += frames[subject]
+    return folds
+
+
+def split_into_folds(pairs, count, regex, folder):
+    """The pairs of a folder -> (the fold of each pair, the subject of each pair).
+
+    InputError where a file name gives no subject, or where there are fewer subjects than folds.
+    """
+    subjects = subjects_of([pair.stem for pair in pairs], regex)
+    unknown = [pair.image.name for pair, subject in zip(pairs, subjects, strict=True) if not subject]
+    if unknown:
+        raise InputError(
+            f"--folds {count}: {len(unknown)} of {len(pairs)} file names in {folder} give no subject "
+            f"({some(unknown)}); folds part subjects, so say how to read them with --subject-regex"
+        )
+    if len(set(subjects)) < count:
+        raise InputError(
+            f"--folds {count}: {folder} has {len(set(subjects))} subjects ({some(sorted(set(subjects)), 8)}); ask for "
+            "that many folds at most, or say how to read subjects with --subject-regex"
+        )
+    of_subject = assign_folds(subjects, count)
+    return [of_subject[subject] for subject in subjects], subjects
+
+
+def describe_folds(folds, subjects):
+    """The folds in lines: each with its subjects and frames."""
+    lines = []
+    for fold in sorted(set(folds)):
+        own = [subject for each, subject in zip(folds, subjects, strict=True) if each == fold]
+        listed = ", ".join(f"{subject} ({frames})" for subject, frames in sorted(Counter(own).items()))
+        lines.append(f"{'folds:' if fold == 1 else '':<12}{fold}: {len(own)} frames of {listed}")
+    return lines

@@ -1,0 +1,1 @@
+"""Every score of a prediction: overlap, boundary, margin, confidence, and their columns."""

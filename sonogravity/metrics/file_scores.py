@@ -1,0 +1,102 @@
+"""The row of a file: overlap, boundary and tolerant figures, in the columns that all worksheets share."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sonogravity.datasets.labels import Labels
+from sonogravity.datasets.spacing import Calibration
+from sonogravity.metrics import boundary, margin, overlap
+
+
+@dataclass(frozen=True)
+class Measured:
+    """figures: the columns of one file. choice, sweep: what the margin makes of it, None without a margin."""
+
+    figures: dict
+    choice: margin.Choice | None = None
+    sweep: list | None = None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How files are measured. calibrations: by file name. margin_mm: None leaves the margin out."""
+
+    labels: Labels
+    calibrations: dict[str, Calibration]
+    margin_mm: float | None = None
+
+    @property
+    def boundary_names(self):
+        """Columns of the boundary metrics; all but NSD say their unit."""
+        unit = next(iter(self.calibrations.values())).unit
+        return {name: name if name == "nsd" else f"{name}_{unit}" for name in boundary.BOUNDARY}
+
+    @property
+    def names(self):
+        """The metrics of a file, in the order of the sheet."""
+        tolerant = [] if self.margin_mm is None else [f"tolerant_{name}" for name in overlap.OVERLAP]
+        return [*overlap.OVERLAP, *self.boundary_names.values(), *tolerant]
+
+    def of(self, file, truth, prediction, confusion):
+        """(H, W) class indices of truth and prediction, and their (C, C) counts -> Measured."""
+        return self._of(self.calibrations[file], truth, prediction, confusion)
+
+    def _of(self, calibration, truth, prediction, confusion):
+        labels = self.labels
+        distances = boundary.class_distances(truth, prediction, labels.foreground, calibration.spacing)
+        tolerance = calibration.tolerance(self.margin_mm)
+        per_class = {c: boundary.boundary_metrics(*distances[c], tolerance) for c in labels.foreground}
+        columns = {
+            column: {c: figures[name] for c, figures in per_class.items()}
+            for name, column in self.boundary_names.items()
+        }
+        figures = overlap.file_metrics(confusion, labels, columns)
+        if self.margin_mm is None:
+            return Measured(figures)
+        choice = margin.choose(truth, prediction, confusion, labels, self.margin_mm, calibration.millimetres)
+        tolerant = overlap.file_metrics(choice.confusion, labels)
+        figures["mask_used"] = choice.used
+        figures |= {f"dice_{name}": choice.dice[name] for name in margin.VARIANTS}
+        figures |= {f"tolerant_{name}": value for name, value in tolerant.items() if not isinstance(value, str)}
+        figures |= self._pixels_per_mm(calibration) | {"margin_mm": self.margin_mm}
+        sweep = margin.sweep(truth, prediction, confusion, labels, distances, calibration)
+        return Measured(figures, choice, sweep)
+
+    def _pixels_per_mm(self, calibration):
+        if all(each.x == each.y for each in self.calibrations.values()):
+            return {"pixels_per_mm": calibration.x}
+        return {"pixels_per_mm_x": calibration.x, "pixels_per_mm_y": calibration.y}
+
+    def columns(self, scored):
+        """The columns of files.csv, known before the first file; scored: some file has a mask."""
+        figures = {}
+        if scored:
+            nothing = np.zeros((1, 1), np.uint8) + np.uint8(self.labels.background)
+            counts = overlap.confusion_matrix(nothing, nothing, self.labels.count)
+            figures = self._of(next(iter(self.calibrations.values())), nothing, nothing, counts).figures
+        return ["file", "width", "height", *figures, "seconds"]
+
+    def margin_summary(self, measured):
+        """summary.json's ``margin``: how often each variant was chosen, and the sweep's means over files."""
+        chosen = [each.choice.used for each in measured]
+        given = {(each.x, each.y) for each in self.calibrations.values()}
+        x, y = next(iter(given))
+        sweep = []
+        for rows in zip(*(each.sweep for each in measured), strict=True):
+            used = [row["mask_used"] for row in rows]
+            sweep.append(
+                {
+                    "margin_mm": rows[0]["margin_mm"],
+                    **{name: float(overlap.nan_mean([row[name] for row in rows])) for name in ("tolerant_dice", "nsd")},
+                    "n": sum(not np.isnan(row["tolerant_dice"]) for row in rows),
+                    **{name: used.count(name) for name in margin.VARIANTS},
+                }
+            )
+        return {
+            "mm": self.margin_mm,
+            "pixels_per_mm": None if len(given) > 1 else x if x == y else [x, y],  # None: a file each its own
+            "assumed": any(each.assumed for each in self.calibrations.values()),
+            "chosen": {name: chosen.count(name) for name in margin.VARIANTS},
+            "sweep": sweep,
+        }

@@ -1,0 +1,110 @@
+"""Every score from one integer confusion matrix: count once, divide later.
+
+All per file, at the image's native size. ``M[truth, prediction]`` counts pixels; TP, FP, FN and TN
+are one class against the rest. There is no epsilon: a score that is undefined is NaN (Maier-Hein
+et al., Metrics reloaded, Nature Methods 2024, on the empty mask; nnU-Net leaves such cases out too).
+"""
+
+import warnings
+
+import numpy as np
+
+from sonogravity.metrics.boundary import box_around
+
+OVERLAP = ("dice", "iou", "accuracy", "precision", "sensitivity", "specificity", "fpr", "fnr")
+PER_CLASS = tuple(name for name in OVERLAP if name != "accuracy")  # accuracy is one figure a file
+
+
+def confusion_matrix(truth, prediction, classes):
+    """(H, W) class indices of truth and prediction -> (C, C) int64 counts, ``M[truth, prediction]``."""
+    if truth.shape != prediction.shape:
+        raise ValueError(f"truth is {truth.shape}, prediction {prediction.shape}: they must be of one size")
+    if max(truth.max(initial=0), prediction.max(initial=0)) >= classes:
+        raise ValueError(f"class indices must be under {classes}")
+    # C*C - 1 must fit: uint8 holds it up to 16 classes and is four times as fast as a wider type.
+    kind = np.uint8 if classes <= 16 else np.uint32
+    pairs = truth.astype(kind) * kind(classes) + prediction.astype(kind)
+    counted = pairs
+    if pairs.ndim == 2:  # around the structures all is 0 in both, which needs no counting
+        box = box_around(pairs)
+        counted = pairs[:0] if box is None else pairs[box]
+    counts = np.bincount(counted.ravel(), minlength=classes * classes).astype(np.int64)
+    counts[0] += pairs.size - counted.size
+    return counts.reshape(classes, classes)
+
+
+def _ratio(part, whole):
+    """part / whole, NaN where whole is 0."""
+    whole = np.asarray(whole, float)
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+
+
+def class_metrics(confusion):
+    """(C, C) counts -> {metric: (C,) float64}: each class against the rest, NaN where undefined.
+
+    Dice = 2TP/(2TP+FP+FN); IoU = TP/(TP+FP+FN); precision = TP/(TP+FP), 0 where the class is in the
+    truth but nowhere predicted; sensitivity = TP/(TP+FN); specificity = TN/(TN+FP); FPR and FNR are
+    their complements.
+    """
+    tp = np.diag(confusion)
+    fp = confusion.sum(0) - tp
+    fn = confusion.sum(1) - tp
+    tn = confusion.sum() - tp - fp - fn
+    precision = _ratio(tp, tp + fp)
+    precision[(tp + fp == 0) & (fn > 0)] = 0.0
+    sensitivity = _ratio(tp, tp + fn)
+    specificity = _ratio(tn, tn + fp)
+    return {
+        "dice": _ratio(2 * tp, 2 * tp + fp + fn),
+        "iou": _ratio(tp, tp + fp + fn),
+        "precision": precision,
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "fpr": 1 - specificity,
+        "fnr": 1 - sensitivity,
+    }
+
+
+def accuracy(confusion):
+    """Share of pixels whose class is right, background included."""
+    return float(_ratio(np.trace(confusion), confusion.sum()))
+
+
+def nan_mean(values, axis=None):
+    """Mean of what is not NaN; NaN, without a warning, where nothing is left."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        return np.nanmean(np.asarray(values, float), axis=axis)
+
+
+def finite_mean(values):
+    """Mean of what is neither NaN nor infinite; NaN where nothing is left."""
+    values = np.asarray(values, float)
+    return float(nan_mean(values[np.isfinite(values)]))
+
+
+def file_metrics(confusion, labels, boundary=None):
+    """One file's row: each metric as the mean over foreground, then ``<metric>_<class>``.
+
+    boundary: {column: {class: figure}} of boundary metrics, for foreground classes. Means leave out what is undefined
+    and what is infinite. Background is shown in the columns of its own class and left out of every mean. ``missed``
+    names the classes in the truth only, ``spurious`` those in the prediction only.
+    """
+    boundary = boundary or {}
+    per_class = class_metrics(confusion)
+    foreground = list(labels.foreground)
+    row = {}
+    for name in OVERLAP:
+        row[name] = accuracy(confusion) if name == "accuracy" else float(nan_mean(per_class[name][foreground]))
+    for name, figures in boundary.items():
+        row[name] = finite_mean([figures[c] for c in foreground])
+    for c in (*labels.foreground, labels.background):
+        for name in PER_CLASS:
+            row[f"{name}_{labels.names[c]}"] = float(per_class[name][c])
+        for name, figures in boundary.items():
+            if c in figures:
+                row[f"{name}_{labels.names[c]}"] = figures[c]
+    in_truth, in_prediction = confusion.sum(1) > 0, confusion.sum(0) > 0
+    row["missed"] = ", ".join(labels.names[c] for c in labels.foreground if in_truth[c] and not in_prediction[c])
+    row["spurious"] = ", ".join(labels.names[c] for c in labels.foreground if in_prediction[c] and not in_truth[c])
+    return row

@@ -1,0 +1,117 @@
+"""Scores of many files as one: means, intervals, quartiles, and tables by group."""
+
+import math
+
+import numpy as np
+
+from sonogravity.metrics.boundary import BOUNDARY
+from sonogravity.metrics.overlap import OVERLAP, file_metrics, finite_mean, nan_mean
+
+BOOTSTRAP_RESAMPLES = 2000
+BOOTSTRAP_SEED = 0
+FEW_SUBJECTS = 5
+
+
+def bootstrap_interval(values, subjects):
+    """95 % percentile interval of the mean of the finite ones of (n,) values, resampling whole subjects.
+
+    Frames of one subject are near copies, so the subject, not the frame, is what is drawn (Efron and
+    Tibshirani 1993). subjects: n labels; pass the file names where no subject is known.
+    Returns (low, high), NaN where there is nothing to resample.
+    """
+    values = np.asarray(values, float)
+    known = np.isfinite(values)
+    if not known.any():
+        return float("nan"), float("nan")
+    _, groups = np.unique(np.asarray(subjects, str)[known], return_inverse=True)
+    sums = np.bincount(groups, values[known])
+    counts = np.bincount(groups)
+    draws = np.random.default_rng(BOOTSTRAP_SEED).integers(len(sums), size=(BOOTSTRAP_RESAMPLES, len(sums)))
+    means = sums[draws].sum(1) / counts[draws].sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def column_summary(values, subjects):
+    """One column of the sheet -> mean, sd (ddof 1), median, quartiles, n and the bootstrap interval."""
+    known = np.asarray(values, float)
+    known = known[np.isfinite(known)]
+    nan = float("nan")
+    q1, median, q3 = (float(q) for q in np.percentile(known, [25, 50, 75])) if len(known) else (nan, nan, nan)
+    return {
+        "mean": float(known.mean()) if len(known) else nan,
+        "sd": float(known.std(ddof=1)) if len(known) > 1 else nan,
+        "median": median,
+        "q1": q1,
+        "q3": q3,
+        "n": len(known),
+        "ci95": list(bootstrap_interval(values, subjects)),
+    }
+
+
+def summarise(rows, labels, subjects, names=OVERLAP):
+    """Rows of file_metrics -> {"files", "metrics", "classes"}, the shape of summary.json.
+
+    names: the file's metrics to summarise. ``mean`` is the mean of a column, so a spreadsheet's AVERAGE gives the
+    same; ``mean_of_classes`` takes the mean over files per class first, then over classes (nnU-Net's figure).
+    Boundary metrics also count ``missed`` and ``spurious``: what their means leave out.
+    """
+
+    def entry(name, owner=None):
+        column = name if owner is None else f"{name}_{owner}"
+        found = column_summary([row[column] for row in rows], subjects)
+        if name.split("_")[0] in BOUNDARY:
+            found |= {what: _count(rows, what, owner) for what in ("missed", "spurious")}
+        return found
+
+    classes = {}
+    for c in (*labels.foreground, labels.background):
+        owner = labels.names[c]
+        classes[owner] = {name: entry(name, owner) for name in names if f"{name}_{owner}" in rows[0]}
+    overall = {name: entry(name) for name in names}
+    for name, found in overall.items():
+        means = [classes[labels.names[c]][name]["mean"] for c in labels.foreground if name in classes[labels.names[c]]]
+        if means:
+            found["mean_of_classes"] = float(nan_mean(means))
+    return {"files": len(rows), "metrics": overall, "classes": classes}
+
+
+def _count(rows, what, owner=None):
+    """How many classes the files' column ``what`` (missed or spurious) names, or how many files name the owner."""
+    listed = [row[what].split(", ") for row in rows if row[what]]
+    return sum(len(classes) if owner is None else owner in classes for classes in listed)
+
+
+def group_means(rows, by, labels, names=OVERLAP):
+    """Rows of files -> a row for each value of the column ``by``: its files, and the mean of each metric over them.
+
+    ``n_<metric>``: the files that entered a mean; missed and spurious: what boundary means leave out. Then the mean
+    and the standard deviation (ddof 1) over these rows, each of which counts alike, and how many entered them.
+    """
+    owners = [labels.names[c] for c in labels.foreground]
+    columns = [*names, *(f"{name}_{owner}" for owner in owners for name in names)]
+    columns = [name for name in columns if name in rows[0]]
+    counted = [(what, owner) for owner in (None, *owners) for what in ("missed", "spurious")]
+    table = []
+    for value in sorted({row[by] for row in rows}):
+        own = [row for row in rows if row[by] == value]
+        table.append(
+            {by: value, "files": len(own)}
+            | {name: finite_mean([row[name] for row in own]) for name in columns}
+            | {what if owner is None else f"{what}_{owner}": _count(own, what, owner) for what, owner in counted}
+            | {f"n_{name}": sum(map(math.isfinite, (row[name] for row in own))) for name in columns}
+        )
+    over = {name: column_summary([row[name] for row in table], [row[by] for row in table]) for name in columns}
+    for what in ("mean", "sd"):
+        table.append(
+            {by: what, "files": len(rows)}
+            | {name: over[name][what] for name in columns}
+            | {f"n_{name}": over[name]["n"] for name in columns}
+        )
+    return table
+
+
+def pooled(confusions, labels):
+    """Overlap metrics of the summed confusion matrices: all files as one large image."""
+    row = file_metrics(np.sum(confusions, axis=0, dtype=np.int64), labels)
+    return {name: value for name, value in row.items() if name not in ("missed", "spurious")}

@@ -1,0 +1,1 @@
+"""What every model offers, and the checkpoints that hold one."""

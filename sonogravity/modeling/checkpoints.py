@@ -1,0 +1,282 @@
+"""Checkpoints: whole, made of plain types and tensors, read without running code.
+
+Ours hold the weights under ``state_dict`` and everything else beside them. A bare state dict of other
+code also loads; what it doesn't say is taken from options, and said.
+"""
+
+from argparse import ArgumentTypeError
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+
+from sonogravity.common import files
+from sonogravity.common.files import BROKEN_FILE, load_torch
+from sonogravity.common.messages import InputError, first_line, say, some
+from sonogravity.common.option_types import run_name, scale_factor
+from sonogravity.datasets.labels import Labels, parse_value
+
+FORMAT = "sonogravity checkpoint 1"
+WRAPPERS = ("module.", "_orig_mod.")  # put before every key by DataParallel and torch.compile
+NESTED = ("state_dict", "model_state_dict", "model")  # where other code keeps the weights
+COUNTERS = ("total_ops", "total_params")  # left among the weights by a FLOP counter
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds. labels and scale are None in a bare state dict without them."""
+
+    path: object
+    model_name: str
+    model_options: dict
+    state_dict: dict
+    labels: Labels | None = None
+    scale: float | None = None
+    amp: bool = False
+    image_maximum: int | None = None
+    run: str | None = None
+    epoch: int | None = None
+    training: dict | None = None  # optimizer, scheduler, scaler, history, options: in last.pth only
+    extras: dict = field(default_factory=dict)
+
+
+def save(path, content):
+    """Write a dictionary of plain types and tensors, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_whole(path, write, content)
+
+
+def write(content, path):
+    """Write a dictionary of plain types and tensors to an open path of ``paths.whole``."""
+    with open(path, "wb") as file:
+        try:
+            torch.save({"format": FORMAT, **content}, file)
+        except RuntimeError as error:
+            # A full disk, or a signal that came while writing: torch complains of what followed from it.
+            if isinstance(error.__context__, (OSError, KeyboardInterrupt)):
+                raise error.__context__ from None
+            raise
+
+
+def load(path, model_class):
+    """Read a checkpoint of model_class (ours or a bare state dict); InputError names the file."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a checkpoint (.pth)")
+    try:
+        content = load_torch(path)
+    except BROKEN_FILE as error:
+        raise InputError(
+            f"{path}: not a checkpoint that can be read safely ({first_line(error)}): damaged, or more than tensors "
+            "and plain values; give another file"
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+    if "format" in content and "state_dict" in content:
+        if not isinstance(content["format"], str) or content["format"] != FORMAT:
+            raise InputError(f"{path}: is a '{first_line(content['format'])}', this version reads '{FORMAT}'")
+        return _ours(path, content, model_class)
+    return _bare(path, content, model_class)
+
+
+def _ours(path, content, model_class):
+    strange = [key for key in content if key not in ("state_dict", "training") and not _is_plain(content[key])]
+    if strange:
+        raise InputError(f"{path}: is damaged: {some(strange)} hold more than plain values; give another file")
+    name = content.get("model_name")
+    if name != model_class.NAME:
+        raise InputError(f"{path}: holds a {name} model, this script runs {model_class.NAME}; use {name}/ for it")
+    content = {key: value for key, value in content.items() if key != "format"}
+    known = {item.name for item in fields(Checkpoint)} - {"path", "extras"}
+    missing = {"model_options", "state_dict", "labels", "scale", "run", "epoch"} - set(content)
+    if missing or set(content) - known:
+        raise InputError(f"{path}: is damaged: {some(sorted(missing | (set(content) - known)))} missing or unknown")
+    try:
+        checkpoint = Checkpoint(path=path, **{**content, "labels": Labels.from_dict(content["labels"])})
+        checkpoint = replace(checkpoint, model_options=_check_content(checkpoint, model_class))
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArgumentTypeError) as error:
+        raise InputError(f"{path}: is damaged ({first_line(error)}); give another file") from error
+    return checkpoint
+
+
+def _is_plain(value):
+    """Whether a value is made of dictionaries, lists, texts, numbers and None only."""
+    if isinstance(value, (dict, list, tuple)):
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        return all(map(_is_plain, inner))
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _check_content(checkpoint, model_class):
+    """The model's options; one of many errors where an entry is not what we write: nothing in a file is trusted."""
+    _check_tensors(checkpoint.state_dict)
+    found = model_class.options_from(checkpoint.state_dict)
+    if {**found, **checkpoint.model_options} != found:  # a file older than an option does not name it
+        raise ValueError(f"model options {checkpoint.model_options}, weights of {found}")
+    if checkpoint.labels.count != found["classes"]:
+        raise ValueError(f"{checkpoint.labels.count} labels, {found['classes']} classes")
+    scale_factor(str(checkpoint.scale))
+    run_name(checkpoint.run)  # it names folders
+    if not isinstance(checkpoint.epoch, int) or checkpoint.epoch < 0 or not isinstance(checkpoint.amp, bool):
+        raise ValueError(f"epoch {checkpoint.epoch}, mixed precision {checkpoint.amp}")
+    if checkpoint.image_maximum is not None and checkpoint.image_maximum not in range(1, 65536):
+        raise ValueError(f"image maximum {checkpoint.image_maximum}")
+    if checkpoint.training is not None:
+        lacking = {"optimizer", "scheduler", "scaler", "history", "settings"} - set(checkpoint.training)
+        if lacking or not isinstance(checkpoint.training["settings"], dict):
+            raise ValueError(f"nothing to resume from: {some(sorted(lacking)) or 'settings'}")
+        epochs = [row["epoch"] for row in checkpoint.training["history"]]
+        if epochs != list(range(1, checkpoint.epoch + 1)):
+            raise ValueError(f"epoch {checkpoint.epoch}, rows of {some(epochs)}")
+    return found
+
+
+def _check_tensors(weights):
+    """TypeError names the first entry that is no ordinary tensor in memory."""
+    for key, value in weights.items():
+        plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+        # A tensor may claim any shape over a few bytes; one of ours has a byte for each of its own.
+        if not (plain and value.nbytes <= value.untyped_storage().nbytes() and not value.is_quantized):
+            raise TypeError(f"{key} is no plain tensor")
+
+
+def _bare(path, content, model_class):
+    """A state dict as other code saves it: unwrap it, set extras apart, infer the architecture."""
+    outer = {}
+    for name in NESTED:
+        if isinstance(content.get(name), dict):
+            outer, content = content, content[name]
+            break
+    extras = {k: v for k, v in {**outer, **content}.items() if not isinstance(v, (torch.Tensor, dict))}
+    extras |= {key: content[key] for key in ("mask_values",) if key in content}  # a tensor at times
+    tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    weights = {key: value for key, value in tensors.items() if isinstance(key, str) and key not in extras}
+    for wrapper in WRAPPERS:
+        if weights and all(key.startswith(wrapper) for key in weights):
+            weights = {key.removeprefix(wrapper): value for key, value in weights.items()}
+    counters = [key for key in weights if key.rsplit(".", 1)[-1] in COUNTERS]
+    weights = {key: value for key, value in weights.items() if key not in counters}
+    try:
+        _check_tensors(weights)
+    except TypeError as error:
+        raise InputError(f"{path}: {error}; save the weights as plain tensors") from error
+    options = model_class.options_from(weights)
+    if options is None:
+        raise InputError(
+            f"{path}: no {model_class.NAME} model: it holds {some(weights) or 'no weights'}; "
+            f"{model_class.NAME} has {some(model_class().state_dict())}"
+        )
+    inputs = options["in_channels"] + options["depth_channel"]
+    if inputs not in (1, 3) or options["classes"] < 2:
+        raise InputError(
+            f"{path}: has {inputs} channels and {options['classes']} classes; of bare weights 1 or 3 channels and two "
+            "classes at least are supported (a channel more may be the depth or anything else: give train.py's own "
+            "checkpoint, which says)"
+        )
+    say(
+        f"{path.name}: a bare state dict, read as {model_class.NAME} with "
+        + ", ".join(f"{key} {value}" for key, value in options.items())
+        + (f"; set apart: {some([*extras, *counters])}" if extras or counters else "")
+    )
+    labels = None
+    if "mask_values" in extras:
+        values = _mask_values(extras["mask_values"])
+        if values is None or len(set(values)) != options["classes"]:
+            raise InputError(f"{path}: mask_values {extras['mask_values']} do not fit {options['classes']} classes")
+        labels = Labels.create(values)
+    return Checkpoint(path, model_class.NAME, options, weights, labels, extras=extras)
+
+
+def _mask_values(stored):
+    """Whole numbers, floats or [red, green, blue] as other code stores them -> mask values; None if unclear."""
+    stored = stored.tolist() if isinstance(stored, torch.Tensor) else stored
+    if not isinstance(stored, (list, tuple)):
+        return None
+    values = []
+    for value in stored:
+        if isinstance(value, (list, tuple)) and len(value) == 3 and all(v in range(256) for v in value):
+            values.append(parse_value("#" + bytes(map(int, value)).hex()))
+        elif isinstance(value, (int, float)) and value in range(65536):
+            values.append(int(value))
+        else:
+            return None
+    return values
+
+
+def _differences(found, expected):
+    """The keys that differ, in words."""
+    missing = [key for key in expected if key not in found]
+    extra = [key for key in found if key not in expected]
+    shapes = [
+        f"{key} {tuple(found[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected
+        if key in found and found[key].shape != expected[key].shape
+    ]
+    kinds = [
+        f"{key} {found[key].dtype} instead of {expected[key].dtype}"
+        for key in expected
+        if key in found and found[key].is_floating_point() != expected[key].is_floating_point()
+    ]
+    parts = [("missing", missing), ("unexpected", extra), ("of another shape", shapes), ("of another type", kinds)]
+    return "; ".join(f"{len(keys)} {what} ({some(keys)})" for what, keys in parts if keys)
+
+
+def open_model(model_class, checkpoint):
+    """A model of a checkpoint's options and weights, without making weights first that would be thrown away."""
+    with torch.device("meta"):
+        model = model_class(**checkpoint.model_options)
+    load_weights(model, checkpoint, assign=True)
+    return model.float()  # the file's may be in half precision
+
+
+def start_from(checkpoint, model, options, new_head):
+    """Begin training with a checkpoint's weights: all of them, or with new_head all but the head's, and said."""
+    if not new_head:
+        check_options(checkpoint, options)
+        load_weights(model, checkpoint)
+        return
+    check_options(checkpoint, {name: value for name, value in options.items() if name != "classes"})
+    own = {key: value for key, value in model.state_dict().items() if key.startswith(model.HEAD)}
+    others = {key: value for key, value in checkpoint.state_dict.items() if not key.startswith(model.HEAD)}
+    load_weights(model, replace(checkpoint, state_dict=others | own))
+    had = checkpoint.labels.describe() if checkpoint.labels else f"{checkpoint.model_options['classes']} classes"
+    say(f"{checkpoint.path.name}: the head ({some(own)}) is replaced by a fresh one; it was for {had}")
+
+
+def load_weights(model, checkpoint, assign=False):
+    """Put a checkpoint's weights into a model, strictly; InputError lists the keys that differ.
+
+    assign: the model takes the very tensors, also where it has none yet.
+    """
+    differences = _differences(checkpoint.state_dict, model.state_dict())
+    if differences:
+        raise InputError(f"{checkpoint.path}: its weights do not fit this model: {differences}")
+    broken = [key for key, value in checkpoint.state_dict.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise InputError(
+            f"{checkpoint.path}: {len(broken)} weights are NaN or infinite ({some(broken)}); give an earlier checkpoint"
+        )
+    model.load_state_dict(checkpoint.state_dict, assign=assign)
+
+
+def check_options(checkpoint, options):
+    """Refuse a checkpoint of other architecture options than this run's, naming both."""
+    differing = [
+        f"{name} {checkpoint.model_options[name]} there, {value} here"
+        for name, value in options.items()
+        if checkpoint.model_options.get(name) != value
+    ]
+    if differing:
+        raise InputError(f"{checkpoint.path}: {'; '.join(differing)}: give the options of the file")
+
+
+def labels_for(checkpoint, mask_values=None):
+    """The classes to score with: the checkpoint's, else --mask-values, else 0, 1, ... and said."""
+    classes = checkpoint.model_options["classes"]
+    if checkpoint.labels is not None:
+        if mask_values and tuple(mask_values) != checkpoint.labels.values:
+            raise InputError(f"--mask-values: {checkpoint.path} has its own, {checkpoint.labels.describe()}")
+        return checkpoint.labels
+    if mask_values and len(mask_values) != classes:
+        raise InputError(f"--mask-values gives {len(mask_values)}, {checkpoint.path} has {classes} classes")
+    if not mask_values:
+        say(f"{checkpoint.path.name}: holds no mask values, so 0 to {classes - 1} are taken (--mask-values sets them)")
+    return Labels.create(mask_values or range(classes))

@@ -1,0 +1,1 @@
+"""Worksheets, pictures and the folders they are written to."""

@@ -1,0 +1,135 @@
+"""The folder that predict and evaluate write to: results appear in it whole or not at all."""
+
+import csv
+import json
+import os
+import re
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+from sonogravity.common.files import is_litter
+from sonogravity.common.messages import InputError, NotWritten, warn
+
+OUTPUT_FOLDERS = ("masks", "panels")
+OUTPUT_FILES = (
+    "files.xlsx",
+    "files.csv",
+    "files.partial.csv",
+    "summary.json",
+    "settings.json",
+    "sweep.png",
+    "calibration.png",
+)
+MARKER = "settings.json"  # tells which script wrote a folder
+UNFINISHED = "partial"  # the folder inside an output where files lie until all are there
+ROWS_DONE = "files.partial.csv"
+
+
+def _held(folder):
+    return {path.name for path in folder.iterdir() if not is_litter(path.name)} if folder.exists() else set()
+
+
+def _foreign_in_unfinished(folder, script):
+    """Names in folder/partial that the script did not leave there when it was stopped: it had no list yet."""
+    if not folder.is_dir():
+        return [""]
+    files = [path for path in folder.rglob("*") if path.is_file() and not is_litter(path.name)]
+    names = sorted(path.relative_to(folder).as_posix() for path in files)
+    if not _written_by(folder, script):
+        return names
+    pictures = re.compile(rf"({'|'.join(OUTPUT_FOLDERS)})/[^/]*\.(png|jpg)")
+    return [name for name in names if name not in OUTPUT_FILES and not pictures.fullmatch(name)]
+
+
+def _written_by(folder, script):
+    """Whether the folder's settings.json says so."""
+    try:
+        settings = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(settings, dict) and settings.get("script") == script
+
+
+def _foreign(folder, script):
+    """Names in an output folder that no earlier run of the script wrote there, as far as its list tells."""
+    held = _held(folder)
+    unfinished = folder / UNFINISHED
+    if UNFINISHED in held and (strays := _foreign_in_unfinished(unfinished, script)):
+        return [f"{UNFINISHED}/{strays[0]}"]
+    held -= {UNFINISHED}
+    unknown = sorted(held - set(OUTPUT_FOLDERS) - set(OUTPUT_FILES))
+    if unknown or not held:
+        return unknown
+    if not _written_by(folder, script):
+        return [MARKER if MARKER in held else min(held)]
+    stems = {Path(row["file"]).stem for row in _rows(folder / "files.csv") if row.get("file")}
+    return sorted(
+        f"{part}/{path.name}"
+        for part in OUTPUT_FOLDERS
+        if (folder / part).is_dir()
+        for path in (folder / part).iterdir()
+        if path.stem not in stems and not is_litter(path.name)
+    )
+
+
+def _rows(table):
+    if not table.is_file():
+        return []
+    with open(table, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _remove(path):
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+
+def refuse_foreign(folder, script, remedy):
+    """InputError where an output folder holds what no earlier run of the script wrote there."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file, where a folder is to be written; give {remedy}")
+    foreign = _foreign(folder, script)
+    if foreign:
+        raise InputError(f"{folder}: holds files that no earlier run wrote ({foreign[0]}); give {remedy}, or empty it")
+
+
+@contextmanager
+def new_output(folder, script):
+    """Yield ``folder/partial`` to write to; at the end its files replace what an earlier run of the script wrote.
+
+    If the work ends early, the earlier results stay as they are, and what was done stays in ``folder/partial``
+    (where no file was done, nothing stays). InputError where the folder holds anything else: a file of the user's
+    is never touched.
+    """
+    refuse_foreign(folder, script, "another --output")
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    unfinished = folder / UNFINISHED
+    _remove(unfinished)
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+    except BaseException:
+        rows = _rows(unfinished / ROWS_DONE)
+        if rows:
+            warn(f"not finished; what was done ({len(rows)} files) is in {unfinished}")
+        else:
+            _remove(unfinished)
+            for each in made:
+                each.rmdir()
+        raise
+    _replace(folder, unfinished)
+
+
+def _replace(folder, unfinished):
+    """Move the files of a finished run up, the workbook last."""
+    try:
+        for name in ("files.xlsx", *OUTPUT_FILES, *OUTPUT_FOLDERS):  # first the one that a user may have open
+            _remove(folder / name)
+        for path in sorted(unfinished.iterdir(), key=lambda path: path.name == "files.xlsx"):
+            os.replace(path, folder / path.name)
+        unfinished.rmdir()
+    except OSError as error:
+        raise NotWritten(
+            f"{error.filename}: {error.strerror}; the new results are whole in {unfinished}: close programs that have "
+            "the old ones open, then move them up or run again"
+        ) from error

@@ -1,0 +1,188 @@
+"""What scoring leaves behind: masks, panels, worksheets and the lines on the terminal, a file at a time."""
+
+import csv
+import math
+import sys
+
+import numpy as np
+from tqdm import tqdm
+
+from sonogravity.common import files, workers
+from sonogravity.common.messages import say, some, warn
+from sonogravity.datasets.image_files import write_mask
+from sonogravity.datasets.subjects import subjects_of
+from sonogravity.metrics import confidence, margin
+from sonogravity.metrics.summary import FEW_SUBJECTS, group_means, pooled, summarise
+from sonogravity.reporting import output_folder, pictures, workbook
+
+LOOK_FIRST = 5  # files that the terminal names
+
+
+class PartialCsv:
+    """files.partial.csv: a row a file as soon as it is known, so that a crash loses nothing."""
+
+    def __init__(self, folder, names):
+        self._file = open(folder / output_folder.ROWS_DONE, "w", newline="", encoding="utf-8")  # noqa: SIM115 - see __exit__
+        self._writer = csv.DictWriter(self._file, names, restval="")
+        self._writer.writeheader()
+
+    def append(self, row):
+        self._writer.writerow({k: "" if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()})
+        self._file.flush()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self._file.close()
+
+
+def write_scores(results, pairs, folder, measure, settings, request, natives=None, groups=None, certain=True):
+    """Score every FileResult; write masks and panels where asked for, the worksheets and summary.json.
+
+    The files lie in folder/partial until all are there. natives: {stem: native image} that fills as results come, for
+    panels. groups: {stem: {"fold": 1, "subject": "D2"}}, columns by which files are also summed up, each in a sheet.
+    certain: whether the results say how sure they are.
+    Returns the summary, None where no file had a mask.
+    """
+    with output_folder.new_output(folder, request.script) as unfinished:
+        for name, wanted in (("masks", request.predicting), ("panels", request.panels)):
+            if wanted:
+                (unfinished / name).mkdir()
+        files.write_whole(unfinished / output_folder.MARKER, workbook.write_json, settings)
+        rows, confusions, measured, empty, reliability = _score_each(
+            results, pairs, unfinished, measure, request, natives, groups, certain
+        )
+        summary, few = _summarise(rows, confusions, measured, measure, request.subject_regex)
+        if reliability is not None:
+            summary["calibration"] = confidence.calibration(reliability, measure.labels)
+        if groups:
+            summary["groups"] = {
+                by: group_means(rows, by, measure.labels, measure.names) for by in next(iter(groups.values()))
+            }
+        files.write_whole(unfinished / "files.csv", workbook.write_csv, rows)
+        if summary is not None:
+            files.write_whole(unfinished / "summary.json", workbook.write_json, summary)
+            if "margin" in summary:
+                files.write_whole(unfinished / "sweep.png", pictures.write_sweep, summary["margin"])
+            if reliability is not None:
+                content = (summary["calibration"], measure.labels)
+                files.write_whole(unfinished / "calibration.png", pictures.write_calibration, content)
+        files.write_whole(unfinished / "files.xlsx", workbook.write_files, (rows, summary, settings, few))
+        (unfinished / output_folder.ROWS_DONE).unlink()
+    _report(rows, summary, few, empty, measure, folder)
+    return summary
+
+
+def _score_each(results, pairs, folder, measure, request, natives, groups, certain):
+    """Rows, confusions and Measured of all files, the names of those that are background only, their reliability.
+
+    Scoring and writing go on in threads while the network, in this one, is at the next frames.
+    """
+    labels = measure.labels
+    known = groups or {pair.stem: {} for pair in pairs}
+    rows, confusions, measured, empty, reliability = [], [], [], [], None
+
+    def score_and_write(result):
+        pair = result.frame.pair
+        height, width = result.frame.size
+        row, found = {"file": pair.image.name, **known[pair.stem], "width": width, "height": height}, None
+        if result.truth is not None:
+            found = measure.of(pair.image.name, result.truth, result.prediction, result.confusion)
+            row |= found.figures
+        row |= result.certainty or {}
+        row["seconds"] = result.seconds
+        if request.predicting:
+            values = labels.to_values(result.prediction)
+            files.write_whole(folder / "masks" / f"{pair.stem}.png", write_mask, values)
+        if request.panels:
+            _write_panel(folder, request.panels, natives.pop(pair.stem), result, found, row, labels)
+        is_empty = (result.prediction == labels.background).all()
+        return row, found, result.confusion, is_empty, result.reliability
+
+    scored = workers.ahead(score_and_write, results, workers.decoding_threads(request.workers))
+    columns = measure.columns(scored=any(pair.mask for pair in pairs))
+    if certain:
+        columns[-1:-1] = confidence.columns(labels)
+    with PartialCsv(folder, [columns[0], *known[pairs[0].stem], *columns[1:]]) as partial:
+        for row, found, confusion, is_empty, of_file in tqdm(
+            scored, "frames", len(pairs), unit="frame", leave=False, file=sys.stderr
+        ):
+            rows.append(row)
+            if found is not None:
+                confusions.append(confusion)
+                measured.append(found)
+            if is_empty:
+                empty.append(row["file"])
+            if of_file is not None:
+                reliability = of_file if reliability is None else reliability + of_file
+            partial.append(row)
+    return rows, confusions, measured, empty, reliability
+
+
+def _write_panel(folder, kind, image, result, found, row, labels):
+    """Image, truth (with a margin also dilated and eroded), prediction."""
+    stem = result.frame.pair.stem
+    maps, caption = {}, stem
+    if found is not None:
+        maps["truth"] = result.truth
+        caption += f"  Dice {row['dice']:.4f}"
+        if found.choice is not None:
+            maps |= {name: found.choice.maps[name] for name in margin.VARIANTS[1:]}
+            caption += f"  tolerant Dice {row['tolerant_dice']:.4f} ({found.choice.used})"
+    maps["prediction"] = result.prediction
+    content = (kind, image, maps, labels, caption)
+    files.write_whole(folder / "panels" / f"{stem}.{kind}", pictures.write_panel, content)
+
+
+def _summarise(rows, confusions, measured, measure, subject_regex):
+    """summary.json's content, and the number of subjects where it is too small; None, None without masks."""
+    rows = [row for row in rows if "dice" in row]
+    if not rows:
+        return None, None
+    stems = [row["file"].rsplit(".", 1)[0] for row in rows]
+    subjects = subjects_of(stems, subject_regex)
+    groups = [subject or stem for subject, stem in zip(subjects, stems, strict=True)]
+    summary = summarise(rows, measure.labels, groups, measure.names)
+    summary["pooled"] = pooled(confusions, measure.labels)
+    for what in ("missed", "spurious"):
+        summary[what] = sum(len(row[what].split(", ")) for row in rows if row[what])
+    if measure.margin_mm is not None:
+        summary["pooled"] |= {
+            f"tolerant_{name}": value
+            for name, value in pooled([each.choice.confusion for each in measured], measure.labels).items()
+        }
+        summary["margin"] = measure.margin_summary(measured)
+    few = len(set(groups)) if len(set(groups)) < FEW_SUBJECTS else None
+    return summary, few
+
+
+def _report(rows, summary, few, empty, measure, folder):
+    """What a user should read on the terminal."""
+    labels = measure.labels
+    if summary is not None:
+        if summary["files"] < len(rows):
+            say(f"{len(rows) - summary['files']} of {len(rows)} files have no mask: their scores are blank")
+        dice = summary["metrics"]["dice"]
+        low, high = dice["ci95"]
+        names = [labels.names[c] for c in labels.foreground]
+        classes = ", ".join(f"{name} {summary['classes'][name]['dice']['mean']:.4f}" for name in names)
+        say(f"Dice {dice['mean']:.6f} (95 % interval {low:.4f} to {high:.4f}), n {dice['n']}; {classes}")
+        if "margin" in summary:
+            margin_mm, chosen = summary["margin"]["mm"], summary["margin"]["chosen"]
+            say(
+                f"tolerant Dice {summary['metrics']['tolerant_dice']['mean']:.6f} at a margin of {margin_mm:g} mm; "
+                f"chosen: {', '.join(f'{name} {count}' for name, count in chosen.items())}"
+            )
+        for name in list(measure.boundary_names.values())[1:]:
+            entry = summary["metrics"][name]
+            say(f"{name} {entry['mean']:.4f}, n {entry['n']} (missed {entry['missed']}, spurious {entry['spurious']})")
+        if few is not None:
+            warn(f"only {few} subjects: the interval means little")
+    if unseen := workbook.least_certain_first(rows):
+        known = {row["file"]: row["expected_dice"] for row in unseen[:LOOK_FIRST]}
+        first = [f"{file} ({'nothing found' if math.isnan(dice) else f'{dice:.2f}'})" for file, dice in known.items()]
+        say(f"no mask tells how good these are; look first at the least expected Dice: {', '.join(first)}")
+    if empty:
+        warn(f"{len(empty)} of {len(rows)} predictions are background only: {some(empty)}")
+    say(f"written: {folder / 'files.xlsx'}")

@@ -1,0 +1,286 @@
+"""Every figure in a worksheet: epochs.xlsx and files.xlsx, and their CSV twins in full precision.
+
+The workbook rounds by cell format only; NaN and infinity are blank cells; text is written as text,
+whatever character it begins with.
+"""
+
+import json
+import math
+import re
+
+from openpyxl import Workbook
+from openpyxl.chart import LineChart, Reference
+from openpyxl.styles import Alignment, Font, PatternFill
+from openpyxl.utils import get_column_letter
+
+from sonogravity.metrics.columns import GROUP_NOTES, MARGIN_NOTES, NOTES, definition
+from sonogravity.metrics.margin import VARIANTS
+
+HEADER_FILL = PatternFill("solid", fgColor="1F4E78")
+HEADER_FONT = Font(bold=True, color="FFFFFF")
+BEST_FILL = PatternFill("solid", fgColor="C6E0B4")
+NOTE_FONT = Font(italic=True, color="7F7F7F")
+VARIANT_FILLS = dict(
+    zip(VARIANTS, (PatternFill("solid", fgColor=colour) for colour in ("D9D9D9", "BDD7EE", "F8CBAD")), strict=True)
+)
+NOT_IN_XML = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")  # 1.0, and what openpyxl refuses
+WHOLE = ("epoch", "fold", "width", "height", "n", "files", "subjects", "missed", "spurious", "pixels", *VARIANTS)
+COUNTS = ("n_", "missed_", "spurious_")  # of a group of files: these and a metric's or a class's name
+SHORT = {"margin_mm": "0.00", "seconds": "0.000", "images_per_second": "0.00", "learning_rate": "0.00E+00"}
+
+
+def column_names(rows):
+    """The columns of a table: those of its fullest row (a file without a mask has fewer)."""
+    return list(max(rows, key=len))
+
+
+def write_csv(rows, path):
+    """Rows as CSV in full precision; NaN and infinity are empty."""
+    import pandas as pd  # a fifth of a second, while the first frame waits
+
+    frame = pd.DataFrame(rows, columns=column_names(rows)).replace([math.inf, -math.inf], math.nan)
+    frame.to_csv(path, index=False)
+
+
+def write_json(content, path):
+    """A dictionary as JSON; NaN and infinity are null, and what is no Unicode is written as an escape."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {str(key): plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    text = json.dumps(plain(content), indent=2, ensure_ascii=False)
+    text = re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def write_epochs(content, path):
+    """The workbook of a run, of (history, settings): Epochs (best marked), Curves, Settings, Definitions."""
+    history, settings = content
+    book = Workbook()
+    sheet = book.active
+    sheet.title = "Epochs"
+    scored = [row["dice"] for row in history if not math.isnan(row["dice"])]
+    best = next((i for i, row in enumerate(history) if scored and row["dice"] == max(scored)), None)
+    add_table(sheet, history, marked=() if best is None else (best,))
+    if best is not None:
+        note = f"green: the best epoch by validation Dice ({history[best]['epoch']})"
+        write_cell(sheet, len(history) + 3, 1, note).font = NOTE_FONT
+    _curves(book.create_sheet("Curves"), sheet, history)
+    _settings(book.create_sheet("Settings"), settings)
+    _definitions(book.create_sheet("Definitions"), history[0])
+    book.save(path)
+
+
+def write_files(content, path):
+    """The workbook of (rows, summary, settings, few_subjects): Files, Worst first, Summary, Settings, Definitions.
+
+    summary: the content of summary.json, or None where no file had a mask.
+    few_subjects: the number of subjects, if it is so small that the interval means little, else None.
+    """
+    rows, summary, settings, few_subjects = content
+    book = Workbook()
+    add_table(book.active, rows)
+    _colour_variants(book.active, rows)
+    book.active.title = "Files"
+    if unseen := least_certain_first(rows):
+        add_table(book.create_sheet("Least certain first", 0), unseen)
+    if summary is not None:
+        scored = [row for row in rows if "dice" in row]
+        worst = sorted(scored, key=lambda row: math.inf if math.isnan(row["dice"]) else row["dice"])
+        sheet = book.create_sheet("Worst first")
+        add_table(sheet, worst)
+        _colour_variants(sheet, worst)
+        _summary(book.create_sheet("Summary"), summary, few_subjects)
+        for by, table in summary.get("groups", {}).items():
+            add_table(book.create_sheet(f"By {by}"), table, marked=(len(table) - 2, len(table) - 1))
+        if "calibration" in summary:
+            _calibration(book.create_sheet("Calibration"), summary["calibration"])
+        if "margin" in summary:
+            _sweep(book.create_sheet("Sweep"), summary["margin"])
+    _settings(book.create_sheet("Settings"), settings)
+    _definitions(book.create_sheet("Definitions"), column_names(rows))
+    book.save(path)
+
+
+def least_certain_first(rows):
+    """The files without a mask, those of the lowest expected Dice first; before them those with no structure at all."""
+    unseen = [row for row in rows if "dice" not in row and "expected_dice" in row]
+    return sorted(unseen, key=lambda row: -1 if math.isnan(row["expected_dice"]) else row["expected_dice"])
+
+
+def write_cell(sheet, row, column, value, number_format=None):
+    """One cell. Text stays text even if it begins with =, +, - or @, also when a user edits the cell."""
+    cell = sheet.cell(row, column)
+    if isinstance(value, float) and not math.isfinite(value):
+        return cell
+    if isinstance(value, str):
+        cell.value = NOT_IN_XML.sub(lambda found: f"\\x{ord(found[0]):02x}", value)
+        cell.data_type = "s"  # openpyxl would take "=..." for a formula
+        cell.quotePrefix = value.startswith(("=", "+", "-", "@"))
+        return cell
+    cell.value = value
+    if number_format:
+        cell.number_format = number_format
+    return cell
+
+
+def _header(sheet, names):
+    for column, name in enumerate(names, 1):
+        cell = write_cell(sheet, 1, column, name)
+        cell.font, cell.fill, cell.alignment = HEADER_FONT, HEADER_FILL, Alignment(vertical="center")
+        sheet.column_dimensions[get_column_letter(column)].width = max(9, len(name) + 4)
+    sheet.freeze_panes = "B2"
+
+
+def add_table(sheet, rows, marked=()):
+    """Dictionaries as a table with a frozen header and a filter; marked rows are green."""
+    names = column_names(rows)
+    _header(sheet, names)
+    for i, row in enumerate(rows):
+        for column, name in enumerate(names, 1):
+            whole = name in WHOLE or name.startswith(COUNTS)
+            form = "0" if whole else SHORT.get(name, "0.0000")
+            cell = write_cell(sheet, i + 2, column, row.get(name), form)
+            if i in marked:
+                cell.fill = BEST_FILL
+    longest = max((len(str(row.get(names[0], ""))) for row in rows), default=0)
+    sheet.column_dimensions["A"].width = max(9, len(names[0]) + 4, min(60, longest + 2))
+    sheet.auto_filter.ref = f"A1:{get_column_letter(len(names))}{len(rows) + 1}"
+
+
+def _colour_variants(sheet, rows):
+    """One colour a variant: on the name of the one used, and on its Dice."""
+    names = column_names(rows)
+    for i, row in enumerate(rows):
+        if used := row.get("mask_used"):
+            for name in ("mask_used", f"dice_{used}"):
+                sheet.cell(i + 2, names.index(name) + 1).fill = VARIANT_FILLS[used]
+
+
+def line_chart(data, title, names, columns, last, from_zero_to_one):
+    """A chart that draws columns of a table from its cells, so that it follows when a user edits them."""
+    chart = LineChart()
+    chart.title, chart.height, chart.width = title, 8, 18
+    chart.x_axis.title = names[0]
+    chart.x_axis.delete = chart.y_axis.delete = False  # some viewers hide axes that don't say this
+    for name in columns:
+        column = names.index(name) + 1
+        chart.add_data(Reference(data, min_col=column, min_row=1, max_row=last), titles_from_data=True)
+    chart.set_categories(Reference(data, min_col=1, min_row=2, max_row=last))
+    for series in chart.series:
+        series.smooth = False
+        series.marker.symbol = "circle"
+    if from_zero_to_one:
+        chart.y_axis.scaling.min, chart.y_axis.scaling.max = 0, 1
+    return chart
+
+
+def _curves(sheet, data, history):
+    names = list(history[0])
+    last = len(history) + 1
+    dice = [name for name in names if name == "dice" or name.startswith("dice_")]
+    charts = (("Loss", ["train_loss", "val_loss"]), ("Validation Dice", dice), ("Learning rate", ["learning_rate"]))
+    for position, (title, columns) in enumerate(charts):
+        chart = line_chart(data, title, names, columns, last, title == "Validation Dice")
+        sheet.add_chart(chart, f"A{1 + 17 * position}")
+
+
+def _sweep(sheet, margin):
+    """The curve of the scores over the margin: one margin is an opinion."""
+    rows = margin["sweep"]
+    add_table(sheet, rows)
+    names = list(rows[0])
+    sheet.add_chart(line_chart(sheet, "Mean over files", names, ["tolerant_dice", "nsd"], len(rows) + 1, True), "J2")
+
+
+def _calibration(sheet, classes):
+    """The reliability diagram's points, a row for each class and bin."""
+    add_table(sheet, [{"class": name, **row} for name, entry in classes.items() for row in entry["bins"]])
+    lines = [f"{name}: expected calibration error {entry['ece']:.5f}" for name, entry in classes.items()]
+    lines.append("Over all pixels background weighs most; how far the curve lies off the diagonal says more.")
+    for offset, line in enumerate(lines, sheet.max_row + 2):
+        write_cell(sheet, offset, 1, line).font = NOTE_FONT
+
+
+def _summary(sheet, summary, few_subjects):
+    columns = (
+        "mean",
+        "ci95_low",
+        "ci95_high",
+        "mean_of_classes",
+        "sd",
+        "median",
+        "q1",
+        "q3",
+        "n",
+        "missed",
+        "spurious",
+        "pooled",
+    )
+    _header(sheet, ("metric", *columns))
+    stored = dict(summary["metrics"])
+    for name, entries in summary["classes"].items():
+        stored |= {f"{metric}_{name}": entry for metric, entry in entries.items()}
+    for row, (key, entry) in enumerate(stored.items(), 2):
+        low, high = entry["ci95"]
+        flat = {**entry, "ci95_low": low, "ci95_high": high, "pooled": summary["pooled"].get(key)}
+        write_cell(sheet, row, 1, key)
+        for column, name in enumerate(columns, 2):
+            write_cell(sheet, row, column, flat.get(name), "0" if name in WHOLE else "0.0000")
+    sheet.column_dimensions["A"].width = 26
+    lines = [f"files: {summary['files']}"]
+    lines += [f"{what}: {summary[what]} classes over all files" for what in ("missed", "spurious")]
+    if few_subjects is not None:
+        lines.append(f"Only {few_subjects} subjects: the ci95 interval means little.")
+    for offset, line in enumerate(lines, len(stored) + 3):
+        write_cell(sheet, offset, 1, line).font = NOTE_FONT
+    if "margin" in summary:
+        _chosen(sheet, summary["margin"], len(stored) + len(lines) + 4)
+
+
+def _chosen(sheet, margin, row):
+    """How many files chose each variant, each in its colour."""
+    given = margin["pixels_per_mm"]
+    source = "of each file" if given is None else f"{given}" + (" (ASSUMED)" if margin["assumed"] else "")
+    text = f"files by the variant chosen, at a margin of {margin['mm']:g} mm; pixels per mm: {source}"
+    write_cell(sheet, row, 1, text).font = NOTE_FONT
+    for offset, (name, count) in enumerate(margin["chosen"].items(), 1):
+        write_cell(sheet, row + offset, 1, name).fill = VARIANT_FILLS[name]
+        write_cell(sheet, row + offset, 2, count, "0")
+
+
+def _settings(sheet, settings):
+    _header(sheet, ("setting", "value"))
+    row = 2
+    for group, entries in settings.items():
+        entries = entries if isinstance(entries, dict) else {"": entries}
+        for name, value in entries.items():
+            write_cell(sheet, row, 1, f"{group} {name}".strip())
+            simple = value is None or isinstance(value, (int, float, str))
+            cell = write_cell(sheet, row, 2, value if simple else json.dumps(value, ensure_ascii=False))
+            cell.alignment = Alignment(horizontal="left")  # numbers and texts in one column
+            row += 1
+    sheet.column_dimensions["A"].width, sheet.column_dimensions["B"].width = 34, 80
+
+
+def _definitions(sheet, columns):
+    _header(sheet, ("column", "definition", "unit"))
+    row = 2
+    for name in columns:
+        text, unit = definition(name)
+        for column, value in enumerate((name, text, unit), 1):
+            write_cell(sheet, row, column, value).alignment = Alignment(wrap_text=column == 2, vertical="top")
+        sheet.row_dimensions[row].height = 15 * math.ceil(len(text) / 100)  # no viewer finds it by itself
+        row += 1
+    notes = NOTES + (MARGIN_NOTES if "mask_used" in columns else ())
+    for note in notes + (GROUP_NOTES if "fold" in columns else ()):
+        row += 1
+        cell = write_cell(sheet, row, 2, note)
+        cell.alignment = Alignment(wrap_text=True, vertical="top")
+        sheet.row_dimensions[row].height = 15 * math.ceil(len(note) / 100)
+    for letter, width in (("A", 26), ("B", 110), ("C", 14)):
+        sheet.column_dimensions[letter].width = width

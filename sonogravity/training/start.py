@@ -1,0 +1,178 @@
+"""How a training run begins: anew, from given weights, as the next part of a run, or as a run's repetition."""
+
+import json
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+
+from sonogravity.common import files, processes
+from sonogravity.common.messages import InputError, say, some, warn
+from sonogravity.modeling import checkpoints
+from sonogravity.training import distributed, stored_options
+from sonogravity.training.memory import Memory
+
+
+def fold_run_name(name, fold):
+    """The name of the run of one fold."""
+    return f"{name}_fold_{fold}"
+
+
+def time_stamp():
+    """The default name of a run."""
+    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+SETTINGS = {
+    "options": dict,
+    "data": dict,
+    "device": str,
+    "initial_weights": str,
+    "memory": dict,
+    "versions": dict,
+    "plan": list,
+}
+FINE_TUNING_RATE = 0.1  # of the recipe's learning rate, for weights that are already trained
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where a run starts. Of loaded, resumed (Checkpoints) and repeated (settings) those that apply, else None.
+
+    A resumed Checkpoint is also the loaded one. plan: see optimizers.make_scheduler.
+    """
+
+    options: object
+    plan: list
+    loaded: object = None
+    resumed: object = None
+    repeated: dict | None = None
+
+    @property
+    def new_head(self):
+        """Whether the loaded weights are to be used without their head."""
+        return self.options.new_head and self.resumed is None
+
+    @property
+    def known_labels(self):
+        """The classes of the loaded weights, None where the masks decide."""
+        return None if self.loaded is None or self.new_head else self.loaded.labels
+
+
+def begin(parser, argv, model_class):
+    """Parse a train.py command line -> Beginning.
+
+    With --load alone, architecture options that were not given are the file's.
+    """
+    options = parser.parse_args(argv)
+    ways = [name for name in ("load", "pretrained", "resume", "repeat") if getattr(options, name, None) is not None]
+    if len(ways) > 1:
+        raise InputError(f"--{ways[0]} and --{ways[1]}: each begins a run in its own way; give only one of them")
+    if options.resume is not None:
+        return _resume(parser, argv, options.resume, model_class)
+    if options.repeat is not None:
+        return _repeat(parser, argv, options.repeat, model_class)
+    if processes.may_restart() and options.name is None:
+        raise InputError("torchrun --max-restarts: give the run a --name, by which a restart finds it")
+    options.name = options.name or distributed.shared(time_stamp())
+    if options.fold is not None:
+        _check_fold(options)
+        options.name = fold_run_name(options.name, options.fold)
+        argv = [*(sys.argv[1:] if argv is None else argv), "--name", options.name]
+    if options.load is None and options.new_head:
+        raise InputError("--new-head: replaces that of --load; give both, or neither")
+    if options.freeze_encoder and not ways:
+        raise InputError("--freeze-encoder: keeps weights trained before as they are; give --load or --pretrained")
+    loaded = None
+    if options.load is not None:
+        loaded = checkpoints.load(options.load, model_class)
+        _adopt(options, stored_options.given_options(parser, argv, options), loaded)
+    last = options.checkpoints / model_class.NAME / options.name / "last.pth"
+    if (processes.restarted() or options.fold is not None) and last.is_file():
+        say(f"{'restarted by torchrun' if processes.restarted() else 'was begun'}: goes on from {last}")
+        return _resume(parser, argv, last, model_class, options)
+    return Beginning(options, [[0, options.epochs]], loaded)
+
+
+def _check_fold(options):
+    if options.folds is None or options.fold > options.folds:
+        raise InputError(f"--fold {options.fold}: give the number of folds with --folds, and one from 1 to that")
+
+
+def _resume(parser, argv, path, model_class, wanted=None):
+    """Go on with a run; wanted: all options of a command that began it, none of which may have changed."""
+    resumed = checkpoints.load(path, model_class)
+    if resumed.training is None:
+        raise InputError(f"{path}: holds weights only; resume from last.pth beside it, or start a new run with --load")
+    settings = _checked(resumed.training["settings"], path)
+    options = stored_options.take_up(parser, argv, settings["options"], path, stored_options.FREE_ON_RESUME)
+    if wanted is not None:  # scores of folds that were trained in different ways would be put together
+        stored_options.refuse_differences(wanted, options, path, stored_options.FREE_ON_RESUME)
+    expected = files.absolute(options.checkpoints) / resumed.model_name / options.name
+    if files.absolute(path).parent != expected:
+        raise InputError(f"{path}: belongs in {expected}; move it back, or give --checkpoints ROOT and --results ROOT")
+    options.load = None  # its weights have long gone into the run
+    plan = settings["plan"]
+    if plan[-1][1] != options.epochs:
+        plan = [*plan, [resumed.epoch, options.epochs]]
+        if options.scheduler in ("cosine", "poly"):
+            warn(
+                f"--epochs {options.epochs}: the {options.scheduler} schedule was drawn over {plan[-2][1]} and is now "
+                "drawn over these, so the learning rate leaps where the run goes on"
+            )
+    return Beginning(options, plan, resumed, resumed)
+
+
+def _repeat(parser, argv, path, model_class):
+    settings = _read_settings(path, model_class.NAME)
+    options = stored_options.take_up(parser, argv, settings["options"], path, stored_options.FREE_ON_REPEAT)
+    given = stored_options.given_options(parser, argv, options)
+    options.name = getattr(given, "name", None) or distributed.shared(time_stamp())
+    options.device = getattr(given, "device", settings["device"])
+    loaded = checkpoints.load(options.load, model_class) if options.load else None
+    return Beginning(options, settings["plan"], loaded, None, settings)
+
+
+def _read_settings(path, model_name):
+    """The settings.json of a training run of this model; InputError where it is none."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the settings.json of a training run")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: is no JSON that can be read ({error}); give a run's settings.json") from error
+    found = settings.get("script") if isinstance(settings, dict) else type(settings).__name__
+    if found != "train":
+        raise InputError(f"{path}: is of {found}; --repeat wants the settings.json of a train.py")
+    if settings.get("model") != model_name:
+        raise InputError(f"{path}: is of the model {settings.get('model')}, this script trains {model_name}")
+    return _checked(settings, path)
+
+
+def _checked(settings, path):
+    """The settings of a training run, if they are what train.py writes; InputError names ``path``."""
+    damaged = [name for name, kind in SETTINGS.items() if not isinstance(settings.get(name), kind)]
+    try:
+        Memory(**settings["memory"]).parts(1, 1)
+        if settings["plan"][0][0] != 0 or not all(0 <= done < planned for done, planned in settings["plan"]):
+            damaged.append("plan")
+    except (LookupError, TypeError, ValueError, ArithmeticError):
+        damaged = damaged or ["memory or plan"]
+    if damaged:
+        raise InputError(f"{path}: is damaged: {some(damaged)} missing or wrong; give the file as train.py wrote it")
+    return settings
+
+
+def _adopt(options, given, loaded):
+    """Where the command line is silent, take the scale and the architecture of a loaded file, and a lower rate."""
+    kept = {"channels" if name == "in_channels" else name: value for name, value in loaded.model_options.items()}
+    if loaded.scale is not None:
+        kept["scale"] = loaded.scale
+    for name, value in kept.items():
+        if name != "classes" and name not in given and getattr(options, name) != value:
+            option = name.replace("_", "-")
+            shown = f"--{'' if value else 'no-'}{option}" if isinstance(value, bool) else f"--{option} {value}"
+            say(f"{loaded.path.name}: {shown}, as in the file")
+            setattr(options, name, value)
+    if "learning_rate" not in given:
+        options.learning_rate *= FINE_TUNING_RATE
+        say(f"--load: learning rate {options.learning_rate:g}, {FINE_TUNING_RATE:g} of the usual one (-l sets it)")

@@ -1,0 +1,81 @@
+"""The table of two runs side by side."""
+
+import openpyxl
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.stats import wilcoxon
+
+from sonogravity.commands import compare
+
+
+def write_run(folder, scores, panels=False):
+    """files.csv with the given {file: (dice, iou)}, as evaluate.py leaves it."""
+    folder.mkdir(parents=True)
+    rows = [{"file": file, "dice": d, "iou": i, "dice_128": d, "missed": ""} for file, (d, i) in scores.items()]
+    pd.DataFrame(rows).to_csv(folder / "files.csv", index=False)
+    if panels:
+        (folder / "panels").mkdir()
+        for file in scores:
+            Image.new("RGB", (300, 100), "navy").save(folder / "panels" / file)
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Eight subjects of three frames; the second run is better by 0.01 times the subject's number."""
+    files = [(s, f"S{s}_{i:02d}.png") for s in range(1, 9) for i in range(3)]
+    one = {file: (0.5 + 0.01 * s, 0.4) for s, file in files}
+    other = {file: (0.5 + 0.02 * s, 0.4) for s, file in reversed(files)}
+    folders = write_run(tmp_path / "one" / "evaluate", one), write_run(tmp_path / "other" / "predict", other, True)
+    return [folder.parent for folder in folders]
+
+
+def table(sheet):
+    rows = list(sheet.iter_rows(values_only=True))
+    return pd.DataFrame([row for row in rows[1:] if row[1] is not None], columns=rows[0])
+
+
+def test_figures_are_per_subject(runs, tmp_path, capsys):
+    assert compare.main([*map(str, runs), "--output", str(tmp_path / "c.xlsx")]) == 0
+    assert "difference +0.0450" in capsys.readouterr().out
+    book = openpyxl.load_workbook(tmp_path / "c.xlsx")
+    assert book.sheetnames == ["Summary", "Files", "Subjects", "Disagreements", "Definitions"]
+    summary = table(book["Summary"]).set_index("metric")
+    dice = summary.loc["dice"]
+    assert (dice["reference"], dice["other"], dice["n"], dice["subjects"]) == ("one", "other", 24, 8)
+    assert dice["difference"] == pytest.approx(0.045) and dice["other_mean"] == pytest.approx(0.59)
+    assert dice["wilcoxon_p"] == pytest.approx(wilcoxon([0.01 * s for s in range(1, 9)]).pvalue)
+    assert dice["ci95_low"] < 0.045 < dice["ci95_high"]
+    assert summary.loc["iou", "difference"] == 0 and pd.isna(summary.loc["iou", "wilcoxon_p"])
+    files = table(book["Files"])
+    assert len(files) == 24 and files["dice other - one"].iloc[0] == pytest.approx(0.01)
+    assert len(table(book["Subjects"])) == 8
+    worst = table(book["Disagreements"])
+    assert worst["file"].iloc[0].startswith("S8") and len(book["Disagreements"]._images) == compare.WORST
+
+
+def test_few_subjects_are_warned_of(tmp_path, capsys):
+    runs = [write_run(tmp_path / name, {"A_1.png": (0.5, 0.4), "B_1.png": (0.6, 0.4)}) for name in "xy"]
+    assert compare.main([*map(str, runs), "--output", str(tmp_path / "c.xlsx")]) == 0
+    assert "Only 2 subjects" in capsys.readouterr().err
+    book = openpyxl.load_workbook(tmp_path / "c.xlsx")
+    assert "do not differ" in book["Disagreements"]["A1"].value
+    assert any("Only 2 subjects" in str(row[0]) for row in book["Summary"].iter_rows(values_only=True))
+
+
+def test_three_runs_and_a_file_as_run(runs, tmp_path):
+    third = write_run(tmp_path / "third", {f"S{s}_{i:02d}.png": (0.9, 0.8) for s in range(1, 9) for i in range(3)})
+    given = [*map(str, runs), str(third / "files.csv")]
+    assert compare.main([*given, "--output", str(tmp_path / "c.xlsx")]) == 0
+    assert set(table(openpyxl.load_workbook(tmp_path / "c.xlsx")["Summary"])["other"]) == {"other", "third"}
+
+
+def test_what_cannot_be_compared_is_refused(runs, tmp_path, refused):
+    assert "two runs" in refused(compare.main, [runs[0]])
+    assert "run evaluate.py first" in refused(compare.main, [runs[0], tmp_path / "nothing"])
+    fewer = write_run(tmp_path / "fewer", {"S1_00.png": (0.5, 0.4)})
+    assert "S1_01.png" in refused(compare.main, [runs[0], fewer])
+    (tmp_path / "empty").mkdir()
+    pd.DataFrame({"file": ["a.png"]}).to_csv(tmp_path / "empty" / "files.csv", index=False)
+    assert "no Dice column" in refused(compare.main, [runs[0], tmp_path / "empty"])
