@@ -153,7 +153,10 @@ def ours(model, checkpoint, scale, engine, amp):
     def network(image, batch):
         pair = Pair(image)
         native, _ = frames.read_pair(pair, predictor.channels)
-        return _calls(predictor.logits, [frames.Frame(pair, predictor.shrink(native), None, native.shape[:2])] * batch)
+        return _calls(
+            predictor.logits,
+            [frames.Frame(pair, frames.at_scales(native, predictor.scales), None, native.shape[:2])] * batch,
+        )
 
     def gflop():
         size = frames.network_size(common.FRAME, scale)

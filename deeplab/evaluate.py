@@ -8,31 +8,24 @@ Writes files.xlsx, files.csv, calibration.png and summary.json to results/deepla
 
 import sys
 
-from sonogravity.commands import options, score, script
-from sonogravity.inference import predictor
+from sonogravity.commands.options import add_scoring
+from sonogravity.commands.script import Parser, script
 
 
 def build_parser():
-    parser = script.Parser("Score a trained DeepLabV3 on frames with masks.", "python evaluate.py --load ckpt.pth")
-    options.add_scoring(parser, predicting=False, margin=False)
+    parser = Parser("Score a trained DeepLabV3 on frames with masks.", "python evaluate.py --load ckpt.pth")
+    add_scoring(parser, predicting=False, margin=False)
     return parser
 
 
-@script.script
-def main(argv=None):
-    args = build_parser().parse_args(argv)
+@script
+def main(argv=None, model_class=None):
+    options = build_parser().parse_args(argv)
 
     from deeplab.model import DeepLabV3
-    from sonogravity.commands import options
+    from sonogravity.commands.score import score
 
-    request = score.Request("evaluate", **options.scoring_values(args))
-    if args.predictions:
-        score.score_predictions("deeplab", args.predictions, args.mask_values, request)
-        return 0
-    opened = predictor.open_all(
-        args.load, DeepLabV3, device=args.device, amp=args.amp, scale=args.scale, mask_values=args.mask_values
-    )
-    score.score_inputs(opened, request)
+    score("evaluate", model_class or DeepLabV3, options)
     return 0
 
 

@@ -9,34 +9,27 @@ The tolerant figures stand beside the plain ones and must not be compared with p
 
 import sys
 
-from sonogravity.commands import options, score, script
-from sonogravity.inference import predictor
+from sonogravity.commands.options import add_scoring
+from sonogravity.commands.script import Parser, script
 
 
 def build_parser():
-    parser = script.Parser(
+    parser = Parser(
         "Score a trained DeepLabV3 on frames with masks, with a margin in mm.",
         "python evaluate_w_margin.py --load ckpt.pth --spacing FILE.csv",
     )
-    options.add_scoring(parser, predicting=False, margin=True)
+    add_scoring(parser, predicting=False, margin=True)
     return parser
 
 
-@script.script
-def main(argv=None):
-    args = build_parser().parse_args(argv)
+@script
+def main(argv=None, model_class=None):
+    options = build_parser().parse_args(argv)
 
     from deeplab.model import DeepLabV3
-    from sonogravity.commands import options
+    from sonogravity.commands.score import score
 
-    request = score.Request("evaluate_w_margin", **options.scoring_values(args))
-    if args.predictions:
-        score.score_predictions("deeplab", args.predictions, args.mask_values, request)
-        return 0
-    opened = predictor.open_all(
-        args.load, DeepLabV3, device=args.device, amp=args.amp, scale=args.scale, mask_values=args.mask_values
-    )
-    score.score_inputs(opened, request)
+    score("evaluate_w_margin", model_class or DeepLabV3, options)
     return 0
 
 

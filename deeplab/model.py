@@ -21,6 +21,7 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabV3 as TorchvisionDe
 from sonogravity.common.files import BROKEN_FILE, load_torch
 from sonogravity.common.messages import InputError, say
 from sonogravity.modeling.depth_channel import image_channels, with_depth
+from sonogravity.modeling.segmentation_model import SegmentationModel
 
 BUILDERS = {
     "resnet50": (segmentation.deeplabv3_resnet50, segmentation.DeepLabV3_ResNet50_Weights),
@@ -30,23 +31,23 @@ BUILDERS = {
         segmentation.DeepLabV3_MobileNet_V3_Large_Weights,
     ),
 }
-AUX_WEIGHTS = (0.5,)  # of the auxiliary head's loss
 TORCHVISION_CLASSES = 21  # of its own weights: COCO images with the labels of Pascal VOC
 BATCH_NORM_MOMENTUM = 0.1
-SMALLEST_BATCH = 2  # the mean over the frame leaves one value a channel, which one frame cannot normalise
 FIRST = ("backbone.conv1.weight", "backbone.0.0.weight")  # of ResNets, of MobileNetV3
 CLASSIFIER, AUXILIARY = "classifier.4", "aux_classifier.4"  # the last convolutions, one output a class
 
 
-class DeepLabV3(TorchvisionDeepLabV3):
+class DeepLabV3(SegmentationModel, TorchvisionDeepLabV3):
     """(N, in_channels, H, W) float32 in 0 to 1 -> logits (N, classes, H, W), for any H and W.
 
     With aux_loss and in training mode a pair of such logits: the classifier's and the auxiliary head's
-    (see losses.HeadsLoss). depth_channel: the network also sees how deep each row lies (see layers.with_depth).
+    (see losses.HeadsLoss). depth_channel: the network also sees how deep each row lies (see modeling/depth_channel.py).
     """
 
     NAME = "deeplab"
-    HEAD = (f"{CLASSIFIER}.", f"{AUXILIARY}.")  # what --new-head replaces: the keys that begin so
+    HEAD = (f"{CLASSIFIER}.", f"{AUXILIARY}.")
+    HEAD_WEIGHTS = (0.5,)  # of the auxiliary head
+    SMALLEST_BATCH = 2  # the mean over the frame leaves one value per channel, which one frame cannot normalise
 
     def __init__(self, in_channels=1, classes=3, backbone="resnet50", aux_loss=False, depth_channel=False):
         build, _ = BUILDERS[backbone]
@@ -205,3 +206,6 @@ def _read_weights(file):
     heads = ("fc.", "classifier.")  # of the image classifiers
     kept = {key: value for key, value in weights.items() if not key.startswith(heads)}
     return {f"backbone.{key.removeprefix('features.')}": value for key, value in kept.items()}
+
+
+MODEL = DeepLabV3

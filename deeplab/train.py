@@ -8,24 +8,16 @@ writes checkpoints/deeplab/<run> and results/deeplab/<run> after every epoch.
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
-from sonogravity.commands import cross_validate, script
 from sonogravity.commands.options import add_depth_channel, add_training
-from sonogravity.common import devices, workers
-from sonogravity.datasets import inspection
-from sonogravity.inference.predictor import Predictor
-from sonogravity.modeling import checkpoints
-from sonogravity.training import distributed, steps
-from sonogravity.training.losses import HeadsLoss, SegmentationLoss
-from sonogravity.training.optimization import make_optimizer, make_scheduler
-from sonogravity.training.run import open_run
-from sonogravity.training.start import begin
+from sonogravity.commands.script import Parser, script
 
 
 def build_parser():
     """The options; the defaults are DeepLabV3's recipe."""
-    parser = script.Parser("Train DeepLabV3 on a folder of frames and masks.", "python train.py --epochs 100 --amp")
+    parser = Parser("Train DeepLabV3 on a folder of frames and masks.", "python train.py --epochs 100 --amp")
     add_training(parser, batch_size=4, learning_rate=1e-3, loss="ce+dice", scheduler="cosine")
     parser.add_argument(
         "--backbone",
@@ -51,105 +43,120 @@ def build_parser():
     return parser
 
 
-@script.script
-def main(argv=None):
-    parser = build_parser()
-    wanted = parser.parse_args(argv)  # wrong options are refused before torch is imported
+def model_options_of(options, classes):
+    """What the network is built with, and what its checkpoints keep."""
+    return {
+        "in_channels": options.channels,
+        "classes": classes,
+        "backbone": options.backbone,
+        "aux_loss": options.aux_loss,
+        "depth_channel": options.depth_channel,
+    }
 
+
+@script
+def main(argv=None, model_class=None, **parts):
+    """Train one run, or with --folds one per fold, scored together. parts: the keywords of ``train``."""
+    parser = build_parser()
+    options = parser.parse_args(argv)  # wrong options are refused before torch is imported
+
+    from deeplab.model import DeepLabV3
+    from sonogravity.commands.cross_validate import CrossValidation
+    from sonogravity.training import distributed
+    from sonogravity.training.start import begin
+
+    model_class = model_class or DeepLabV3
+    if options.folds and options.fold is None:
+        cross_validation = CrossValidation(parser, argv, model_class)
+        for start in cross_validation.starts():
+            train(start, model_class, **parts)
+        cross_validation.score()
+        return 0
+    distributed.join(options.device)
+    train(begin(parser, argv, model_class), model_class, **parts)
+    return 0
+
+
+def train(start, model_class, *, criterion=None, augmentation=None, sampler=None, optimizer=None, averaging=None):
+    """Train one run from ``start``, a Beginning. A keyword replaces the part of its name (docs/training.md)."""
     import torch
 
-    from deeplab.dataset import make_loader
-    from deeplab.model import AUX_WEIGHTS, SMALLEST_BATCH, DeepLabV3, from_torchvision, load_pretrained
+    from deeplab.dataset import make_augmentation
+    from deeplab.model import from_torchvision, load_pretrained
+    from sonogravity.common import devices
+    from sonogravity.datasets.inspection import DataOptions, open_data
+    from sonogravity.datasets.loader import TrainingFrames, training_loader
+    from sonogravity.modeling.checkpoints import start_from
+    from sonogravity.training import distributed, losses, optimization, steps
+    from sonogravity.training.memory import Memory, MemoryRetry
+    from sonogravity.training.run import dice_or_lowest, open_run
 
-    if wanted.folds and wanted.fold is None:
-        return cross_validate.train_each(main, parser, argv, DeepLabV3)
-    distributed.join(wanted.device)
-    start = begin(parser, argv, DeepLabV3)
-    args, loaded = start.options, start.loaded
-    device = devices.pick_device(args.device)
-    if args.compile:
+    options, device = start.options, devices.pick_device(start.options.device)
+    if options.compile:
         devices.need_compiler("--compile")
-    training, validation, findings = inspection.open_data(
-        args.train,
-        args.validation,
-        scale=args.scale,
-        channels=args.channels,
-        cache_mb=args.cache_mb,
-        workers=workers.decoding_threads(args.workers),
-        known_labels=start.known_labels,
-        classes=args.classes,
-        class_names=args.class_names,
-        background=args.background,
-        snap=args.snap_masks,
-        subject_regex=args.subject_regex,
-        allow_overlap=args.allow_overlap,
-        fold=args.fold,
-        of_folds=args.folds,
-    )
-    if args.check:
-        return 0
-
+    training, validation, findings = open_data(DataOptions.from_options(options), start.known_labels)
+    if options.check:
+        return
     labels = findings.labels
-    torch.manual_seed(args.seed)
-    options = {
-        "in_channels": args.channels,
-        "classes": labels.count,
-        "backbone": args.backbone,
-        "aux_loss": args.aux_loss,
-        "depth_channel": args.depth_channel,
-    }
-    model = DeepLabV3(**options)
-    if args.pretrained and not loaded:
-        load_pretrained(model, args.backbone, None if args.pretrained is True else args.pretrained)
-    if loaded:
-        loaded = from_torchvision(loaded, model, options)
-        checkpoints.start_from(loaded, model, options, start.new_head)
-    amp = devices.amp_type(device, args.amp)
-    predictor = Predictor(
-        model,
-        labels=labels,
-        scale=args.scale,
-        channels=args.channels,
-        image_maximum=findings.image_maximum,
+
+    torch.manual_seed(options.seed)
+    model_options = model_options_of(options, labels.count)
+    model = model_class(**model_options)
+    if options.pretrained and not start.loaded:
+        load_pretrained(model, options.backbone, None if options.pretrained is True else options.pretrained)
+    if start.loaded:
+        start_from(from_torchvision(start.loaded, model, model_options), model, model_options, start.new_head)
+    model.to(device, memory_format=torch.channels_last)
+    network = distributed.wrap_model(torch.compile(model) if options.compile else model, model, device)
+
+    changes = (augmentation or make_augmentation)(labels.background) if options.augment else None
+    frames = TrainingFrames(training, labels, findings.image_maximum, changes)
+    loader = training_loader(
+        frames,
+        options.batch_size,
+        seed=options.seed,
+        workers=options.workers,
         device=device,
-        amp=amp,
+        needed=model.SMALLEST_BATCH,
+        sampler=sampler,
     )
-    loader = make_loader(
-        training,
-        labels,
-        image_maximum=findings.image_maximum,
-        augment=args.augment,
-        batch_size=args.batch_size,
-        seed=args.seed,
-        workers=workers.worker_count(args.workers, device),
-        device=device,
+    loss = losses.HeadsLoss((criterion or losses.SegmentationLoss)(options.loss, labels.background), model.HEAD_WEIGHTS)
+    step = steps.StepOptions(
+        devices.amp_type(device, options.amp), options.accumulate, model.SMALLEST_BATCH, options.compile
     )
-    optimizer = make_optimizer(args.optimizer, model.parameters(), args.learning_rate, args.weight_decay)
-    run = open_run(start, model=model, model_options=options, findings=findings, device=device, amp=amp)
-    steps.fit(
-        run=run,
-        network=distributed.together(torch.compile(model) if args.compile else model, model, device),
-        predictor=predictor,
-        loader=loader,
-        validation=validation,
-        criterion=HeadsLoss(SegmentationLoss(args.loss, labels.background), AUX_WEIGHTS),
-        optimizer=optimizer,
-        scheduler=make_scheduler(args.scheduler, optimizer, start.plan, -(-len(loader) // args.accumulate)),
-        settings=steps.Settings(
-            args.epochs,
-            args.save_every,
-            args.patience,
-            args.seed,
-            args.batch_size,
-            amp,
-            SMALLEST_BATCH,
-            accumulate=args.accumulate,
-            compiled=args.compile,
-            frozen_epochs=args.freeze_encoder,
-        ),
-        resumed=start.resumed,
+    optimizer = (optimizer or optimization.make_optimizer)(
+        options.optimizer, model.parameters(), options.learning_rate, options.weight_decay
     )
-    return 0
+    steps_per_epoch = -(-len(loader) // options.accumulate)
+    scheduler = optimization.make_scheduler(options.scheduler, optimizer, start.plan, steps_per_epoch)
+    average = averaging(model) if averaging else None
+    state = optimization.Optimization(model, optimizer, scheduler, device=device, amp=step.amp, average=average)
+    predictor = steps.validation_predictor(state.result, validation, findings, device, step.amp)
+    shown = steps.frames_to_show(len(validation))
+    memory = Memory(checkpointing=options.low_memory)
+    run = open_run(start, model, model_options, findings, device=device, amp=step.amp, memory=memory)
+    run.begin(state, start.resumed, steps_per_epoch)
+    retry = MemoryRetry(run, network, state, step)
+    with run:  # interrupted, it says how to resume
+        while epoch := run.next_epoch:
+            with retry:  # out of memory, the epoch starts again with less
+                begun, title = time.perf_counter(), f"epoch {epoch}/{options.epochs}"
+                steps.begin_epoch(loader, options.seed, epoch)
+                frozen = steps.freeze(model.encoder(), epoch <= options.freeze_encoder)
+                train_loss, rate, speed = steps.train_one_epoch(
+                    network, loader, loss, state, step, retry.memory, device, title, frozen=frozen
+                )
+                distributed.average_statistics(state.result)
+                rows, val_loss, pictured = steps.validate(
+                    predictor, validation, loss, options.batch_size, shown, "validation"
+                )
+                row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss, "val_loss": val_loss}
+                row |= steps.epoch_scores(rows, labels)
+                row |= {"seconds": time.perf_counter() - begun, "images_per_second": speed}
+                run.record(row)
+                state.end_epoch(dice_or_lowest(row))
+                run.save_epoch(state, predictor, pictured)
+    distributed.leave()
 
 
 if __name__ == "__main__":

@@ -1,1 +1,28 @@
-"""What all models of SonoGravity share: labels, metrics, data, training, scoring, worksheets."""
+"""Segment grayscale ultrasound with U-Net and DeepLabV3.
+
+import sonogravity
+
+predictor = sonogravity.load("checkpoints/unet/RUN/best.pth")
+labels = predictor.predict(image)  # (H, W) array -> (H, W) mask values, the pixels that predict.py writes
+"""
+
+from pathlib import Path
+
+from sonogravity.common.messages import InputError
+
+__all__ = ["InputError", "load"]
+
+
+def load(checkpoint, device="auto"):
+    """Open a checkpoint of any model -> Predictor.
+
+    checkpoint: a .pth file of train.py, or a bare state dict of other code. device: auto, cpu, cuda, cuda:N or mps.
+    Raise InputError if it is no checkpoint of one of the models.
+    """
+    from sonogravity import models  # slow: with torch
+    from sonogravity.inference.predictor import open_predictor
+    from sonogravity.modeling.checkpoints import find_model
+
+    path = Path(checkpoint)
+    model_class = find_model(path, models.MODELS, models.model_class)
+    return open_predictor(path, model_class, device=device, amp=None, scale=None, mask_values=None)[0]

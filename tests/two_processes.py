@@ -53,7 +53,7 @@ def gradients(frames, batch_size, accumulate=1, micro_batch=None):
     """The epoch's mean loss and the gradient of each step, the weights left as they are."""
     torch.manual_seed(0)
     model = FrozenUNet(1, 3, 2).double()
-    network = distributed.together(model, model, torch.device("cpu"))
+    network = distributed.wrap_model(model, model, torch.device("cpu"))
     found = []
     optimizer = make_optimizer("sgd", model.parameters(), 0.0, 0.0)
     optimizer.register_step_pre_hook(lambda *_: found.append([p.grad.clone() for p in model.parameters()]))

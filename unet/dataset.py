@@ -1,11 +1,8 @@
-"""How U-Net is fed in training: which augmentation, and in what batches."""
+"""How U-Net is fed in training."""
 
 from sonogravity.datasets.augmentation import Augmentation
-from sonogravity.datasets.loader import TrainingFrames, training_loader
 
 
-def make_loader(store, labels, *, image_maximum, augment, batch_size, seed, workers, device):
-    """The training batches: every frame once an epoch."""
-    augmentation = Augmentation(labels.background, geometry=False) if augment else None
-    frames = TrainingFrames(store, labels, image_maximum, augmentation)
-    return training_loader(frames, batch_size=batch_size, seed=seed, workers=workers, device=device)
+def make_augmentation(background):
+    """The random changes of each training frame: left and right, grey levels, noise. background: its class index."""
+    return Augmentation(background, geometry=False)

@@ -7,22 +7,24 @@ Writes best.onnx (or best.int8.xml and .bin) beside the checkpoint, where --engi
 
 import sys
 
-from sonogravity.commands import export, options, script
+from sonogravity.commands.options import add_export
+from sonogravity.commands.script import Parser, script
 
 
 def build_parser():
-    parser = script.Parser("Export a trained U-Net to ONNX.", "python export.py --load ckpt.pth")
-    options.add_export(parser)
+    parser = Parser("Export a trained U-Net to ONNX.", "python export.py --load ckpt.pth")
+    add_export(parser)
     return parser
 
 
-@script.script
+@script
 def main(argv=None):
-    args = build_parser().parse_args(argv)
+    options = build_parser().parse_args(argv)
 
+    from sonogravity.commands.export import export_checkpoint
     from unet.model import UNet
 
-    export.export_checkpoint(args.load, UNet, args)
+    export_checkpoint(UNet, options)
     return 0
 
 

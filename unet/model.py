@@ -10,25 +10,24 @@ import torch.nn.functional as F
 from torch import nn
 
 from sonogravity.modeling.depth_channel import image_channels, with_depth
+from sonogravity.modeling.segmentation_model import SegmentationModel
 
 LEVELS = 4
 MULTIPLE = 2**LEVELS  # height and width inside the network
-# Of the coarser levels' losses in deep supervision, the coarsest first (Isensee et al., nnU-Net, Nature Methods 2021).
-COARSE_WEIGHTS = tuple(1 / 2**level for level in range(LEVELS, 0, -1))
 
 
 class DoubleConv(nn.Module):
-    """(3x3 convolution, batch normalisation, ReLU) twice; height and width stay."""
+    """(3x3 convolution, normalisation, ReLU) twice; height and width stay. norm: makes a layer for so many channels."""
 
-    def __init__(self, in_channels, out_channels, mid_channels=None):
+    def __init__(self, in_channels, out_channels, mid_channels=None, *, norm=nn.BatchNorm2d):
         super().__init__()
         mid_channels = mid_channels or out_channels
         self.double_conv = nn.Sequential(
             nn.Conv2d(in_channels, mid_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(mid_channels),
+            norm(mid_channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(mid_channels, out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
+            norm(out_channels),
             nn.ReLU(inplace=True),
         )
 
@@ -39,9 +38,9 @@ class DoubleConv(nn.Module):
 class Down(nn.Module):
     """Halve height and width, then DoubleConv."""
 
-    def __init__(self, in_channels, out_channels):
+    def __init__(self, in_channels, out_channels, norm):
         super().__init__()
-        self.maxpool_conv = nn.Sequential(nn.MaxPool2d(2), DoubleConv(in_channels, out_channels))
+        self.maxpool_conv = nn.Sequential(nn.MaxPool2d(2), DoubleConv(in_channels, out_channels, norm=norm))
 
     def forward(self, x):
         return self.maxpool_conv(x)
@@ -50,14 +49,14 @@ class Down(nn.Module):
 class Up(nn.Module):
     """Double height and width, join the encoder's features, then DoubleConv."""
 
-    def __init__(self, in_channels, out_channels, bilinear):
+    def __init__(self, in_channels, out_channels, bilinear, norm):
         super().__init__()
         if bilinear:
             self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
-            self.conv = DoubleConv(in_channels, out_channels, in_channels // 2)
+            self.conv = DoubleConv(in_channels, out_channels, in_channels // 2, norm=norm)
         else:
             self.up = nn.ConvTranspose2d(in_channels, in_channels // 2, 2, stride=2)
-            self.conv = DoubleConv(in_channels, out_channels)
+            self.conv = DoubleConv(in_channels, out_channels, norm=norm)
 
     def forward(self, x, skip):
         return self.conv(torch.cat([skip, self.up(x)], 1))
@@ -74,34 +73,46 @@ class OutConv(nn.Module):
         return self.conv(x)
 
 
-class UNet(nn.Module):
+class UNet(SegmentationModel):
     """(N, in_channels, H, W) float32 in 0 to 1 -> logits (N, classes, H, W), for any H and W.
 
     base_channels: features at full size, doubled at each of the four levels (64 in the paper).
     bilinear: resize instead of transposed convolutions; fewer parameters (17.3 against 31.0 million).
-    depth_channel: the network also sees how deep each row lies (see layers.with_depth). deep_supervision (Lee et al.,
-    AISTATS 2015): in training mode (logits, those of the four coarser levels from the coarsest on), all of this size.
+    depth_channel: the network also sees how deep each row lies (see modeling/depth_channel.py).
+    deep_supervision (Lee et al., AISTATS 2015): in training mode (logits, those of the four coarser levels from the
+    coarsest on), all of this size. norm: makes the normalisation of so many channels; no option of checkpoints, so a
+    subclass that sets another keeps it (see docs/training.md).
     """
 
     NAME = "unet"
-    HEAD = ("outc.", "supervised.")  # what --new-head replaces: the keys that begin so
+    HEAD = ("outc.", "supervised.")
+    # Of the coarser levels in deep supervision, the coarsest first (Isensee et al., nnU-Net, Nature Methods 2021).
+    HEAD_WEIGHTS = tuple(1 / 2**level for level in range(LEVELS, 0, -1))
 
     def __init__(
-        self, in_channels=1, classes=3, base_channels=64, bilinear=False, depth_channel=False, deep_supervision=False
+        self,
+        in_channels=1,
+        classes=3,
+        base_channels=64,
+        bilinear=False,
+        depth_channel=False,
+        deep_supervision=False,
+        *,
+        norm=nn.BatchNorm2d,
     ):
         super().__init__()
         width = [base_channels * 2**level for level in range(LEVELS + 1)]
         halved = 2 if bilinear else 1  # resizing keeps the channels, so the deeper ones are halved
         self.depth_channel = depth_channel
-        self.inc = DoubleConv(in_channels + depth_channel, width[0])
-        self.down1 = Down(width[0], width[1])
-        self.down2 = Down(width[1], width[2])
-        self.down3 = Down(width[2], width[3])
-        self.down4 = Down(width[3], width[4] // halved)
-        self.up1 = Up(width[4], width[3] // halved, bilinear)
-        self.up2 = Up(width[3], width[2] // halved, bilinear)
-        self.up3 = Up(width[2], width[1] // halved, bilinear)
-        self.up4 = Up(width[1], width[0], bilinear)
+        self.inc = DoubleConv(in_channels + depth_channel, width[0], norm=norm)
+        self.down1 = Down(width[0], width[1], norm)
+        self.down2 = Down(width[1], width[2], norm)
+        self.down3 = Down(width[2], width[3], norm)
+        self.down4 = Down(width[3], width[4] // halved, norm)
+        self.up1 = Up(width[4], width[3] // halved, bilinear, norm)
+        self.up2 = Up(width[3], width[2] // halved, bilinear, norm)
+        self.up3 = Up(width[2], width[1] // halved, bilinear, norm)
+        self.up4 = Up(width[1], width[0], bilinear, norm)
         self.outc = OutConv(width[0], classes)
         coarse = (width[4] // halved, width[3] // halved, width[2] // halved, width[1] // halved)
         self.supervised = nn.ModuleList(OutConv(channels, classes) for channels in coarse if deep_supervision)
@@ -152,3 +163,6 @@ class UNet(nn.Module):
             "depth_channel": depth_channel,
             "deep_supervision": "supervised.0.conv.weight" in state_dict,
         }
+
+
+MODEL = UNet

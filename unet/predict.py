@@ -7,28 +7,24 @@ Writes masks/, panels/, files.xlsx, files.csv (and summary.json) to results/unet
 
 import sys
 
-from sonogravity.commands import options, score, script
-from sonogravity.inference import predictor
+from sonogravity.commands.options import add_scoring
+from sonogravity.commands.script import Parser, script
 
 
 def build_parser():
-    parser = script.Parser("Label frames with a trained U-Net.", "python predict.py --load ckpt.pth")
-    options.add_scoring(parser, predicting=True, margin=False)
+    parser = Parser("Label frames with a trained U-Net.", "python predict.py --load ckpt.pth")
+    add_scoring(parser, predicting=True, margin=False)
     return parser
 
 
-@script.script
-def main(argv=None):
-    args = build_parser().parse_args(argv)
+@script
+def main(argv=None, model_class=None):
+    options = build_parser().parse_args(argv)
 
-    from sonogravity.commands import options
+    from sonogravity.commands.score import score
     from unet.model import UNet
 
-    request = score.Request("predict", **options.scoring_values(args))
-    opened = predictor.open_all(
-        args.load, UNet, device=args.device, amp=args.amp, scale=args.scale, mask_values=args.mask_values
-    )
-    score.score_inputs(opened, request)
+    score("predict", model_class or UNet, options)
     return 0
 
 

@@ -1,7 +1,7 @@
 """Cross-validation by subject: each frame is scored once, by a model that has seen no frame of its subject.
 
-Frames of one subject are near copies, so folds that part frames rather than subjects flatter (Varoquaux and Cheplygina,
-npj Digital Medicine 2022).
+Frames of one subject are near copies, so folds that split frames rather than subjects give scores that are too high
+(Varoquaux and Cheplygina, npj Digital Medicine 2022).
 """
 
 import sys
@@ -15,53 +15,67 @@ from sonogravity.datasets.pairs import find_training_pairs
 from sonogravity.datasets.subjects import split_into_folds
 from sonogravity.inference import segmentation
 from sonogravity.inference.predictor import open_predictor
-from sonogravity.reporting import output_folder, score_files
+from sonogravity.reporting import score_files
+from sonogravity.reporting.output_folder import refuse_foreign
 from sonogravity.training import start, stored_options
-from sonogravity.training.start import fold_run_name
 
 SCRIPT = "folds"  # in settings.json of the scores of all folds
 
 
-def train_each(main, parser, argv, model_class):
-    """Train every fold as a run of its own, RUN_fold_1 and so on, then score them together.
+class CrossValidation:
+    """The runs of all folds, RUN_fold_1 and so on, and their scores together.
 
-    main: train.py's, called once a fold. A fold that was begun goes on, one that is done is kept.
+    A fold that was begun before is resumed, one that is complete is kept. InputError if the options do not fit folds,
+    or if the folder of the joint scores holds other files.
     """
-    options = parser.parse_args(argv)
-    argv = sys.argv[1:] if argv is None else argv
-    if options.resume or options.repeat:
-        raise InputError("--folds: --resume and --repeat take the file of one fold; leave --folds out")
-    if process_count() > 1:
-        raise InputError(
-            "torchrun trains one fold at a time: give --fold as well; afterwards, without torchrun, the "
-            "same command without --fold scores them together"
-        )
-    if options.load is not None:
-        warn(f"--load: if {options.load.name} has learned from any of these subjects, the folds' scores flatter")
-    name = options.name or start.time_stamp()
-    if options.name is None:
-        say(f"named {name}: if this is stopped, the same command with --name {name} goes on")
-    folder = options.results / model_class.NAME / f"{name}_folds"
-    output_folder.refuse_foreign(folder, SCRIPT, "another --name")
-    for fold in range(1, options.folds + 1):
-        say(f"\nfold {fold} of {options.folds}: {fold_run_name(name, fold)}")
-        main([*argv, "--name", name, "--fold", str(fold)])
-        if options.check:
-            return 0
 
-    root = options.checkpoints / model_class.NAME
-    files = [root / fold_run_name(name, fold) / "last.pth" for fold in range(1, options.folds + 1)]
-    request = Request(
-        SCRIPT,
-        [options.train],
-        options.batch_size,
-        options.workers,
-        options.subject_regex,
-        stored_options.options_as_dict(options),
-        output=folder,
-    )
-    score_folds(request, files, model_class, options.device)
-    return 0
+    def __init__(self, parser, argv, model_class):
+        options = parser.parse_args(argv)
+        if options.resume or options.repeat:
+            raise InputError("--folds: --resume and --repeat take the file of one fold; leave --folds out")
+        if process_count() > 1:
+            raise InputError(
+                "torchrun trains one fold at a time: give --fold as well; afterwards, without torchrun, the "
+                "same command without --fold scores them together"
+            )
+        if options.load is not None:
+            warn(f"--load: if {options.load.name} has learned from any of these subjects, the folds' scores flatter")
+        self.name = options.name or start.time_stamp()
+        if options.name is None:
+            say(f"named {self.name}: if this is stopped, the same command with --name {self.name} goes on")
+        self.folder = options.results / model_class.NAME / f"{self.name}_folds"
+        refuse_foreign(self.folder, SCRIPT, "another --name")
+        self._parser = parser
+        self._argv = sys.argv[1:] if argv is None else argv
+        self._options = options
+        self._model_class = model_class
+
+    def starts(self):
+        """Yield where the run of each fold starts, a Beginning; with --check of the first fold only."""
+        for fold in range(1, self._options.folds + 1):
+            say(f"\nfold {fold} of {self._options.folds}: {start.fold_run_name(self.name, fold)}")
+            argv = [*self._argv, "--name", self.name, "--fold", str(fold)]
+            yield start.begin(self._parser, argv, self._model_class)
+            if self._options.check:
+                return
+
+    def score(self):
+        """Score every frame by the run that has not seen its subject; write the joint worksheets."""
+        options = self._options
+        if options.check:
+            return
+        root = options.checkpoints / self._model_class.NAME
+        names = [start.fold_run_name(self.name, fold) for fold in range(1, options.folds + 1)]
+        request = Request(
+            SCRIPT,
+            [options.train],
+            options.batch_size,
+            options.workers,
+            options.subject_regex,
+            stored_options.options_as_dict(options),
+            output=self.folder,
+        )
+        score_folds(request, [root / name / "last.pth" for name in names], self._model_class, options.device)
 
 
 def score_folds(request, files, model_class, device):

@@ -31,9 +31,9 @@ MOST_DICE_LOST = 0.005  # by int8, of any class
 CALIBRATION_FRAMES = 300  # NNCF's own default
 
 
-def export_checkpoint(path, model_class, options):
+def export_checkpoint(model_class, options):
     """What export.py does: read the checkpoint and the frames, check, and write the file beside the checkpoint."""
-
+    path = options.load
     engines.check("openvino" if options.int8 else "onnx", torch.device("cpu"), options.int8)
     if options.int8 and importlib.util.find_spec("nncf") is None:
         raise InputError("--int8: lacks nncf; pip install -e '.[int8]' in the repository")

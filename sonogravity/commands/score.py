@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sonogravity.commands.options import scoring_values
 from sonogravity.common import folders, provenance
 from sonogravity.common.files import absolute, short
 from sonogravity.common.messages import InputError, say, some, warn
@@ -16,6 +17,7 @@ from sonogravity.datasets.spacing import ASSUMED, calibrate
 from sonogravity.inference import segmentation
 from sonogravity.inference.engines import fastest, use
 from sonogravity.inference.ensemble import Ensemble
+from sonogravity.inference.predictor import open_all
 from sonogravity.metrics.file_scores import Measure
 from sonogravity.reporting import score_files
 
@@ -75,6 +77,23 @@ class Request:
         still = [file for file, each in calibrations.items() if self.margin_mm * max(each.x, each.y) < 1]
         if still:
             warn(f"the margin is under one pixel in {len(still)} files, so it changes nothing there: {some(still)}")
+
+
+def score(script, model_class, options):
+    """Run predict.py or evaluate.py, with a margin or without. options: parsed by commands/options.py."""
+    request = Request(script, **scoring_values(options))
+    if getattr(options, "predictions", None):
+        score_predictions(model_class.NAME, options.predictions, options.mask_values, request)
+        return
+    opened = open_all(
+        options.load,
+        model_class,
+        device=options.device,
+        amp=options.amp,
+        scale=options.scale,
+        mask_values=options.mask_values,
+    )
+    score_inputs(opened, request)
 
 
 def score_inputs(opened, request):

@@ -41,14 +41,14 @@ def script(main):
     """
 
     @functools.wraps(main)
-    def run(argv=None):
+    def run(argv=None, **parts):
         for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show must not end the run
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
         warnings.filterwarnings("ignore", module=r"PIL\.|torch\._weights_only_unpickler")  # our refusals say it
         try:
             with _sigterm_raises():
-                return main(argv)
+                return main(argv, **parts)
         except InputError as error:
             text = str(error)
             if "Traceback (most recent call last)" in text:  # from a worker process; the last line is ours

@@ -6,14 +6,14 @@ import shutil
 import torch
 
 from sonogravity.common.messages import InputError, say
-from sonogravity.common.processes import process_count
+from sonogravity.common.processes import local_rank, process_count
 
 
 def pick_device(name):
     """``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` -> torch.device; InputError if it is not there."""
     mps = torch.backends.mps.is_available()
     if process_count() > 1 and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
-        name = f"cuda:{os.environ['LOCAL_RANK']}"  # a GPU for each process
+        name = f"cuda:{local_rank()}"  # a GPU for each process
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     device = torch.device(name)

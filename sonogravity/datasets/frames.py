@@ -19,12 +19,13 @@ from sonogravity.datasets.pairs import Pair
 class Frame:
     """A decoded frame.
 
-    image: (h, w) or (h, w, 3), resized to what the network sees; uint8, uint16 or float32.
+    images: {scale: (h, w) or (h, w, 3)}, the image at each scale that a network sees; uint8, uint16 or float32. Empty
+    if the prediction came from a file.
     truth: mask values, (H, W) native or (h, w), or None. size: (H, W), the image's own.
     """
 
     pair: Pair
-    image: np.ndarray
+    images: dict[float, np.ndarray]
     truth: np.ndarray | None
     size: tuple[int, int]
 
@@ -53,6 +54,11 @@ def resize_image(image, size):
     return np.rint(resized).astype(image.dtype) if image.dtype != np.float32 else resized.clip(0, 1)
 
 
+def at_scales(image, scales):
+    """(H, W[, 3]) native image -> {scale: the image resized by it}."""
+    return {scale: resize_image(image, network_size(image.shape[:2], scale)) for scale in scales}
+
+
 def resize_mask(mask, size):
     """Resize (H, W) to (h, w) by the nearest pixel, so that no new value appears."""
     rows = ((np.arange(size[0]) + 0.5) * mask.shape[0] / size[0]).astype(int)
@@ -61,7 +67,7 @@ def resize_mask(mask, size):
 
 
 def to_unit(image, image_maximum=None):
-    """(h, w[, 3]) of Frame.image -> (C, h, w) float32 tensor: 8-bit by 255, 16-bit by image_maximum."""
+    """(h, w[, 3]) of Frame.images -> (C, h, w) float32 tensor: 8-bit by 255, 16-bit by image_maximum."""
     if image.dtype == np.uint8:
         image = image.astype(np.float32) / np.float32(255)
     elif image.dtype == np.uint16:
@@ -74,7 +80,7 @@ def check_depth(pair, image, image_maximum):
     """Refuse a 16-bit image where no 16-bit image was trained on: its range would be a guess."""
     if image.dtype == np.uint16 and image_maximum is None:
         raise InputError(
-            f"{pair.image}: is 16-bit, and the model was trained on none such; convert it to 8-bit as the "
+            f"{pair.image}: is 16-bit, but the model was trained on 8-bit images; convert it to 8-bit as the "
             "training images were"
         )
 
@@ -115,26 +121,25 @@ class FrameStore:
     def shrink(self, index, image, mask):
         """A pair decoded at native size -> its Frame."""
         size = image.shape[:2]
-        small = network_size(size, self.scale)
-        truth = mask if self.native_truth else resize_mask(mask, small)
-        return Frame(self.pairs[index], resize_image(image, small), truth, size)
+        truth = mask if self.native_truth else resize_mask(mask, network_size(size, self.scale))
+        return Frame(self.pairs[index], at_scales(image, [self.scale]), truth, size)
 
     def keep(self, index, frame):
         """Keep a frame if the budget allows; pack() ends the filling."""
-        need = frame.image.nbytes + frame.truth.nbytes + 16
+        need = frame.images[self.scale].nbytes + frame.truth.nbytes + 16
         if need <= self._budget:
             self._budget -= need
             self._kept[index] = frame
 
     def pack(self):
         """Move the kept frames into the one buffer."""
-        total = sum(_aligned(a.nbytes) for f in self._kept.values() for a in (f.image, f.truth))
+        total = sum(_aligned(a.nbytes) for f in self._kept.values() for a in (f.images[self.scale], f.truth))
         self._buffer = torch.empty(total, dtype=torch.uint8)
         flat, offset = self._buffer.numpy(), 0
         for index in sorted(self._kept):
             frame = self._kept.pop(index)  # freed as it goes, so the peak is about one copy
             places = []
-            for array in (frame.image, frame.truth):
+            for array in (frame.images[self.scale], frame.truth):
                 flat[offset : offset + array.nbytes] = np.ascontiguousarray(array).view(np.uint8).ravel()
                 places.append((offset, array.dtype.str, array.shape))
                 offset += _aligned(array.nbytes)
@@ -159,7 +164,7 @@ class FrameStore:
             flat[offset : offset + np.dtype(kind).itemsize * int(np.prod(shape))].view(kind).reshape(shape)
             for offset, kind, shape in places
         )
-        return Frame(self.pairs[index], image, truth, size)
+        return Frame(self.pairs[index], {self.scale: image}, truth, size)
 
 
 def _aligned(nbytes):

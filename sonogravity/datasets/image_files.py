@@ -30,7 +30,12 @@ def decode_image(path, channels):
             content = np.asarray(content)
         else:
             return np.array(content.convert("L" if channels == 1 else "RGB"))
-    return _with_channels(_image_array(content, path), channels)
+    return image_of_array(content, channels, path)
+
+
+def image_of_array(array, channels, name):
+    """What decode_image gives for a .npy file of this array; InputError begins with ``name``."""
+    return _with_channels(_image_array(array, name), channels)
 
 
 def decode_mask(path):

@@ -4,7 +4,8 @@ The same pass decodes the frames into memory, so looking costs no second decodin
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from sonogravity.common.files import absolute
 from sonogravity.common.messages import InputError, say, some, warn
 from sonogravity.common.processes import is_first_process
-from sonogravity.common.workers import ahead
+from sonogravity.common.workers import ahead, decoding_threads
 from sonogravity.datasets.frames import FrameStore, read_pair
 from sonogravity.datasets.label_discovery import find_labels
 from sonogravity.datasets.labels import Labels, value_text
@@ -207,45 +208,57 @@ def _normalised(facts):
     return rows / np.where(norms > 0, norms, 1)
 
 
-def open_data(
-    training_folder,
-    validation_folder,
-    *,
-    scale,
-    channels,
-    cache_mb,
-    workers,
-    known_labels=None,
-    classes=None,
-    class_names=None,
-    background=None,
-    snap=False,
-    subject_regex=None,
-    allow_overlap=False,
-    fold=None,
-    of_folds=None,
-):
-    """Find, decode, examine and report both sets -> training store, validation store, Findings.
+@dataclass(frozen=True)
+class DataOptions:
+    """The data options of train.py: which frames to train and validate on, and how to read them.
 
-    fold, of_folds: with them validation is that fold of the training folder, training its rest (see folds.py).
+    workers: threads that decode, None for all cores. With fold and folds, validation is that fold of the training
+    folder and training its rest.
     """
-    sets, lines = _find(training_folder, validation_folder, fold, of_folds, subject_regex)
+
+    train: Path
+    validation: Path
+    scale: float = 0.5
+    channels: int = 1
+    cache_mb: float = 4096
+    workers: int | None = None
+    classes: int | None = None
+    class_names: list | None = None
+    background: int | None = None
+    snap_masks: bool = False
+    subject_regex: str | None = None
+    allow_overlap: bool = False
+    folds: int | None = None
+    fold: int | None = None
+
+    @classmethod
+    def from_options(cls, options):
+        """Those of train.py's options that have these names."""
+        return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
+
+
+def open_data(options, known_labels=None):
+    """Find, decode, examine and report both sets of DataOptions -> training store, validation store, Findings.
+
+    known_labels: the classes of weights to start from, which the masks must have.
+    """
+    sets, lines = _find(options)
     stores, facts = [], []
     for name, pairs in sets.items():
-        left = cache_mb - sum(store.used_mb for store in stores)
+        left = options.cache_mb - sum(store.used_mb for store in stores)
         native = name == "validation"  # scored at native size
-        store = FrameStore(pairs, scale=scale, channels=channels, native_truth=native, cache_mb=left)
-        facts.append(look_at(store, workers, f"looking at {name} data"))
+        store = FrameStore(pairs, scale=options.scale, channels=options.channels, native_truth=native, cache_mb=left)
+        facts.append(look_at(store, decoding_threads(options.workers), f"looking at {name} data"))
         stores.append(store)
     labels = find_labels(
-        facts[0] + facts[1] if fold else facts[0],  # all folds must have the same classes
-        classes=classes,
-        class_names=class_names,
-        background=background,
-        snap=snap,
+        facts[0] + facts[1] if options.fold else facts[0],  # all folds must have the same classes
+        classes=options.classes,
+        class_names=options.class_names,
+        background=options.background,
+        snap=options.snap_masks,
         known=known_labels,
     )
-    findings = examine(*facts, labels, subject_regex=subject_regex, allow_overlap=allow_overlap)
+    findings = examine(*facts, labels, subject_regex=options.subject_regex, allow_overlap=options.allow_overlap)
     for line in lines + findings.lines:
         say(line)
     kept, total = sum(s.kept for s in stores), sum(map(len, stores))
@@ -255,19 +268,18 @@ def open_data(
     return *stores, findings
 
 
-def _find(training_folder, validation_folder, fold, of_folds, subject_regex):
+def _find(options):
     """The pairs of each set, and what to say of the folds."""
-    if fold is None:
-        if absolute(training_folder) == absolute(validation_folder):
-            raise InputError(f"{training_folder}: training and validation are one folder; keep other subjects apart")
-        return {"training": _pairs(training_folder), "validation": _pairs(validation_folder)}, []
-    pairs = _pairs(training_folder)
-    of_pairs, subjects = split_into_folds(pairs, of_folds, subject_regex, training_folder)
-    sets = {
-        "training": [pair for pair, its_fold in zip(pairs, of_pairs, strict=True) if its_fold != fold],
-        "validation": [pair for pair, its_fold in zip(pairs, of_pairs, strict=True) if its_fold == fold],
-    }
-    return sets, [*describe_folds(of_pairs, subjects), f"{'':12}fold {fold} validates, the others train"]
+    if options.fold is None:
+        if absolute(options.train) == absolute(options.validation):
+            raise InputError(f"{options.train}: training and validation are one folder; keep other subjects apart")
+        return {"training": _pairs(options.train), "validation": _pairs(options.validation)}, []
+    pairs = _pairs(options.train)
+    of_pairs, subjects = split_into_folds(pairs, options.folds, options.subject_regex, options.train)
+    sets = {"training": [], "validation": []}
+    for pair, fold in zip(pairs, of_pairs, strict=True):
+        sets["validation" if fold == options.fold else "training"].append(pair)
+    return sets, [*describe_folds(of_pairs, subjects), f"{'':12}fold {options.fold} validates, the others train"]
 
 
 def _pairs(folder):

@@ -5,9 +5,12 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from sonogravity.common.messages import InputError
+from sonogravity.common.processes import process_count, process_rank
+from sonogravity.common.workers import worker_count
 from sonogravity.datasets.frames import to_unit
 from sonogravity.datasets.labels import IGNORE_INDEX
-from sonogravity.training import distributed
+
+SMALLEST_BATCH = 2  # for statistics of a batch that mean something
 
 
 class TrainingFrames(Dataset):
@@ -29,7 +32,7 @@ class TrainingFrames(Dataset):
     def __getitem__(self, key):
         index, draw = key
         frame = self.store[index]
-        image = to_unit(frame.image, self.image_maximum)
+        image = to_unit(frame.images[self.store.scale], self.image_maximum)
         classes = torch.from_numpy(self.labels.to_classes(frame.truth, frame.pair.mask))
         if self.augmentation is not None:
             with torch.random.fork_rng(devices=[]):
@@ -64,17 +67,25 @@ class EpochBatches:
         return max(1, full + (rest >= self.smallest)) if rest else full
 
     def __iter__(self):
-        generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
-        order = torch.randperm(self.frames, generator=generator).tolist()
-        draws = torch.randint(2**62, (self.frames,), generator=generator).tolist()
-        keys = list(zip(order, draws, strict=True))
+        keys = self.keys(torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch)))
         for i in range(len(self)):
             first, total = i * self.batch_size, self.frames_in(i)
             yield keys[first + self.rank * total // self.processes : first + (self.rank + 1) * total // self.processes]
 
+    def keys(self, generator):
+        """The (index, draw) keys of an epoch, in order; another sampler has others."""
+        order = torch.randperm(self.frames, generator=generator).tolist()
+        draws = torch.randint(2**62, (self.frames,), generator=generator).tolist()
+        return list(zip(order, draws, strict=True))
+
     def frames_in(self, i):
         """Frames of all processes in batch i."""
         return self.batch_size if i < len(self) - 1 else self.frames - i * self.batch_size
+
+
+def every_frame_once(frames, *options):
+    """EpochBatches of TrainingFrames; options: batch size, seed, smallest batch, processes, rank."""
+    return EpochBatches(len(frames), *options)
 
 
 def epoch_seed(seed, epoch):
@@ -99,15 +110,25 @@ def heights(masks):
     return (masks != IGNORE_INDEX).any(2).sum(1)
 
 
-def training_loader(frames, *, batch_size, seed, workers, device, smallest=2):
+def training_loader(frames, batch_size, *, seed, workers, device, needed=1, sampler=None):
     """A DataLoader over TrainingFrames; its batch_sampler's ``epoch`` is set before each epoch.
 
-    smallest: a lone last frame joins the batch before it, as one frame makes poor batch statistics (and none
-    at all where the deepest features are one pixel).
+    A lone last frame joins the batch before it, as one frame makes poor batch statistics (and none at all if the
+    deepest features are one pixel). needed: frames that the network must see together; InputError if a batch, or the
+    data set, has fewer. workers: processes that prepare batches, None for the device's
+    usual number. sampler: called as every_frame_once is, in its place.
     """
+    if min(batch_size, len(frames)) < needed:
+        what = f"--batch-size {batch_size}"
+        if batch_size >= needed:
+            what = f"{frames.store.pairs[0].image}: one of only {len(frames)} training frames"
+        raise InputError(f"{what}: the model normalises over a batch, so it needs {needed} frames at least in each")
+    workers = worker_count(workers, device)
     return DataLoader(
         frames,
-        batch_sampler=EpochBatches(len(frames), batch_size, seed, smallest, distributed.count(), distributed.rank()),
+        batch_sampler=(sampler or every_frame_once)(
+            frames, batch_size, seed, SMALLEST_BATCH, process_count(), process_rank()
+        ),
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,

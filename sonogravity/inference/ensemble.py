@@ -5,7 +5,6 @@ from dataclasses import replace
 import torch
 
 from sonogravity.common.messages import InputError
-from sonogravity.datasets.frames import network_size, resize_image
 
 # What --tta adds: factors on --scale, each also mirrored.
 VIEWS = {
@@ -34,6 +33,16 @@ class Ensemble:
         self.members = list(members.values())
         self.views = VIEWS[views]
         self.labels, self.channels, self.device = first.labels, first.channels, first.device
+        self._seen = [
+            (member.at_scale(member.scale * factor), flipped)
+            for member in self.members
+            for factor, flipped in self.views
+        ]
+
+    @property
+    def scales(self):
+        """The scales at which its members see a frame."""
+        return tuple(dict.fromkeys(predictor.scale for predictor, _ in self._seen))
 
     def describe(self):
         """How it computes, for settings.json."""
@@ -43,26 +52,16 @@ class Ensemble:
         views = [f"scale x {factor:g}{', mirrored' * flipped}" for factor, flipped in self.views]
         return {**shared, **differing, "members": len(self.members), "views": views}
 
-    def shrink(self, image):
-        """(H, W[, 3]) native image -> for each member and each factor of the views, what its network sees."""
-        return {
-            (index, factor): resize_image(image, network_size(image.shape[:2], member.scale * factor))
-            for index, member in enumerate(self.members)
-            for factor in {factor for factor, _ in self.views}
-        }
-
     @torch.inference_mode()
     def logits(self, frames):
         """Frames of one native size -> (N, C, H, W) float32: the logarithm of the mean probabilities."""
         total = 0
-        for index, member in enumerate(self.members):
-            for factor, flipped in self.views:
-                seen = [replace(frame, image=frame.image[index, factor]) for frame in frames]
-                logits = member.logits(mirrored(seen) if flipped else seen)
-                total = total + (logits.flip(-1) if flipped else logits).softmax(1)
-        return (total / (len(self.members) * len(self.views))).clamp_min(torch.finfo(torch.float32).tiny).log()
+        for predictor, flipped in self._seen:
+            logits = predictor.logits(mirrored(frames) if flipped else frames)
+            total = total + (logits.flip(-1) if flipped else logits).softmax(1)
+        return (total / len(self._seen)).clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
 def mirrored(frames):
     """The frames' images with left and right exchanged."""
-    return [replace(frame, image=frame.image[:, ::-1]) for frame in frames]
+    return [replace(frame, images={scale: image[:, ::-1] for scale, image in frame.images.items()}) for frame in frames]

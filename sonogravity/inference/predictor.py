@@ -2,7 +2,9 @@
 
 from collections import Counter
 from copy import copy, deepcopy
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -12,7 +14,9 @@ from sonogravity.common import devices
 from sonogravity.common.files import absolute
 from sonogravity.common.messages import InputError, say, some
 from sonogravity.common.processes import process_count
-from sonogravity.datasets.frames import check_depth, network_size, resize_image, to_unit
+from sonogravity.datasets.frames import Frame, at_scales, check_depth, to_unit
+from sonogravity.datasets.image_files import image_of_array
+from sonogravity.datasets.pairs import Pair
 from sonogravity.modeling import checkpoints
 
 DEFAULT_SCALE = 0.5  # train.py's, for a weights file that doesn't say
@@ -24,7 +28,7 @@ def open_predictor(path, model_class, *, device, amp, scale, mask_values):
         raise InputError("this script runs as one process: torchrun is for train.py")
     device = devices.pick_device(device)
     checkpoint = checkpoints.load(path, model_class)
-    model = checkpoints.open_model(model_class, checkpoint)
+    model = checkpoints.open_model(model_class, checkpoint).to(device, memory_format=torch.channels_last)
     if scale is None and checkpoint.scale is None:
         say(f"{path.name}: holds no scale, so {DEFAULT_SCALE} is taken (--scale sets it)")
     predictor = Predictor(
@@ -78,12 +82,13 @@ def run_by_torch(model, amp=None):
 class Predictor:
     """A model with all that is needed to use it on frames.
 
-    model: (N, C_in, h, w) float32 in 0 to 1 -> logits (N, C, h, w). amp: the type it computes in, None for float32.
-    scale: the network sees frames resized by it; label maps are always at the frame's own size.
+    model: (N, C_in, h, w) float32 in 0 to 1 -> logits (N, C, h, w), on the device already, in channels_last memory
+    format. amp: the type it computes in, None for float32. scale: the network sees frames resized by it; label maps are
+    always at the frame's own size.
     """
 
     def __init__(self, model, *, labels, scale, channels, image_maximum, device, amp=None):
-        self.model = model.to(device, memory_format=torch.channels_last)
+        self.model = model
         self.labels = labels
         self.scale = scale
         self.channels = channels
@@ -93,6 +98,11 @@ class Predictor:
         self.engine = "torch"
         self._network = None
 
+    @property
+    def scales(self):
+        """The scales at which it sees a frame."""
+        return (self.scale,)
+
     def renew(self):
         """Take up the model's weights as they are now; before it the first call does so."""
         self._network = run_by_torch(self.model, self.amp)
@@ -101,6 +111,14 @@ class Predictor:
         """The same predictor with another engine (see engines.py), which computes in ``amp``, None for float32."""
         other = copy(self)
         other._network, other.engine, other.amp = network, engine, amp
+        return other
+
+    def at_scale(self, scale):
+        """The same predictor, network included, for frames resized by another scale."""
+        if self._network is None:
+            self.renew()
+        other = copy(self)
+        other.scale = scale
         return other
 
     def describe(self):
@@ -115,8 +133,8 @@ class Predictor:
     def images(self, frames):
         """Frames of one size -> what the network sees: (N, C_in, h, w) float32 in 0 to 1, on the device."""
         for frame in frames:
-            check_depth(frame.pair, frame.image, self.image_maximum)
-        images = torch.stack([to_unit(frame.image, self.image_maximum) for frame in frames])
+            check_depth(frame.pair, frame.images[self.scale], self.image_maximum)
+        images = torch.stack([to_unit(frame.images[self.scale], self.image_maximum) for frame in frames])
         return images.to(self.device, memory_format=torch.channels_last)
 
     @torch.inference_mode()
@@ -130,9 +148,16 @@ class Predictor:
         logits = self._network(self.images(frames)).contiguous()  # one plane a class, as to_label_maps wants it
         return F.interpolate(logits, frames[0].size, mode="bilinear", align_corners=False)
 
-    def shrink(self, image):
-        """(H, W[, 3]) native image -> the size that the network sees."""
-        return resize_image(image, network_size(image.shape[:2], self.scale))
+    def predict(self, image):
+        """Label one image: the pixels that predict.py writes for it.
+
+        image: (H, W) or (H, W, 3) uint8, uint16, or float in 0 to 1. Return (H, W) uint8 or uint16 mask values as in
+        the training masks; (H, W, 3) uint8 if those were colours. Raise InputError for another shape or type, and for
+        16 bits if the model was trained on 8.
+        """
+        image = image_of_array(np.asarray(image), self.channels, "the image")
+        frame = Frame(Pair(Path("the image")), at_scales(image, self.scales), None, image.shape[:2])
+        return self.labels.to_values(to_label_maps(self.logits([frame]))[0])
 
 
 def to_label_maps(logits):

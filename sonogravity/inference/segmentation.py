@@ -8,7 +8,7 @@ import torch
 
 from sonogravity.common.messages import InputError, is_out_of_memory
 from sonogravity.common.workers import ahead
-from sonogravity.datasets.frames import Frame, read_pair
+from sonogravity.datasets.frames import Frame, at_scales, read_pair
 from sonogravity.datasets.image_files import decode_mask
 from sonogravity.inference.predictor import to_label_maps
 from sonogravity.metrics import confidence, overlap
@@ -19,7 +19,7 @@ class FileResult:
     """One frame's outcome. prediction, truth: (H, W) uint8 class indices; the rest None without a truth.
 
     seconds: the network and the resizing to native size, per frame; None where the mask came from a file.
-    certainty, reliability: of uncertainty.py, None where not asked for.
+    certainty, reliability: of metrics/confidence.py, None where not asked for.
     """
 
     frame: Frame
@@ -91,7 +91,7 @@ def read_frames(predictor, pairs, workers):
 
     def read(pair):
         image, mask = read_pair(pair, predictor.channels)
-        return Frame(pair, predictor.shrink(image), mask, image.shape[:2]), image
+        return Frame(pair, at_scales(image, predictor.scales), mask, image.shape[:2]), image
 
     return ahead(read, pairs, workers)
 
@@ -104,7 +104,8 @@ def read_predictions(pairs, predictions, labels, workers):
 
     def read(pair):
         path = predictions[pair.stem]
-        truth = labels.to_classes(decode_mask(pair.mask), pair.mask)
+        mask = decode_mask(pair.mask)
+        truth = labels.to_classes(mask, pair.mask)
         prediction = labels.to_classes(decode_mask(path), path)
         if prediction.shape != truth.shape:
             sizes = [f"{shape[1]}x{shape[0]}" for shape in (prediction.shape, truth.shape)]
@@ -113,6 +114,6 @@ def read_predictions(pairs, predictions, labels, workers):
                 "image's size"
             )
         confusion = overlap.confusion_matrix(truth, prediction, labels.count)
-        return FileResult(Frame(pair, None, truth, truth.shape), prediction, truth, confusion, None, None)
+        return FileResult(Frame(pair, {}, mask, mask.shape), prediction, truth, confusion, None, None)
 
     return ahead(read, pairs, workers)

@@ -5,7 +5,7 @@ code also loads; what it doesn't say is taken from options, and said.
 """
 
 from argparse import ArgumentTypeError
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 
@@ -13,12 +13,11 @@ from sonogravity.common import files
 from sonogravity.common.files import BROKEN_FILE, load_torch
 from sonogravity.common.messages import InputError, first_line, say, some
 from sonogravity.common.option_types import run_name, scale_factor
-from sonogravity.datasets.labels import Labels, parse_value
+from sonogravity.datasets.labels import Labels
+from sonogravity.modeling import foreign_weights
+from sonogravity.modeling.foreign_weights import check_tensors
 
 FORMAT = "sonogravity checkpoint 1"
-WRAPPERS = ("module.", "_orig_mod.")  # put before every key by DataParallel and torch.compile
-NESTED = ("state_dict", "model_state_dict", "model")  # where other code keeps the weights
-COUNTERS = ("total_ops", "total_params")  # left among the weights by a FLOP counter
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,6 @@ class Checkpoint:
     run: str | None = None
     epoch: int | None = None
     training: dict | None = None  # optimizer, scheduler, scaler, history, options: in last.pth only
-    extras: dict = field(default_factory=dict)
 
 
 def save(path, content):
@@ -46,7 +44,7 @@ def save(path, content):
 
 
 def write(content, path):
-    """Write a dictionary of plain types and tensors to an open path of ``paths.whole``."""
+    """Write a dictionary of plain types and tensors to a path of ``files.whole``."""
     with open(path, "wb") as file:
         try:
             torch.save({"format": FORMAT, **content}, file)
@@ -57,8 +55,8 @@ def write(content, path):
             raise
 
 
-def load(path, model_class):
-    """Read a checkpoint of model_class (ours or a bare state dict); InputError names the file."""
+def read(path):
+    """The dictionary in a checkpoint file, without running code; InputError names the file if there is none."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a checkpoint (.pth)")
     try:
@@ -70,11 +68,39 @@ def load(path, model_class):
         ) from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
-    if "format" in content and "state_dict" in content:
-        if not isinstance(content["format"], str) or content["format"] != FORMAT:
-            raise InputError(f"{path}: is a '{first_line(content['format'])}', this version reads '{FORMAT}'")
+    if _is_ours(content) and (not isinstance(content["format"], str) or content["format"] != FORMAT):
+        raise InputError(f"{path}: is a '{first_line(content['format'])}', this version reads '{FORMAT}'")
+    return content
+
+
+def _is_ours(content):
+    return "format" in content and "state_dict" in content
+
+
+def find_model(path, names, model_class):
+    """The model class of a checkpoint file. names: of the models; model_class: gives the class of a name.
+
+    A file of ours names its model; bare weights are tried with each.
+    """
+    content = read(path)
+    if _is_ours(content):
+        name = content.get("model_name")
+        if name not in names:
+            raise InputError(f"{path}: holds a model '{first_line(name)}'; known are {', '.join(names)}")
+        return model_class(name)
+    for each in map(model_class, names):
+        if foreign_weights.fits(content, each):
+            return each
+    raise InputError(f"{path}: holds no weights of {' or '.join(names)}; give a checkpoint of train.py")
+
+
+def load(path, model_class):
+    """Read a checkpoint of model_class (ours or a bare state dict); InputError names the file."""
+    content = read(path)
+    if _is_ours(content):
         return _ours(path, content, model_class)
-    return _bare(path, content, model_class)
+    options, weights, labels = foreign_weights.interpret(path, content, model_class)
+    return Checkpoint(path, model_class.NAME, options, weights, labels)
 
 
 def _ours(path, content, model_class):
@@ -85,7 +111,7 @@ def _ours(path, content, model_class):
     if name != model_class.NAME:
         raise InputError(f"{path}: holds a {name} model, this script runs {model_class.NAME}; use {name}/ for it")
     content = {key: value for key, value in content.items() if key != "format"}
-    known = {item.name for item in fields(Checkpoint)} - {"path", "extras"}
+    known = {item.name for item in fields(Checkpoint)} - {"path"}
     missing = {"model_options", "state_dict", "labels", "scale", "run", "epoch"} - set(content)
     if missing or set(content) - known:
         raise InputError(f"{path}: is damaged: {some(sorted(missing | (set(content) - known)))} missing or unknown")
@@ -107,7 +133,7 @@ def _is_plain(value):
 
 def _check_content(checkpoint, model_class):
     """The model's options; one of many errors where an entry is not what we write: nothing in a file is trusted."""
-    _check_tensors(checkpoint.state_dict)
+    check_tensors(checkpoint.state_dict)
     found = model_class.options_from(checkpoint.state_dict)
     if {**found, **checkpoint.model_options} != found:  # a file older than an option does not name it
         raise ValueError(f"model options {checkpoint.model_options}, weights of {found}")
@@ -127,78 +153,6 @@ def _check_content(checkpoint, model_class):
         if epochs != list(range(1, checkpoint.epoch + 1)):
             raise ValueError(f"epoch {checkpoint.epoch}, rows of {some(epochs)}")
     return found
-
-
-def _check_tensors(weights):
-    """TypeError names the first entry that is no ordinary tensor in memory."""
-    for key, value in weights.items():
-        plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
-        # A tensor may claim any shape over a few bytes; one of ours has a byte for each of its own.
-        if not (plain and value.nbytes <= value.untyped_storage().nbytes() and not value.is_quantized):
-            raise TypeError(f"{key} is no plain tensor")
-
-
-def _bare(path, content, model_class):
-    """A state dict as other code saves it: unwrap it, set extras apart, infer the architecture."""
-    outer = {}
-    for name in NESTED:
-        if isinstance(content.get(name), dict):
-            outer, content = content, content[name]
-            break
-    extras = {k: v for k, v in {**outer, **content}.items() if not isinstance(v, (torch.Tensor, dict))}
-    extras |= {key: content[key] for key in ("mask_values",) if key in content}  # a tensor at times
-    tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
-    weights = {key: value for key, value in tensors.items() if isinstance(key, str) and key not in extras}
-    for wrapper in WRAPPERS:
-        if weights and all(key.startswith(wrapper) for key in weights):
-            weights = {key.removeprefix(wrapper): value for key, value in weights.items()}
-    counters = [key for key in weights if key.rsplit(".", 1)[-1] in COUNTERS]
-    weights = {key: value for key, value in weights.items() if key not in counters}
-    try:
-        _check_tensors(weights)
-    except TypeError as error:
-        raise InputError(f"{path}: {error}; save the weights as plain tensors") from error
-    options = model_class.options_from(weights)
-    if options is None:
-        raise InputError(
-            f"{path}: no {model_class.NAME} model: it holds {some(weights) or 'no weights'}; "
-            f"{model_class.NAME} has {some(model_class().state_dict())}"
-        )
-    inputs = options["in_channels"] + options["depth_channel"]
-    if inputs not in (1, 3) or options["classes"] < 2:
-        raise InputError(
-            f"{path}: has {inputs} channels and {options['classes']} classes; of bare weights 1 or 3 channels and two "
-            "classes at least are supported (a channel more may be the depth or anything else: give train.py's own "
-            "checkpoint, which says)"
-        )
-    say(
-        f"{path.name}: a bare state dict, read as {model_class.NAME} with "
-        + ", ".join(f"{key} {value}" for key, value in options.items())
-        + (f"; set apart: {some([*extras, *counters])}" if extras or counters else "")
-    )
-    labels = None
-    if "mask_values" in extras:
-        values = _mask_values(extras["mask_values"])
-        if values is None or len(set(values)) != options["classes"]:
-            raise InputError(f"{path}: mask_values {extras['mask_values']} do not fit {options['classes']} classes")
-        labels = Labels.create(values)
-    return Checkpoint(path, model_class.NAME, options, weights, labels, extras=extras)
-
-
-def _mask_values(stored):
-    """Whole numbers, floats or [red, green, blue] as other code stores them -> mask values; None if unclear."""
-    stored = stored.tolist() if isinstance(stored, torch.Tensor) else stored
-    if not isinstance(stored, (list, tuple)):
-        return None
-    values = []
-    for value in stored:
-        if isinstance(value, (list, tuple)) and len(value) == 3 and all(v in range(256) for v in value):
-            values.append(parse_value("#" + bytes(map(int, value)).hex()))
-        elif isinstance(value, (int, float)) and value in range(65536):
-            values.append(int(value))
-        else:
-            return None
-    return values
 
 
 def _differences(found, expected):

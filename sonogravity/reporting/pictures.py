@@ -3,6 +3,9 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from sonogravity.common.files import short
+from sonogravity.datasets.frames import read_pair
+
 OVERLAY = 0.45  # share of the class colour laid over the frame
 GAP = 6  # pixels between the pictures of a panel
 
@@ -57,6 +60,18 @@ def write_panel(content, path):
     kind, image, maps, labels, caption = content
     options = {"format": "JPEG", "quality": 90} if kind == "jpg" else {"format": "PNG", "compress_level": 2}
     panel(image, maps, labels, caption).save(path, **options)
+
+
+def epoch_panels(shown, channels, labels):
+    """(prefix, Dice, FileResult) of validation frames -> {file name: (write, content)} of their panels."""
+    panels = {}
+    for prefix, dice, result in shown:
+        image, _ = read_pair(result.frame.pair, channels)
+        maps = {"truth": result.truth, "prediction": result.prediction}
+        stem = result.frame.pair.stem
+        content = ("png", image, maps, labels, f"{stem}  Dice {dice:.4f}")
+        panels[f"{prefix}{short(stem)}.png"] = write_panel, content
+    return panels
 
 
 def plain(text):

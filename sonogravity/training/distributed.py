@@ -46,37 +46,27 @@ def leave():
         dist.destroy_process_group()
 
 
-def rank():
-    """This process's number; the first is 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def count():
-    """How many processes train together."""
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def shared(value):
+def broadcast(value):
     """The first process's value, in all of them."""
-    if count() == 1:
+    if process_count() == 1:
         return value
     values = [value]
     dist.broadcast_object_list(values)
     return values[0]
 
 
-def gathered(value):
+def gather(value):
     """Every process's value, in the order of their numbers."""
-    if count() == 1:
+    if process_count() == 1:
         return [value]
-    values = [None] * count()
+    values = [None] * process_count()
     dist.all_gather_object(values, value)
     return values
 
 
-def together(network, model, device):
+def wrap_model(network, model, device):
     """The network to step, with gradients averaged over the processes; on GPUs batch statistics are of all frames."""
-    if count() == 1:
+    if process_count() == 1:
         return network
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place: the model itself is no batch normalisation
@@ -87,7 +77,7 @@ def together(network, model, device):
         )
 
 
-def apart(network, last):
+def no_sync(network, last):
     """A context in which gradients stay the process's own, unless it is the step's last part: then they are averaged.
 
     Processes may cut their frames into different numbers of parts, so all but the last must not wait for the others.
@@ -97,9 +87,9 @@ def apart(network, last):
 
 def average_statistics(model):
     """Give all processes the mean of their running statistics, so that they validate and save one model."""
-    if count() == 1:
+    if process_count() == 1:
         return
     for buffer in model.buffers():
         if buffer.is_floating_point():
             dist.all_reduce(buffer)
-            buffer /= count()
+            buffer /= process_count()

@@ -1,18 +1,21 @@
-"""Optimizers and learning-rate schedules by name."""
+"""Optimizers, learning-rate schedules, and the state of both that a resumed run takes up."""
 
 import math
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from sonogravity.common.messages import InputError, first_line
+
 PLATEAU_PATIENCE = 5  # epochs
 PLATEAU_FACTOR = 0.1
 WARM_UP_SHARE = 0.05  # of all steps, for cosine and poly
 POLY_POWER = 0.9  # Chen et al. 2017
+GRADIENT_CLIP_NORM = 1.0
 
 
 def make_optimizer(kind, parameters, learning_rate, weight_decay):
-    """Adam, AdamW, SGD with Nesterov momentum 0.9, or RMSprop with momentum 0.9.
+    """Adam, AdamW, SGD with Nesterov momentum 0.9, or RMSprop with momentum 0.9; KeyError for another kind.
 
     All but the last update all weights in one pass over memory where torch can (``fused``).
     """
@@ -36,11 +39,11 @@ def schedule_factor(kind, step, total_steps):
     if step < warm_up:
         return (step + 1) / warm_up
     done = min(1.0, (step - warm_up) / max(1, total_steps - warm_up))
-    return 0.5 * (1 + math.cos(math.pi * done)) if kind == "cosine" else (1 - done) ** POLY_POWER
+    return {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "poly": (1 - done) ** POLY_POWER}[kind]
 
 
 def make_scheduler(kind, optimizer, plan, steps_per_epoch):
-    """``plateau`` follows the validation Dice, once an epoch; the others are stepped after each batch.
+    """``plateau`` follows the validation Dice, once per epoch; the others are stepped after each batch.
 
     plan: [epochs done, epochs in all as planned from there on] pairs, [[0, E]] at first. The rate is a function of the
     step and the plan alone, so a run resumed with more epochs goes on along the longer curve, and can be repeated.
@@ -53,3 +56,80 @@ def make_scheduler(kind, optimizer, plan, steps_per_epoch):
         return schedule_factor(kind, step, epochs * steps_per_epoch)
 
     return LambdaLR(optimizer, factor)
+
+
+class Optimization:
+    """An optimizer with its schedule and gradient scaler: stepped, saved and restored together.
+
+    model: whose gradients are clipped. amp: autocast's type, None for float32; float16 needs the scaler. average: an
+    averaged copy of the model that follows each step (torch.optim.swa_utils.AveragedModel), or None.
+    """
+
+    def __init__(self, model, optimizer, scheduler, *, device, amp=None, average=None):
+        self.model = model
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp is torch.float16)
+        self.average = average
+        self._stateful = {"optimizer": optimizer, "scheduler": scheduler, "scaler": self.scaler}
+
+    @property
+    def result(self):
+        """The model to validate and to save: the average where there is one."""
+        return self.model if self.average is None else self.average.module
+
+    def step(self):
+        """Update the weights by their gradients, clipped to GRADIENT_CLIP_NORM. Return the learning rate of the step.
+
+        Gradients are unscaled first, so the norm that is clipped is that of the true gradients.
+        """
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_CLIP_NORM)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        rate = self.optimizer.param_groups[0]["lr"]
+        if not isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return rate
+
+    def end_epoch(self, score):
+        """Tell the schedule ``plateau`` the epoch's score; the others know no epochs."""
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(score)
+
+    def state(self):
+        """What ``restore`` takes: plain types and tensors."""
+        state = {name: part.state_dict() for name, part in self._stateful.items()}
+        if self.average is not None:  # a checkpoint's own weights are the average's
+            stepped = {key: value.cpu() for key, value in self.model.state_dict().items()}
+            state["average"] = {"steps": int(self.average.n_averaged), "stepped": stepped}
+        return state
+
+    def restore(self, state, path, steps_per_epoch=None):
+        """Take up a state; InputError names ``path`` if it is another optimizer's.
+
+        steps_per_epoch: of this process, if it may differ from that of the run so far (other processes than then).
+        """
+        for name, part in self._stateful.items():
+            try:
+                if state[name]:  # the scaler's is empty where there was no float16
+                    part.load_state_dict(state[name])
+            except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+                raise InputError(
+                    f"{path}: is damaged: the {name}'s state does not fit ({first_line(error)})"
+                ) from error
+        if ("average" in state) != (self.average is not None):
+            raise InputError(f"{path}: weights are averaged in one of file and run only; resume as the run began")
+        if self.average is not None:
+            self.average.module.load_state_dict(self.model.state_dict())
+            self.average.n_averaged.fill_(state["average"]["steps"])
+            self.model.load_state_dict(state["average"]["stepped"])
+        if isinstance(self.scheduler, LambdaLR):
+            if steps_per_epoch is not None:
+                self.scheduler.last_epoch = len(state["history"]) * steps_per_epoch
+            # The optimizer's rate is that of the earlier plan.
+            groups = self.optimizer.param_groups
+            for group, base, factor in zip(groups, self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True):
+                group["lr"] = base * factor(self.scheduler.last_epoch)

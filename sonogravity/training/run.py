@@ -1,5 +1,6 @@
-"""A training run on disk: its folders, its settings, and what each epoch leaves behind."""
+"""A training run on disk: its folders, its settings, its history, and the files that each epoch adds."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -7,14 +8,14 @@ import torch
 
 from sonogravity.common import files
 from sonogravity.common.files import BROKEN_FILE
-from sonogravity.common.messages import InputError, NotWritten, some, warn
+from sonogravity.common.messages import InputError, NotWritten, complain, say, some, warn
+from sonogravity.common.processes import is_first_process, process_count
 from sonogravity.common.provenance import commit, describe_versions, digest_of_weights
+from sonogravity.datasets.labels import Labels
 from sonogravity.modeling import checkpoints
-from sonogravity.reporting import workbook
-from sonogravity.reporting.pictures import write_progress
+from sonogravity.reporting import pictures, workbook
 from sonogravity.reporting.write_queue import Outbox
-from sonogravity.training import distributed, stored_options
-from sonogravity.training.memory import Memory
+from sonogravity.training import stored_options
 
 
 def best_epoch(history):
@@ -29,9 +30,10 @@ def dice_or_lowest(row):
 
 @dataclass
 class Run:
-    """Folders and settings of one run, the content that all its checkpoints share, and files not written yet.
+    """Folders, settings and history of one run, what all its checkpoints share, and files that are not written yet.
 
-    writing: whether this process writes: of several that train together only the first does.
+    history: one row per completed epoch. writing: whether this process writes: of several that train together only the
+    first does. As a context it ends a run: with what was trained if all went well, else with how to resume.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Run:
     results: Path
     settings: dict
     shared: dict  # model_name, model_options, labels, scale, amp, image_maximum, run
+    labels: Labels
+    history: list = field(default_factory=list)
     outbox: Outbox = field(default_factory=Outbox)
     writing: bool = True
 
@@ -47,85 +51,149 @@ class Run:
         """The checkpoint to resume from."""
         return self.checkpoints / "last.pth"
 
-    def start(self, model, training):
-        """Write settings.json, and the state before the first epoch: a disk that refuses it ends the run at once."""
+    @property
+    def next_epoch(self):
+        """Number of the next epoch, from 1; None when the run has all its epochs, or --patience has ended it."""
+        done = len(self.history)
+        return None if done >= self.settings["options"]["epochs"] or self._out_of_patience else done + 1
+
+    @property
+    def _out_of_patience(self):
+        patience = self.settings["options"]["patience"]
+        return bool(patience and self.history) and len(self.history) - best_epoch(self.history) >= patience
+
+    def begin(self, optimization, resumed, steps_per_epoch):
+        """Write the state before the first epoch, or take up that of a resumed Checkpoint and bring its files up."""
+        if resumed is None:
+            self._start(optimization)
+            return
+        optimization.restore(resumed.training, resumed.path, steps_per_epoch)
+        self.history[:] = resumed.training["history"]
+        self._take_up(resumed)
+        if len(self.history) >= self.settings["options"]["epochs"]:
+            say(f"{resumed.path}: the run has its {len(self.history)} epochs; ask for more with --epochs")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if error is None:
+            self._finish()
+            return
+        if not isinstance(error, (KeyboardInterrupt, InputError)):
+            return
+        self.outbox.send()
+        if isinstance(error, InputError) and not is_first_process():  # what this process alone knows
+            complain(error)
+        if isinstance(error, KeyboardInterrupt):
+            say(f"\n{self._how_to_resume()}")
+
+    def _start(self, optimization):
+        """Write settings.json and the first state: a disk that refuses them ends the run at once."""
         if not self.writing:
             return
         files.write_whole(self.results / "settings.json", workbook.write_json, self.settings)
-        checkpoints.save(self.last, self._content(0, model, [], training))
+        checkpoints.save(self.last, self._content(0, optimization))
 
-    def leave(self, epoch, model, history, training, *, pictures, labels):
-        """Write what an epoch leaves. last.pth comes after the figures: a run killed before it repeats the epoch."""
-        if not self.writing:
-            return
-        put = self.outbox.put
-        self.report(history, labels)
-        for name, (write, content) in pictures.items():
-            put(self.results / "panels" / f"epoch_{epoch:03d}" / name, write, content, optional=True)
-        content = self._content(epoch, model, history, training)
-        put(self.last, checkpoints.write, content)
-        self._put_copies(epoch, history, {key: value for key, value in content.items() if key != "training"})
-        self.outbox.send()
+    def record(self, row):
+        """Add a completed epoch's row to the history; InputError if its validation loss is not finite."""
+        if not math.isfinite(row["val_loss"]):
+            raise InputError(
+                f"epoch {row['epoch']}/{self.settings['options']['epochs']}: the validation loss is {row['val_loss']}; "
+                "checkpoints of earlier epochs are kept. Try a lower --learning-rate, or --no-amp"
+            )
+        self.history.append(row)
 
-    def _content(self, epoch, model, history, training):
-        weights = {key: value.cpu() for key, value in model.state_dict().items()}
-        training = {**training, "history": history, "settings": self.settings}
+    def save_epoch(self, optimization, predictor, frames):
+        """Save the last epoch's files and print its scores.
+
+        frames: of steps.validate, shown as panels every --save-every epochs. last.pth comes after the scores: a run
+        killed before it repeats the epoch.
+        """
+        row, options = self.history[-1], self.settings["options"]
+        epoch = row["epoch"]
+        if self.writing:
+            put = self.outbox.put
+            self._report()
+            if epoch % options["save_every"] == 0 or epoch == options["epochs"]:
+                folder = self.results / "panels" / f"epoch_{epoch:03d}"
+                for name, (write, content) in pictures.epoch_panels(frames, predictor.channels, self.labels).items():
+                    put(folder / name, write, content, optional=True)
+            content = self._content(epoch, optimization)
+            put(self.last, checkpoints.write, content)
+            self._put_copies(epoch, {key: value for key, value in content.items() if key != "training"})
+            self.outbox.send()
+        names = [self.labels.names[c] for c in self.labels.foreground]
+        per_class = ", ".join(f"{name} {row[f'dice_{name}']:.4f}" for name in names)
+        say(
+            f"epoch {epoch}/{options['epochs']}  train loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
+            f"Dice {row['dice']:.6f} ({per_class})  {row['seconds']:.0f} s, {row['images_per_second']:.2f} img/s"
+            + ("  best" if best_epoch(self.history) == epoch else "")
+        )
+
+    def go_back(self, optimization):
+        """Set model, optimization and history back to the last completed epoch, from disk or from what waits for it."""
+        content = self.outbox.content_of(self.last)
+        content = content or torch.load(self.last, map_location="cpu", weights_only=True)
+        optimization.model.load_state_dict(content["state_dict"])
+        optimization.restore(content["training"], self.last)
+        self.history[:] = content["training"]["history"]
+
+    def _content(self, epoch, optimization):
+        weights = {key: value.cpu() for key, value in optimization.result.state_dict().items()}
+        training = {**optimization.state(), "history": self.history, "settings": self.settings}
         return {**self.shared, "epoch": epoch, "state_dict": weights, "training": training}
 
-    def _put_copies(self, epoch, history, content):
-        if best_epoch(history) == epoch:
+    def _put_copies(self, epoch, content):
+        if best_epoch(self.history) == epoch:
             self.outbox.put(self.checkpoints / "best.pth", checkpoints.write, content)
         if epoch % self.settings["options"]["save_every"] == 0:
             self.outbox.put(self.checkpoints / f"epoch_{epoch:03d}.pth", checkpoints.write, content, optional=True)
 
-    def take_up(self, resumed, labels):
+    def _take_up(self, resumed):
         """Bring a resumed run's files up to its last.pth: those that a kill, or a full disk, kept from following."""
         if not self.writing:
             return
-        history = resumed.training["history"]
         for folder in (self.checkpoints, self.results):
             files.remove_leftovers(folder)
         files.write_whole(self.results / "settings.json", workbook.write_json, self.settings)
-        if not history:
+        if not self.history:
             return
-        best = best_epoch(history)
+        best = best_epoch(self.history)
         if best < resumed.epoch and _epoch_of(self.checkpoints / "best.pth") != best:
             warn(f"{self.checkpoints / 'best.pth'}: is not of epoch {best}, the best so far, whose weights are lost")
-        content = {**self.shared, "epoch": resumed.epoch, "state_dict": resumed.state_dict}
-        self._put_copies(resumed.epoch, history, content)
-        self.report(history, labels)
+        self._put_copies(resumed.epoch, {**self.shared, "epoch": resumed.epoch, "state_dict": resumed.state_dict})
+        self._report()
         self.outbox.send()
 
-    def report(self, history, labels):
+    def _report(self):
         """Queue settings.json, epochs.csv, epochs.xlsx and progress.png: all anew, whoever removed them."""
         put = self.outbox.put
         put(self.results / "settings.json", workbook.write_json, self.settings)
-        put(self.results / "epochs.csv", workbook.write_csv, history)
-        put(self.results / "epochs.xlsx", workbook.write_epochs, (history, self.settings))
-        put(self.results / "progress.png", write_progress, (history, labels))
+        put(self.results / "epochs.csv", workbook.write_csv, self.history)
+        put(self.results / "epochs.xlsx", workbook.write_epochs, (self.history, self.settings))
+        put(self.results / "progress.png", pictures.write_progress, (self.history, self.labels))
 
-    def how_to_go_on(self):
+    def _how_to_resume(self):
         """What to do after an interruption."""
         epoch = _epoch_of(self.last)
-        return (
-            f"epoch {epoch} is kept; go on with: --resume {self.last}"
-            if epoch
-            else ("no epoch was completed; give the same command again")
-        )
+        if not epoch:
+            return "no epoch was completed; give the same command again"
+        return f"epoch {epoch} is kept; go on with: --resume {self.last}"
 
-    def training_state(self):
-        """The ``state_dict`` and ``training`` of the last completed epoch, from disk, or from memory if not written."""
-        content = self.outbox.content_of(self.last)
-        return content or torch.load(self.last, map_location="cpu", weights_only=True)
-
-    def close(self, history):
-        """Try again what the disk refused; NotWritten if it still does, or if the best weights are not there."""
+    def _finish(self):
+        """Say what the run reached; try again what the disk refused; NotWritten if something stays unwritten."""
+        if self._out_of_patience:
+            patience = self.settings["options"]["patience"]
+            say(f"stopped: no better Dice for {patience} epochs (--patience)")
+        best = self.history[best_epoch(self.history) - 1]
+        say(f"best: epoch {best['epoch']}, Dice {best['dice']:.6f}: {self.checkpoints / 'best.pth'}")
+        say(f"figures: {self.results / 'epochs.xlsx'}")
         if not self.writing:
             return
         missing = self.outbox.close()
-        best = self.checkpoints / "best.pth"
-        if _epoch_of(best) != best_epoch(history):
-            missing.append(best)
+        if _epoch_of(self.checkpoints / "best.pth") != best["epoch"]:
+            missing.append(self.checkpoints / "best.pth")
         if missing:
             names = dict.fromkeys(missing)
             raise NotWritten(
@@ -142,28 +210,52 @@ def _epoch_of(path):
         return None
 
 
-def open_run(beginning, *, model, model_options, findings, device, amp):
-    """Make or take up the run's folders.
+def open_run(beginning, model, model_options, findings, *, device, amp, memory):
+    """Make the run's folders, or take up those that exist -> Run.
 
-    amp: autocast's type or None. InputError if the run exists already, or if the data (and, for a repeated run, the
-    weights at the start) are not those of the run to resume or repeat.
+    amp: autocast's type or None. memory: what a new run starts with. InputError if the run exists already, or if the
+    data (and, for a repeated run, the weights at the start) are not those of the run to resume or repeat.
     """
     options = stored_options.options_as_dict(beginning.options)
     name = options["name"]
     kept, results = (Path(options[root]) / model.NAME / name for root in ("checkpoints", "results"))
-    settings = {
-        "script": "train",
-        "model": model.NAME,
-        "options": options | {"resume": None, "repeat": None, "check": False},
+    found = {
         "labels": findings.labels.as_dict(),
         "data": findings.counts,
         "image_maximum": findings.image_maximum,
         "device": str(device),
         "mixed_precision": str(amp or "float32"),
         "initial_weights": digest_of_weights(model),
-        "memory": asdict(Memory(checkpointing=options["low_memory"])),
+        "memory": asdict(memory),
+    }
+    settings = _settings_of(beginning, options, found, model.NAME)
+    if beginning.resumed is None and is_first_process():
+        _free_name(kept, results, name)
+    if beginning.repeated:
+        _same_start(beginning.options.repeat, beginning.repeated, settings)
+    for folder in (kept, results):
+        folder.mkdir(parents=True, exist_ok=True)
+    shared = {
+        "model_name": model.NAME,
+        "model_options": model_options,
+        "labels": found["labels"],
+        "scale": options["scale"],
+        "amp": amp is not None,
+        "image_maximum": findings.image_maximum,
+        "run": name,
+    }
+    return Run(name, kept, results, settings, shared, findings.labels, writing=is_first_process())
+
+
+def _settings_of(beginning, options, found, model_name):
+    """The content of settings.json: what was asked for and found now, with what an earlier run has to go on with."""
+    settings = {
+        "script": "train",
+        "model": model_name,
+        "options": options | {"resume": None, "repeat": None, "check": False},
+        **found,
         "plan": beginning.plan,
-        "processes": distributed.count(),
+        "processes": process_count(),
         "commit": commit(),
         "versions": describe_versions(),
     }
@@ -173,23 +265,9 @@ def open_run(beginning, *, model, model_options, findings, device, amp):
         _same_program(beginning.resumed.path, earlier, settings)
         settings |= {key: earlier[key] for key in ("initial_weights", "memory")}
         settings["options"]["load"] = earlier["options"]["load"]
-    elif distributed.rank() == 0:
-        _free_name(kept, results, name)
     if beginning.repeated:
         settings["memory"] = beginning.repeated["memory"]
-        _same_start(beginning.options.repeat, beginning.repeated, settings)
-    for folder in (kept, results):
-        folder.mkdir(parents=True, exist_ok=True)
-    shared = {
-        "model_name": model.NAME,
-        "model_options": model_options,
-        "labels": findings.labels.as_dict(),
-        "scale": options["scale"],
-        "amp": amp is not None,
-        "image_maximum": findings.image_maximum,
-        "run": name,
-    }
-    return Run(name, kept, results, settings, shared, writing=distributed.rank() == 0)
+    return settings
 
 
 def _free_name(kept, results, name):

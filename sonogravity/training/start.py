@@ -1,4 +1,4 @@
-"""How a training run begins: anew, from given weights, as the next part of a run, or as a run's repetition."""
+"""How a training run starts: anew, from given weights, resumed, or as the repetition of an earlier run."""
 
 import json
 import sys
@@ -38,7 +38,7 @@ FINE_TUNING_RATE = 0.1  # of the recipe's learning rate, for weights that are al
 class Beginning:
     """Where a run starts. Of loaded, resumed (Checkpoints) and repeated (settings) those that apply, else None.
 
-    A resumed Checkpoint is also the loaded one. plan: see optimizers.make_scheduler.
+    A resumed Checkpoint is also the loaded one. plan: see optimization.make_scheduler.
     """
 
     options: object
@@ -73,7 +73,7 @@ def begin(parser, argv, model_class):
         return _repeat(parser, argv, options.repeat, model_class)
     if processes.may_restart() and options.name is None:
         raise InputError("torchrun --max-restarts: give the run a --name, by which a restart finds it")
-    options.name = options.name or distributed.shared(time_stamp())
+    options.name = options.name or distributed.broadcast(time_stamp())
     if options.fold is not None:
         _check_fold(options)
         options.name = fold_run_name(options.name, options.fold)
@@ -99,7 +99,7 @@ def _check_fold(options):
 
 
 def _resume(parser, argv, path, model_class, wanted=None):
-    """Go on with a run; wanted: all options of a command that began it, none of which may have changed."""
+    """Resume a run. If ``wanted`` is given, every option must equal the one the run started with."""
     resumed = checkpoints.load(path, model_class)
     if resumed.training is None:
         raise InputError(f"{path}: holds weights only; resume from last.pth beside it, or start a new run with --load")
@@ -126,7 +126,7 @@ def _repeat(parser, argv, path, model_class):
     settings = _read_settings(path, model_class.NAME)
     options = stored_options.take_up(parser, argv, settings["options"], path, stored_options.FREE_ON_REPEAT)
     given = stored_options.given_options(parser, argv, options)
-    options.name = getattr(given, "name", None) or distributed.shared(time_stamp())
+    options.name = getattr(given, "name", None) or distributed.broadcast(time_stamp())
     options.device = getattr(given, "device", settings["device"])
     loaded = checkpoints.load(options.load, model_class) if options.load else None
     return Beginning(options, settings["plan"], loaded, None, settings)

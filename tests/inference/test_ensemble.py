@@ -47,7 +47,7 @@ def two(trained):
 
 def frame_for(predictor, pair):
     image, mask = frames.read_pair(pair, predictor.channels)
-    return frames.Frame(pair, predictor.shrink(image), mask, image.shape[:2])
+    return frames.Frame(pair, frames.at_scales(image, predictor.scales), mask, image.shape[:2])
 
 
 def first_pair(trained):
@@ -71,7 +71,7 @@ def test_a_mirrored_view_is_mirrored_back(two, trained):
     found = flip.logits([frame_for(flip, pair)]).softmax(1)
 
     def alone(image):
-        frame = frames.Frame(pair, predictor.shrink(image), None, image.shape[:2])
+        frame = frames.Frame(pair, frames.at_scales(image, predictor.scales), None, image.shape[:2])
         return predictor.logits([frame]).softmax(1)
 
     expected = (alone(native) + alone(np.ascontiguousarray(native[:, ::-1])).flip(-1)) / 2

@@ -213,5 +213,5 @@ def test_synchronised_statistics_fold_as_ordinary_ones():
 
 def test_alone_nothing_is_done():
     model = nn.Conv2d(1, 1, 1)
-    assert distributed.together(model, model, torch.device("cpu")) is model
-    assert distributed.gathered(3) == [3] and distributed.shared("x") == "x" and distributed.count() == 1
+    assert distributed.wrap_model(model, model, torch.device("cpu")) is model
+    assert distributed.gather(3) == [3] and distributed.broadcast("x") == "x" and distributed.count() == 1

@@ -1,0 +1,12 @@
+"""The model folders by name: the one list that knows them all."""
+
+import importlib
+
+MODELS = ("unet", "deeplab")
+
+
+def model_class(name):
+    """Return the SegmentationModel of a folder: its model.py's ``MODEL``. Raise KeyError for a name not in MODELS."""
+    if name not in MODELS:
+        raise KeyError(name)
+    return importlib.import_module(f"{name}.model").MODEL
