@@ -1,6 +1,6 @@
 """What the benchmarks share: processes that take turns, the processor's ceiling, counted operations, frames, tables.
 
-Every setting lives in a process of its own (spawned, so its peak memory is its own) and computes only when asked.
+Every setting lives in a process of its own (so its peak memory is its own) and computes only when asked.
 The process that asks imports no torch and computes nothing, and asks one setting after another, round after round
 (A B C, A B C, ...), so that whatever else the machine does falls on all of them alike.
 """
@@ -8,7 +8,6 @@ The process that asks imports no torch and computes nothing, and asks one settin
 import atexit
 import io
 import json
-import multiprocessing
 import os
 import platform
 import resource
@@ -41,48 +40,51 @@ _started = {"mb": 0.0}
 class Worker:
     """A process that holds what ``build(**setting)`` made, a function, and calls it for each ``ask``.
 
-    started: its first words: why it does not run, or None. build calls ``imported()`` between imports and work.
+    build: a function of a benchmark's module. Questions and answers are lines of JSON, so paths arrive as text.
+    refused: why it does not run, or None. build calls ``imported()`` between imports and work.
     """
 
     def __init__(self, build, **setting):
-        context = multiprocessing.get_context("spawn")
         self.setting = setting
-        self._connection, child = context.Pipe()
-        self._process = context.Process(target=_serve, args=(child, build, setting), daemon=False)
-        self._process.start()
-        child.close()
+        module = Path(sys.modules[build.__module__].__file__).stem
+        command = [sys.executable, Path(__file__).with_name("worker.py"), module, build.__name__]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+        )
         atexit.register(self.close)  # also where the benchmark itself fails
-        self.refused = self._answer()[1]
+        self.refused = self._answer_to(setting)[1]
 
-    def _answer(self):
-        try:
-            return self._connection.recv()
-        except EOFError:
-            self._process.join()
-            raise SystemExit(f"{self.setting}: the process ended with {self._process.exitcode}") from None
+    def _answer_to(self, question):
+        self._process.stdin.write(json.dumps(question, default=str) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.setting}: the process ended with {self._process.wait()}")
+        return json.loads(line)
 
     def ask(self, *question):
         """One turn; None where memory ran out, and then the worker says so in ``refused``."""
         time.sleep(REST_S)
-        self._connection.send(question)
-        answer, refused = self._answer()
+        answer, refused = self._answer_to(question)
         self.refused = self.refused or refused
         return answer
 
     def memory(self):
         """{"peak_mb", "start_mb"}: at its peak, and after the imports."""
-        self._connection.send(None)
-        return self._answer()[0]
+        return self._answer_to(None)[0]
 
     def close(self):
-        self._connection.close()
-        self._process.join(10)
-        if self._process.is_alive():
-            self._process.terminate()
+        self._process.stdin.close()  # at the end of its questions it ends
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
 
 
-def _serve(connection, build, setting):
-    """The life of a worker."""
+def serve(build):
+    """The life of a worker: a setting, then questions, one JSON line each on standard input; answers on the output."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the program prints is no answer
     os.environ["TQDM_DISABLE"] = "1"  # no progress bars
     from sonogravity.common.messages import InputError, first_line, is_out_of_memory
 
@@ -97,17 +99,18 @@ def _serve(connection, build, setting):
                 return None, f"failed: {first_line(error)}"
             return None, "out of memory"
 
-    turn, refused = guarded(build, **setting)
-    connection.send((None, refused))
-    while True:
-        try:
-            question = connection.recv()
-        except EOFError:
-            return
+    def reply(answer, refused):
+        answers.write(json.dumps((answer, refused)) + "\n")
+        answers.flush()
+
+    turn, refused = guarded(build, **json.loads(sys.stdin.readline()))
+    reply(None, refused)
+    for line in sys.stdin:
+        question = json.loads(line)
         if question is None:
-            connection.send(({"peak_mb": peak_mb(), "start_mb": _started["mb"]}, None))
+            reply({"peak_mb": peak_mb(), "start_mb": _started["mb"]}, None)
         else:
-            connection.send(guarded(turn, *question))
+            reply(*guarded(turn, *question))
         _give_back()
 
 
@@ -251,6 +254,7 @@ def pairs_of(images):
     """Frames under images/ -> Pairs with their masks, which lie under masks/ beside it."""
     from sonogravity.datasets.pairs import Pair
 
+    images = map(Path, images)
     return [Pair(image, image.parent.parent / "masks" / image.name) for image in images]
 
 

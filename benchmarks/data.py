@@ -38,28 +38,17 @@ MULTIPLE = 16  # U-Net's: see unet/model.py
 
 
 def loader(images, scale, cached, augment, workers):
-    """Build of a worker: the training loader. A turn is an epoch without a network, in frames a second."""
+    """Build of a worker: the training loader. A turn is an epoch without a network, in frames per second."""
     from sonogravity.common import devices
-    from sonogravity.common.workers import decoding_threads
-    from sonogravity.datasets import frames, inspection
     from sonogravity.datasets.labels import Labels
-    from unet.dataset import make_loader
+    from sonogravity.datasets.loader import training_loader
+    from unet.dataset import make_augmentation
 
     common.imported()
-    store = frames.FrameStore(
-        common.pairs_of(images), scale=scale, channels=1, native_truth=False, cache_mb=4096 if cached else 0
-    )
-    inspection.look_at(store, decoding_threads(None), "looking")
-    batches = make_loader(
-        store,
-        Labels.create([0, 128, 255]),
-        image_maximum=None,
-        augment=augment,
-        batch_size=BATCH,
-        seed=0,
-        workers=workers,
-        device=devices.pick_device("auto"),
-    )
+    labels = Labels.create([0, 128, 255])
+    augmentation = make_augmentation(labels.background) if augment else None
+    frames = training.training_frames(images, scale, labels, augmentation, cache_mb=4096 if cached else 0)
+    batches = training_loader(frames, BATCH, seed=0, workers=workers, device=devices.pick_device("auto"))
 
     def epoch():
         for _ in batches:

@@ -96,8 +96,8 @@ def plain(model, source, scale, bfloat16=False, **_):
     )
 
     def files(folder, output, panels):
-        pairs = common.pairs_of(sorted((folder / "images").iterdir()))
-        return common.timed(predictor.predict_files, pairs, output) if panels == "none" else None
+        pairs = common.pairs_of(sorted(Path(folder, "images").iterdir()))
+        return common.timed(predictor.predict_files, pairs, Path(output)) if panels == "none" else None
 
     def latency(images, ahead):
         return [common.timed(predictor.label_map, image) for image in images][WARM_UP:]
@@ -120,6 +120,7 @@ def ours(model, checkpoint, scale, engine, amp):
     """
     import importlib
 
+    from sonogravity import models
     from sonogravity.commands import score
     from sonogravity.commands.options import scoring_values
     from sonogravity.common.workers import threads_beside
@@ -129,8 +130,8 @@ def ours(model, checkpoint, scale, engine, amp):
     from sonogravity.inference.predictor import open_predictor
 
     script = importlib.import_module(f"{FOLDERS[model]}.predict")
-    module = importlib.import_module(f"{FOLDERS[model]}.model")
-    model_class = module.UNet if model == "unet" else module.DeepLabV3
+    model_class = models.model_class(FOLDERS[model])
+    checkpoint = Path(checkpoint)
     common.imported()
     predictor, opened = open_predictor(checkpoint, model_class, device="auto", amp=amp, scale=scale, mask_values=None)
     predictor = engines.use(engine, predictor, checkpoint)
@@ -143,7 +144,7 @@ def ours(model, checkpoint, scale, engine, amp):
 
     def latency(images, ahead):
         read = segmentation.read_frames(
-            predictor, [Pair(image) for image in images], threads_beside(None, predictor.device) if ahead else 0
+            predictor, [Pair(Path(image)) for image in images], threads_beside(None, predictor.device) if ahead else 0
         )
         times = [common.clock()]
         for _ in segmentation.segment(predictor, (frame for frame, _ in read), 1):
@@ -151,12 +152,10 @@ def ours(model, checkpoint, scale, engine, amp):
         return [end - start for start, end in pairwise(times)][WARM_UP:]
 
     def network(image, batch):
-        pair = Pair(image)
+        pair = Pair(Path(image))
         native, _ = frames.read_pair(pair, predictor.channels)
-        return _calls(
-            predictor.logits,
-            [frames.Frame(pair, frames.at_scales(native, predictor.scales), None, native.shape[:2])] * batch,
-        )
+        frame = frames.Frame(pair, frames.at_scales(native, predictor.scales), None, native.shape[:2])
+        return _calls(predictor.logits, [frame] * batch)
 
     def gflop():
         size = frames.network_size(common.FRAME, scale)

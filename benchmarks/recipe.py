@@ -5,23 +5,22 @@
 
 FOLDER holds train/ and validation/. With --folds the subjects of train/ are cross-validated: by this recipes are
 chosen. Without it validation/ scores, which is for reporting alone. A recipe (see recipes.py) is a list of train.py's
-options and, where something is tried that train.py does not have, a change made to the program before it runs.
+options and, where something is tried that train.py does not have, parts that its ``train`` takes in place of its own.
 
 Every run appends a line to --log: Dice epoch by epoch, and the figures of the last epoch's weights at native size,
 boundary figures in pixels. With folds a last line holds the frames of all folds together.
 """
 
 import argparse
-import contextlib
 import csv
-import io
 import itertools
-import multiprocessing
+import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
@@ -64,15 +63,17 @@ def folder_and_options(model):
 
 
 def train_and_score(model, recipe, data, fold, folds, options):
-    """One run, in a process of its own -> (rows of epochs.csv, rows of files.csv of the frames held out)."""
+    """One run -> {"epochs", "files"}: the rows of epochs.csv, and of files.csv of the frames held out."""
     import importlib
 
     from sonogravity.datasets.pairs import find_training_pairs
     from sonogravity.datasets.subjects import split_into_folds
+    from sonogravity.models import model_class
 
+    data = Path(data)
     folder, of_model = folder_and_options(model)
     recipe = named(recipe, folder)
-    recipe.change()
+    changed = recipe.model(model_class(folder)) if recipe.model else None
     train, evaluate = (importlib.import_module(f"{folder}.{script}") for script in ("train", "evaluate"))
     inputs, name = [data / "validation"], "run"
     if fold:
@@ -81,46 +82,32 @@ def train_and_score(model, recipe, data, fold, folds, options):
         inputs = [pair.image for pair, its_fold in zip(pairs, of_pairs, strict=True) if its_fold == fold]
         options = [*options, "--folds", folds, "--fold", fold]
         name = f"run_fold_{fold}"
-    with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(io.StringIO()):
-        train.main(
-            [
-                str(option)
-                for option in (
-                    "--train",
-                    data / "train",
-                    "--validation",
-                    data / "validation",
-                    "--checkpoints",
-                    root,
-                    "--results",
-                    root,
-                    "--name",
-                    "run",
-                    "--save-every",
-                    1000,
-                    *of_model,
-                    *recipe.options,
-                    *options,
-                )
-            ]
-        )
+    with tempfile.TemporaryDirectory() as root:
+        sets = ["--train", data / "train", "--validation", data / "validation"]
+        roots = ["--checkpoints", root, "--results", root, "--name", "run", "--save-every", 1000]
+        line = map(str, [*sets, *roots, *of_model, *recipe.options, *options])
+        train.main(list(line), model_class=changed, **recipe.parts)
         run, output = Path(root) / folder / name, Path(root) / "scores"
-        evaluate.main(["--load", str(run / "last.pth"), "--input", *map(str, inputs), "--output", str(output)])
-        files = pd.read_csv(output / "files.csv", dtype={"missed": str, "spurious": str})
-        return pd.read_csv(run / "epochs.csv"), files
+        line = ["--load", str(run / "last.pth"), "--input", *map(str, inputs), "--output", str(output)]
+        evaluate.main(line, model_class=changed)
+        tables = {"epochs": pd.read_csv(run / "epochs.csv"), "files": pd.read_csv(output / "files.csv")}
+        return {name: table.to_dict("records") for name, table in tables.items()}
 
 
 def in_a_process(series, data, fold, folds, fixed):
-    """train_and_score() of a (seed, model, recipe) in a process that no other run has changed."""
+    """train_and_score() of a (seed, model, recipe) in a process of its own -> tables of epochs and of files."""
     seed, model, recipe = series
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(train_and_score, model, recipe, data, fold, folds, [*fixed, "--seed", seed]).result()
+    question = [model, recipe, str(data), fold, folds, [*fixed, "--seed", seed]]
+    command = [sys.executable, __file__, "--one", json.dumps(question)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=common.environment(), check=True)
+    answer = json.loads(done.stdout.splitlines()[-1])
+    return tuple(pd.DataFrame(answer[name]) for name in ("epochs", "files"))
 
 
 def row_of(runs):
     """The figures of one run, or of the runs of several folds with all their frames together, as the log keeps them.
 
-    runs: of train_and_score().
+    runs: of in_a_process().
     """
     files = pd.concat([of_run for _, of_run in runs])
     frames = [len(of_run) for _, of_run in runs]
@@ -155,9 +142,9 @@ def append(log, row):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--data", type=Path, required=True, help="holds train/ and validation/")
-    add("--models", nargs="+", required=True, help="unet, unet_16 (base channels), or a backbone of DeepLabV3")
-    add("--recipes", nargs="+", required=True, help="names of recipes.py; A+B is A with B's change")
+    add("--data", type=Path, help="holds train/ and validation/")
+    add("--models", nargs="+", help="unet, unet_16 (base channels), or a backbone of DeepLabV3")
+    add("--recipes", nargs="+", help="names of recipes.py; A+B is A with B's options and parts")
     add("--folds", type=int, help="cross-validate the subjects of train/")
     add("--only", type=int, nargs="+", help="of these folds")
     add("--seeds", type=int, nargs="+", default=[0])
@@ -166,7 +153,13 @@ def main(argv=None):
     add("--jobs", type=int, default=1, help="runs at once, which share the cores (their seconds are then no measure)")
     add("--no-amp", action="store_true", help="in float32")
     add("--log", type=Path, default=LOG)
+    add("--one", metavar="JSON", help="train and score one run, in this process; the last line is its tables as JSON")
     args = parser.parse_args(argv)
+    if args.one:
+        print(json.dumps(train_and_score(*json.loads(args.one))))
+        return 0
+    if not (args.data and args.models and args.recipes):
+        parser.error("--data, --models and --recipes are required")
     for part in {part for name in args.recipes for part in name.split("+")} - set(RECIPES):
         parser.error(f"--recipes: no '{part}' in recipes.py, which has {', '.join(RECIPES)}")
     from sonogravity.common.provenance import commit

@@ -1,114 +1,65 @@
-"""The recipes that recipe.py can train: train.py's options, and for what it does not have a change to the program."""
+"""The recipes that recipe.py can train: train.py's options, and parts that its ``train`` takes in place of its own."""
 
-import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from torch.optim.swa_utils import AveragedModel
 
-
-def nothing():
-    """No change."""
+from sonogravity.datasets.augmentation import Augmentation
+from sonogravity.datasets.labels import IGNORE_INDEX
+from sonogravity.datasets.loader import EpochBatches
+from sonogravity.datasets.subjects import subjects_of
+from sonogravity.training.losses import soft_dice_loss
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """options: of train.py. change: called before the scripts are imported."""
+    """options: of train.py. parts: keywords of its ``train``. model: a function of the folder's model class."""
 
     options: tuple = ()
-    change: Callable = nothing
-
-
-def in_turn(*changes):
-    """One change made of several."""
-
-    def change():
-        for each in changes:
-            each()
-
-    return change
+    parts: dict = field(default_factory=dict)
+    model: Callable | None = None
 
 
 def moving_average(decay):
-    """Validate and keep an exponential moving average of the weights (warmed up as in 1 - 1/step)."""
+    """Part ``averaging``: an exponential moving average of the weights, over fewer steps at first."""
 
-    def change():
-        from sonogravity import engine, optimizers, runs
+    def average(averaged, current, steps):
+        keep = min(decay, float(steps) / (float(steps) + 10))
+        return averaged + (1 - keep) * (current - averaged)
 
-        make, validate, content = optimizers.make_optimizer, engine.validate, runs.Run._content
-        average = {}
+    return lambda model: AveragedModel(model, avg_fn=average, use_buffers=True)
 
-        def make_optimizer(*args):
-            optimizer = make(*args)
-            optimizer.register_step_post_hook(lambda *_: average.update(steps=average.get("steps", 0) + 1, due=True))
-            optimizer.register_step_post_hook(lambda *_: follow())
-            return optimizer
 
-        def follow():
-            if "model" not in average:
-                return
-            keep = min(decay, average["steps"] / (average["steps"] + 10))
-            with torch.no_grad():
-                for own, new in zip(average["weights"].values(), average["model"].state_dict().values(), strict=True):
-                    own.lerp_(new, 1 - keep) if own.is_floating_point() else own.copy_(new)
+class Loss(torch.nn.Module):
+    """Part ``criterion``: a loss of (N, C, H, W) logits, (N, H, W) classes and the background's index."""
 
-        def validate_average(predictor, *args):
-            if "model" not in average:  # the first epoch is its own average
-                average.update(model=predictor.model, weights=copy.deepcopy(predictor.model.state_dict()))
-            raw = copy.deepcopy(predictor.model.state_dict())
-            predictor.model.load_state_dict(average["weights"])
-            try:
-                return validate(predictor, *args)
-            finally:
-                predictor.model.load_state_dict(raw)
+    def __init__(self, function, kind, background=0):
+        super().__init__()
+        self.function = function
+        self.background = background
 
-        def content_of_average(run, epoch, model, history, training):
-            found = content(run, epoch, model, history, training)
-            return {**found, "state_dict": dict(average.get("weights", found["state_dict"]))}
-
-        optimizers.make_optimizer, engine.validate = make_optimizer, validate_average
-        runs.Run._content = content_of_average
-
-    return change
+    def forward(self, logits, classes):
+        return self.function(logits.float(), classes, self.background)
 
 
 def loss(function):
-    """Train with another loss: (N, C, H, W) logits, (N, H, W) classes, background -> a number."""
-
-    def change():
-        from sonogravity import losses
-
-        class Loss(torch.nn.Module):
-            def __init__(self, kind, background=0):
-                super().__init__()
-                self.background = background
-
-            def forward(self, logits, classes):
-                return function(logits.float(), classes, self.background)
-
-        losses.SegmentationLoss = Loss
-
-    return change
+    """A recipe's parts with another loss; --loss then says nothing."""
+    return {"criterion": partial(Loss, function)}
 
 
 def cross_entropy(logits, classes, **options):
-    from sonogravity.labels import IGNORE_INDEX
-
     return F.cross_entropy(logits, classes, ignore_index=IGNORE_INDEX, **options)
-
-
-def dice_term(logits, classes, background):
-    from sonogravity.losses import soft_dice_loss
-
-    return soft_dice_loss(logits, classes, background)
 
 
 def focal(logits, classes, background):
     """Focal loss, gamma 2 (Lin et al. 2017), and Dice."""
     entropy = cross_entropy(logits, classes, reduction="none")
-    return ((1 - (-entropy).exp()) ** 2 * entropy).mean() + dice_term(logits, classes, background)
+    return ((1 - (-entropy).exp()) ** 2 * entropy).mean() + soft_dice_loss(logits, classes, background)
 
 
 def weighted(logits, classes, background):
@@ -116,7 +67,7 @@ def weighted(logits, classes, background):
     counts = torch.bincount(classes.flatten().clamp(0, logits.shape[1]), minlength=logits.shape[1])
     counts = counts[: logits.shape[1]].float()
     weights = (counts.sum() / counts.clamp_min(1)).sqrt() * (counts > 0)
-    return cross_entropy(logits, classes, weight=weights / weights.max()) + dice_term(logits, classes, background)
+    return cross_entropy(logits, classes, weight=weights / weights.max()) + soft_dice_loss(logits, classes, background)
 
 
 def tversky(logits, classes, background):
@@ -144,79 +95,46 @@ def marginal(logits, classes, background):
             planes[c] = torch.full_like(own[c], -1e4)
         merged.append(torch.stack(planes))
     merged = torch.stack(merged)
-    return cross_entropy(merged, classes) + dice_term(merged, classes, background)
+    return cross_entropy(merged, classes) + soft_dice_loss(merged, classes, background)
 
 
-def standardised():
-    """Each image minus its mean, by its standard deviation: in training after the augmentation, and elsewhere."""
-    from sonogravity import data, inference
+def standardised(model_class):
+    """The model with each frame minus its mean, divided by its standard deviation, as its input."""
 
-    unit, sample = data.to_unit, data.TrainingFrames.__getitem__
+    class Standardised(model_class):
+        def forward(self, x, heights=None):
+            mean = x.mean((1, 2, 3), keepdim=True)
+            deviation = x.std((1, 2, 3), keepdim=True).clamp_min(1e-3)
+            return super().forward((x - mean) / deviation, heights)
 
-    def standard(image):
-        return (image - image.mean()) / image.std().clamp_min(1e-3)
-
-    def standard_sample(frames, key):
-        image, classes, stem = sample(frames, key)
-        return standard(image), classes, stem
-
-    data.TrainingFrames.__getitem__ = standard_sample
-    inference.to_unit = lambda image, image_maximum=None: standard(unit(image, image_maximum))
+    return Standardised
 
 
-def instance_norm():
-    """Instance normalisation with scale and shift for batch normalisation (Ulyanov et al. 2016): U-Net alone."""
-    normalise_with(lambda channels: torch.nn.InstanceNorm2d(channels, affine=True))
+def normalised_by(layer):
+    """A function of U-Net's class: the same with another normalisation, which ``layer`` makes for so many channels."""
 
+    def change(model_class):
+        class Normalised(model_class):
+            def __init__(self, *args, **options):
+                super().__init__(*args, **options, norm=layer)
 
-def group_norm():
-    """Group normalisation, 8 groups, for batch normalisation (Wu and He 2018): U-Net alone."""
-    normalise_with(lambda channels: torch.nn.GroupNorm(8, channels))
-
-
-def normalise_with(layer):
-    """Build models with another normalisation."""
-    torch.nn.BatchNorm2d = layer
-
-
-def by_subject():
-    """Draw as many frames of each subject, an epoch being as long as before."""
-    from sonogravity import data
-    from sonogravity.metrics import subjects_of
-
-    plain = data.training_loader
-
-    def training_loader(frames, **options):
-        subjects = subjects_of([pair.stem for pair in frames.store.pairs])
-        share = torch.tensor([1 / subjects.count(subject) for subject in subjects])
-        loader = plain(frames, **options)
-        batches = loader.batch_sampler
-
-        def drawn():
-            generator = torch.Generator().manual_seed(data.epoch_seed(batches.seed, batches.epoch))
-            order = torch.multinomial(share, len(subjects), replacement=True, generator=generator).tolist()
-            draws = torch.randint(2**62, (len(subjects),), generator=generator).tolist()
-            first = 0
-            for i in range(len(batches)):
-                total = batches.frames_in(i)
-                yield list(zip(order[first : first + total], draws[first : first + total], strict=True))
-                first += total
-
-        type(batches).__iter__ = lambda _: drawn()
-        return loader
-
-    data.training_loader = training_loader
-
-
-def augmentation(make):
-    """Train with another augmentation: (C, h, w) in 0 to 1, (h, w) classes -> the same."""
-
-    def change():
-        from sonogravity import augmentation as module
-
-        module.Augmentation = make
+        return Normalised
 
     return change
+
+
+class BySubject(EpochBatches):
+    """Part ``sampler``: as many frames of each subject, drawn with replacement; an epoch is as long as before."""
+
+    def __init__(self, frames, *options):
+        super().__init__(len(frames), *options)
+        self.subjects = subjects_of([pair.stem for pair in frames.store.pairs])
+
+    def keys(self, generator):
+        share = torch.tensor([1 / self.subjects.count(subject) for subject in self.subjects])
+        order = torch.multinomial(share, self.frames, replacement=True, generator=generator).tolist()
+        draws = torch.randint(2**62, (self.frames,), generator=generator).tolist()
+        return list(zip(order, draws, strict=True))
 
 
 class Ultrasound:
@@ -296,18 +214,11 @@ def chance(probability):
 
 def own_augmentation(geometry):
     """The program's own augmentation with or without rotation, shift and zoom, whatever the model's recipe says."""
-
-    def change():
-        from sonogravity import augmentation as module
-
-        plain = module.Augmentation
-        module.Augmentation = lambda background=0, **_: plain(background, geometry=geometry)
-
-    return change
+    return {"augmentation": partial(Augmentation, geometry=geometry)}
 
 
 def ultrasound(**options):
-    return augmentation(lambda background=0, **_: Ultrasound(background, **options))
+    return {"augmentation": partial(Ultrasound, **options)}
 
 
 # What a recipe leaves out unless it names it; ``default`` alone takes train.py's own defaults.
@@ -371,10 +282,11 @@ RECIPES = {
     "batch_2": Recipe(("--batch-size", "2")),
     "3e-4": Recipe(("--learning-rate", "3e-4")),
     "deep": Recipe(("--deep-supervision",)),
-    "average": Recipe((), moving_average(0.99)),
-    "standardised": Recipe((), standardised),
-    "instance": Recipe((), instance_norm),
-    "group": Recipe((), group_norm),
+    "average": Recipe(parts={"averaging": moving_average(0.99)}),
+    "standardised": Recipe(model=standardised),
+    # Instance normalisation (Ulyanov et al. 2016) and group normalisation (Wu and He 2018), of U-Net.
+    "instance": Recipe(model=normalised_by(partial(torch.nn.InstanceNorm2d, affine=True))),
+    "group": Recipe(model=normalised_by(partial(torch.nn.GroupNorm, 8))),
     "grey": Recipe(("--augment",), ultrasound(geometry=0, depth=0, speckle=0, shadow=0, blur=0)),
     "probe": Recipe(("--augment",), ultrasound(geometry=0)),
     "elastic": Recipe(("--augment",), ultrasound(geometry=0, depth=0, speckle=0, shadow=0, blur=0, elastic=0.5)),
@@ -383,12 +295,16 @@ RECIPES = {
     "focal": Recipe((), loss(focal)),
     "tversky": Recipe((), loss(tversky)),
     "weighted": Recipe((), loss(weighted)),
-    "by_subject": Recipe((), by_subject),
+    "by_subject": Recipe(parts={"sampler": BySubject}),
 }
 
 
 def named(name, folder):
-    """A model folder's recipe by its name; of ``A+B`` B's options follow A's, and both change the program."""
-    parts = [RECIPES[part] for part in name.split("+")]
-    plain = () if parts[0] is RECIPES["default"] else PLAIN[folder]
-    return Recipe(sum((part.options for part in parts), plain), in_turn(*(part.change for part in parts)))
+    """A model folder's recipe by its name; of ``A+B`` B's options follow A's, and both have their parts."""
+    recipes = [RECIPES[part] for part in name.split("+")]
+    plain = () if recipes[0] is RECIPES["default"] else PLAIN[folder]
+    parts, model = {}, None
+    for recipe in recipes:
+        parts |= recipe.parts
+        model = recipe.model or model
+    return Recipe(sum((recipe.options for recipe in recipes), plain), parts, model)

@@ -78,67 +78,64 @@ def plain(model, source, images, scale, batch, bfloat16=False):
 
 
 def ours(model, images, scale, batch, amp=False, low_memory=False, compiled=False):
-    """Build of a worker: what train.py assembles, up to the call of the engine. A turn is an epoch, in seconds."""
+    """Build of a worker: what train.py assembles for its epochs. A turn is an epoch, in seconds."""
     import torch
 
     from sonogravity.common import devices
-    from sonogravity.common.workers import decoding_threads, worker_count
-    from sonogravity.datasets import frames, inspection
+    from sonogravity.datasets.frames import network_size
     from sonogravity.datasets.labels import Labels
-    from sonogravity.inference import predictor
-    from sonogravity.training.losses import SegmentationLoss
+    from sonogravity.datasets.loader import training_loader
+    from sonogravity.training import losses, optimization, steps
     from sonogravity.training.memory import Memory, compute_again
-    from sonogravity.training.optimization import make_optimizer
-    from sonogravity.training.steps import Settings, train_one_epoch
 
-    build, make_loader, criterion = parts_of(model)
+    build, make_augmentation = parts_of(model)
     common.imported()
     device, labels = devices.pick_device("auto"), Labels.create([0, 128, 255])
-    store = frames.FrameStore(common.pairs_of(images), scale=scale, channels=1, native_truth=False, cache_mb=4096)
-    inspection.look_at(store, decoding_threads(None), "looking")
     torch.manual_seed(0)
-    network = build()
-    amp = devices.amp_type(device, amp)
-    predictor.Predictor(  # moves the network to the device, in the layout of the project
-        network, labels=labels, scale=scale, channels=1, image_maximum=None, device=device, amp=amp
-    )
-    loader = make_loader(
-        store,
-        labels,
-        image_maximum=None,
-        augment=True,
-        batch_size=batch,
-        seed=0,
-        workers=worker_count(None, device),
-        device=device,
-    )
-    optimizer = make_optimizer("adam", network.parameters(), 1e-4, 0.0)
-    scaler = torch.amp.GradScaler(device.type, enabled=amp is torch.float16)
+    network = build().to(device, memory_format=torch.channels_last)
+    frames = training_frames(images, scale, labels, make_augmentation(labels.background))
+    loader = training_loader(frames, batch, seed=0, workers=None, device=device)
+    step = steps.StepOptions(devices.amp_type(device, amp), smallest_batch=min(batch, 2))
+    optimizer = optimization.make_optimizer("adam", network.parameters(), 1e-4, 0.0)
+    scheduler = optimization.make_scheduler("constant", optimizer, [[0, 1]], 1)
+    state = optimization.Optimization(network, optimizer, scheduler, device=device, amp=step.amp)
     memory = Memory(checkpointing=low_memory)
     if low_memory:
         compute_again(network.blocks())
-    settings = Settings(1, 1, None, 0, batch, amp, min(batch, 2))
     stepped = torch.compile(network) if compiled else network
-    loss = criterion(SegmentationLoss)
-    gflop = common.gflop_a_frame(build, frames.network_size(common.FRAME, scale))
+    loss = losses.SegmentationLoss("ce" if model == "unet" else "ce+dice")
+    gflop = common.gflop_a_frame(build, network_size(common.FRAME, scale))
 
     def epoch():
-        train_one_epoch(stepped, loader, loss, optimizer, scaler, None, settings, memory, device, "benchmark")
+        steps.train_one_epoch(stepped, loader, loss, state, step, memory, device, "benchmark")
 
     return lambda: (common.timed(epoch), gflop)
 
 
+def training_frames(images, scale, labels, augmentation, cache_mb=4096):
+    """The project's training data over frames with masks, decoded into memory as far as the cache allows."""
+    from sonogravity.common.workers import decoding_threads
+    from sonogravity.datasets.frames import FrameStore
+    from sonogravity.datasets.inspection import look_at
+    from sonogravity.datasets.loader import TrainingFrames
+
+    pairs = common.pairs_of(images)
+    store = FrameStore(pairs, scale=scale, channels=1, native_truth=False, cache_mb=cache_mb)
+    look_at(store, decoding_threads(None), "looking")
+    return TrainingFrames(store, labels, None, augmentation)
+
+
 def parts_of(model):
-    """What differs between the models: build the network, make the loader, make the criterion of SegmentationLoss."""
+    """What differs between the models: build the network, make the augmentation."""
     if model == "unet":
-        from unet.dataset import make_loader
+        from unet.dataset import make_augmentation
         from unet.model import UNet
 
-        return lambda: UNet(1, 3), make_loader, lambda loss: loss("ce")
-    from deeplab.dataset import make_loader
+        return lambda: UNet(1, 3), make_augmentation
+    from deeplab.dataset import make_augmentation
     from deeplab.model import DeepLabV3
 
-    return lambda: DeepLabV3(1, 3, model), make_loader, lambda loss: loss("ce+dice")
+    return lambda: DeepLabV3(1, 3, model), make_augmentation
 
 
 def compare(model, scale, batch, images, args, ceiling):

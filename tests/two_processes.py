@@ -5,11 +5,12 @@ import sys
 import torch
 from torch import nn
 
+from sonogravity.common.processes import process_count, process_rank
 from sonogravity.datasets import loader
 from sonogravity.training import distributed, steps
 from sonogravity.training.losses import SegmentationLoss
 from sonogravity.training.memory import Memory
-from sonogravity.training.optimization import make_optimizer
+from sonogravity.training.optimization import Optimization, make_optimizer, make_scheduler
 from unet.model import UNet
 
 
@@ -31,7 +32,7 @@ class Loader:
         generator = torch.Generator().manual_seed(0)
         self.images = torch.rand(frames, 1, 20, 18, generator=generator).double()
         self.masks = torch.randint(3, (frames, 20, 18), generator=generator)
-        self.batch_sampler = loader.EpochBatches(frames, batch_size, 0, 1, distributed.count(), distributed.rank())
+        self.batch_sampler = loader.EpochBatches(frames, batch_size, 0, 1, process_count(), process_rank())
 
     def __len__(self):
         return len(self.batch_sampler)
@@ -57,17 +58,16 @@ def gradients(frames, batch_size, accumulate=1, micro_batch=None):
     found = []
     optimizer = make_optimizer("sgd", model.parameters(), 0.0, 0.0)
     optimizer.register_step_pre_hook(lambda *_: found.append([p.grad.clone() for p in model.parameters()]))
-    steps.GRADIENT_CLIP_NORM = 1e9
+    device = torch.device("cpu")
+    scheduler = make_scheduler("constant", optimizer, [[0, 1]], 1)
     loss, _, _ = steps.train_one_epoch(
         network,
         Loader(frames, batch_size),
         Loss("ce"),
-        optimizer,
-        torch.amp.GradScaler("cpu", enabled=False),
-        None,
-        steps.Settings(1, 1, None, 0, batch_size, accumulate=accumulate),
+        Optimization(model, optimizer, scheduler, device=device, clip_norm=1e9),
+        steps.StepOptions(accumulate=accumulate),
         Memory(False, micro_batch),
-        torch.device("cpu"),
+        device,
         "epoch",
     )
     return loss, found
@@ -77,6 +77,6 @@ if __name__ == "__main__":
     target, frames, batch_size, accumulate, micro_batch = sys.argv[1], *map(int, sys.argv[2:])
     distributed.join("cpu")
     outcome = gradients(frames, batch_size, accumulate, micro_batch or None)
-    if distributed.rank() == 0:
+    if process_rank() == 0:
         torch.save(outcome, target)
     distributed.leave()

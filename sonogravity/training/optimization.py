@@ -65,12 +65,13 @@ class Optimization:
     averaged copy of the model that follows each step (torch.optim.swa_utils.AveragedModel), or None.
     """
 
-    def __init__(self, model, optimizer, scheduler, *, device, amp=None, average=None):
+    def __init__(self, model, optimizer, scheduler, *, device, amp=None, average=None, clip_norm=GRADIENT_CLIP_NORM):
         self.model = model
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp is torch.float16)
         self.average = average
+        self.clip_norm = clip_norm
         self._stateful = {"optimizer": optimizer, "scheduler": scheduler, "scaler": self.scaler}
 
     @property
@@ -79,12 +80,12 @@ class Optimization:
         return self.model if self.average is None else self.average.module
 
     def step(self):
-        """Update the weights by their gradients, clipped to GRADIENT_CLIP_NORM. Return the learning rate of the step.
+        """Update the weights by their gradients, clipped to ``clip_norm``. Return the learning rate of the step.
 
         Gradients are unscaled first, so the norm that is clipped is that of the true gradients.
         """
         self.scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_CLIP_NORM)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         rate = self.optimizer.param_groups[0]["lr"]

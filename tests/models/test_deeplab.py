@@ -7,7 +7,7 @@ from conftest import make_folder, train_arguments
 from torchvision.models import resnet50, segmentation
 
 from deeplab import evaluate, predict, train
-from deeplab.model import AUX_WEIGHTS, BUILDERS, DeepLabV3, adapt, from_torchvision, load_pretrained
+from deeplab.model import BUILDERS, DeepLabV3, adapt, from_torchvision, load_pretrained
 from sonogravity.common.messages import InputError
 from sonogravity.modeling import checkpoints
 from sonogravity.training.losses import HeadsLoss, SegmentationLoss
@@ -73,7 +73,7 @@ def test_auxiliary_loss_trains_both_heads():
     classes = torch.randint(3, (2, 32, 32))
     logits = model(torch.rand(2, 1, 32, 32))
     criterion = SegmentationLoss("ce")
-    loss = HeadsLoss(criterion, AUX_WEIGHTS)(logits, classes)
+    loss = HeadsLoss(criterion, DeepLabV3.HEAD_WEIGHTS)(logits, classes)
     assert loss.item() == pytest.approx((criterion(logits[0], classes) + 0.5 * criterion(logits[1], classes)).item())
     loss.backward()
     assert model.aux_classifier[4].weight.grad.abs().sum() > 0 and model.classifier[4].weight.grad.abs().sum() > 0

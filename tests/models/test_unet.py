@@ -15,7 +15,7 @@ from sonogravity.datasets.loader import collate, heights
 from sonogravity.modeling.depth_channel import with_depth
 from sonogravity.training.losses import HeadsLoss, SegmentationLoss, soft_dice_loss
 from sonogravity.training.optimization import make_optimizer, make_scheduler, schedule_factor
-from unet.model import COARSE_WEIGHTS, UNet
+from unet.model import UNet
 
 
 def test_parameters_are_as_published():
@@ -120,7 +120,7 @@ def test_deep_supervision_trains_every_level_and_leaves_prediction_alone():
     logits = model(images)
     assert [each.shape for each in logits] == [(2, 3, 37, 45)] * 5
     criterion = SegmentationLoss("ce")
-    loss = HeadsLoss(criterion, COARSE_WEIGHTS)(logits, classes)
+    loss = HeadsLoss(criterion, UNet.HEAD_WEIGHTS)(logits, classes)
     finest, coarsest, eighth, fourth, half = (criterion(each, classes).item() for each in logits)
     expected = finest + half / 2 + fourth / 4 + eighth / 8 + coarsest / 16
     assert loss.item() == pytest.approx(expected)
@@ -130,7 +130,7 @@ def test_deep_supervision_trains_every_level_and_leaves_prediction_alone():
     plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("supervised.")})
     model.eval()
     assert torch.equal(model(images), plain(images))
-    alone = HeadsLoss(criterion, COARSE_WEIGHTS)(plain(images), classes)
+    alone = HeadsLoss(criterion, UNet.HEAD_WEIGHTS)(plain(images), classes)
     assert alone == criterion(plain(images), classes)
 
 

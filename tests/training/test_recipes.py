@@ -8,6 +8,7 @@ import torch
 from sonogravity.common import folders
 from sonogravity.datasets import frames
 from sonogravity.datasets.labels import Labels
+from sonogravity.datasets.loader import TrainingFrames, training_loader
 from sonogravity.datasets.pairs import find_training_pairs
 
 
@@ -45,19 +46,16 @@ def test_only_deeplab_is_fed_with_rotation_shift_and_zoom(folder, moves, sets):
     plain, augmented = (
         next(
             iter(
-                dataset.make_loader(
-                    store,
-                    Labels.create([0, 128, 255]),
-                    image_maximum=None,
-                    augment=augment,
-                    batch_size=len(store),
+                training_loader(
+                    TrainingFrames(store, Labels.create([0, 128, 255]), None, augmentation),
+                    len(store),
                     seed=0,
                     workers=0,
                     device=torch.device("cpu"),
                 )
             )
         )[1]
-        for augment in (False, True)
+        for augmentation in (None, dataset.make_augmentation(0))
     )
     known = {array.numpy().tobytes() for mask in plain for array in (mask, mask.flip(1))}
     assert any(mask.numpy().tobytes() not in known for mask in augmented) == moves
