@@ -1,6 +1,6 @@
 # make demo   generate frames, train a small U-Net, predict, evaluate (needs only Python, git, make)
 # make test   style check and the whole test suite
-# make soak   the long harnesses: runs killed and resumed, files fuzzed (about half an hour)
+# make soak   the long harnesses: runs killed and resumed, files fuzzed, every recipe (about half an hour)
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/installed
@@ -40,4 +40,5 @@ test: .venv/installed-test lint
 	$(BIN)/python -m pytest
 
 soak: .venv/installed-test
-	$(BIN)/python -m pytest -s --soak tests/robustness/test_killing.py tests/robustness/test_fuzz.py
+	$(BIN)/python -m pytest -s --soak tests/robustness/test_killing.py tests/robustness/test_fuzz.py \
+		tests/training/test_recipes.py

@@ -11,28 +11,28 @@ import sys
 import time
 from pathlib import Path
 
-from sonogravity.commands.options import add_depth_channel, add_training
 from sonogravity.commands.script import Parser, script
+from sonogravity.commands.training_options import add_depth_channel, add_training
 
 
 def build_parser():
     """The options; the defaults are DeepLabV3's recipe."""
     parser = Parser("Train DeepLabV3 on a folder of frames and masks.", "python train.py --epochs 100 --amp")
-    add_training(parser, batch_size=4, learning_rate=1e-3, loss="ce+dice", scheduler="cosine")
-    parser.add_argument(
+    group = add_training(parser, batch_size=4, learning_rate=1e-3, loss="ce+dice", scheduler="cosine")
+    group.add_argument(
         "--backbone",
         choices=("resnet50", "resnet101", "mobilenet_v3_large"),
         default="resnet50",
         help="the encoder; mobilenet_v3_large for live use on a laptop",
     )
-    add_depth_channel(parser)
-    parser.add_argument(
+    add_depth_channel(group)
+    group.add_argument(
         "--aux-loss",
         action=argparse.BooleanOptionalAction,
         default=False,
         help="train a small head on an earlier stage beside the classifier",
     )
-    parser.add_argument(
+    group.add_argument(
         "--pretrained",
         type=Path,
         nargs="?",
@@ -89,7 +89,8 @@ def train(start, model_class, *, criterion=None, augmentation=None, sampler=None
     from sonogravity.modeling.checkpoints import start_from
     from sonogravity.training import distributed, losses, optimization, steps
     from sonogravity.training.memory import Memory, MemoryRetry
-    from sonogravity.training.run import dice_or_lowest, open_run
+    from sonogravity.training.run import dice_or_lowest
+    from sonogravity.training.run_opening import open_run
 
     options, device = start.options, devices.pick_device(start.options.device)
     if options.compile:
@@ -129,8 +130,7 @@ def train(start, model_class, *, criterion=None, augmentation=None, sampler=None
     )
     steps_per_epoch = -(-len(loader) // options.accumulate)
     scheduler = optimization.make_scheduler(options.scheduler, optimizer, start.plan, steps_per_epoch)
-    average = averaging(model) if averaging else None
-    state = optimization.Optimization(model, optimizer, scheduler, device=device, amp=step.amp, average=average)
+    state = optimization.Optimization(model, optimizer, scheduler, device=device, amp=step.amp, averaging=averaging)
     predictor = steps.validation_predictor(state.result, validation, findings, device, step.amp)
     shown = steps.frames_to_show(len(validation))
     memory = Memory(checkpointing=options.low_memory)

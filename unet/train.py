@@ -10,24 +10,24 @@ import argparse
 import sys
 import time
 
-from sonogravity.commands.options import add_depth_channel, add_training
 from sonogravity.commands.script import Parser, script
+from sonogravity.commands.training_options import add_depth_channel, add_training
 from sonogravity.common.option_types import even_int
 
 
 def build_parser():
     """The options; the defaults are U-Net's recipe."""
     parser = Parser("Train U-Net on a folder of frames and masks.", "python train.py --epochs 100 --amp")
-    add_training(parser, batch_size=2, learning_rate=5e-4, loss="ce+dice", scheduler="cosine")
-    parser.add_argument("--bilinear", action="store_true", help="resize instead of transposed convolutions")
-    add_depth_channel(parser)
-    parser.add_argument(
+    group = add_training(parser, batch_size=2, learning_rate=5e-4, loss="ce+dice", scheduler="cosine")
+    group.add_argument("--bilinear", action="store_true", help="resize instead of transposed convolutions")
+    add_depth_channel(group)
+    group.add_argument(
         "--deep-supervision",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="train a small head on each coarser level beside the last one",
     )
-    parser.add_argument("--base-channels", type=even_int, default=64, metavar="N", help="features at full size")
+    group.add_argument("--base-channels", type=even_int, default=64, metavar="N", help="features at full size")
     return parser
 
 
@@ -76,7 +76,8 @@ def train(start, model_class, *, criterion=None, augmentation=None, sampler=None
     from sonogravity.modeling.checkpoints import start_from
     from sonogravity.training import distributed, losses, optimization, steps
     from sonogravity.training.memory import Memory, MemoryRetry
-    from sonogravity.training.run import dice_or_lowest, open_run
+    from sonogravity.training.run import dice_or_lowest
+    from sonogravity.training.run_opening import open_run
     from unet.dataset import make_augmentation
 
     options, device = start.options, devices.pick_device(start.options.device)
@@ -115,8 +116,7 @@ def train(start, model_class, *, criterion=None, augmentation=None, sampler=None
     )
     steps_per_epoch = -(-len(loader) // options.accumulate)
     scheduler = optimization.make_scheduler(options.scheduler, optimizer, start.plan, steps_per_epoch)
-    average = averaging(model) if averaging else None
-    state = optimization.Optimization(model, optimizer, scheduler, device=device, amp=step.amp, average=average)
+    state = optimization.Optimization(model, optimizer, scheduler, device=device, amp=step.amp, averaging=averaging)
     predictor = steps.validation_predictor(state.result, validation, findings, device, step.amp)
     shown = steps.frames_to_show(len(validation))
     memory = Memory(checkpointing=options.low_memory)

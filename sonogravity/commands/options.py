@@ -1,4 +1,7 @@
-"""The options that the scripts of all models share. Nothing here imports torch, so that --help answers at once."""
+"""The options that scripts share, and those of predict, evaluate and export.
+
+Nothing here imports torch, so that --help answers at once.
+"""
 
 import argparse
 from pathlib import Path
@@ -7,16 +10,9 @@ from sonogravity.common import folders
 from sonogravity.common.messages import InputError
 from sonogravity.common.option_types import (
     _number,
-    class_count,
-    class_names,
     device_name,
-    fold_count,
     margin_width,
-    natural,
-    non_negative_float,
-    positive_float,
     positive_int,
-    run_name,
     scale_factor,
     subject_regex,
     worker_number,
@@ -73,96 +69,15 @@ def add_subject_regex(parser):
     )
 
 
-def _switch(parser, name, default, text):
+def add_switch(parser, name, default, text):
+    """An option with its opposite, --no-NAME."""
     parser.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=text)
 
 
-def add_training(parser, *, batch_size, learning_rate, loss, optimizer="adam", scheduler="plateau"):
-    """The options of every train.py; the defaults are the model's recipe."""
-    add_common(parser, batch_size)
-    add = parser.add_argument
-    _switch(parser, "--amp", False, "mixed precision, where the device has it")
-    add("--epochs", "-e", type=positive_int, default=100, metavar="E", help="epochs in all, resumed ones included")
-    add("--learning-rate", "-l", type=positive_float, default=learning_rate, metavar="LR", help="at its highest")
-    add("--scale", "-s", type=scale_factor, default=0.5, metavar="S", help="the network sees frames resized by this")
-    add("--classes", "-c", type=class_count, metavar="C", help="checked against the masks; background included")
-    add("--channels", type=int, choices=(1, 3), default=1, help="1: frames are read as grey; 3: as colour")
-    add("--train", type=Path, default=folders.DATA / "train", metavar="DIR", help="holds images/ and masks/")
-    add("--validation", type=Path, default=folders.DATA / "validation", metavar="DIR", help="holds images/ and masks/")
-    add("--name", type=run_name, metavar="RUN", help="name of the run (default: a time stamp)")
-    add("--checkpoints", type=Path, default=folders.CHECKPOINTS, metavar="DIR", help="root of <model>/<run>/*.pth")
-    add("--results", type=Path, default=folders.RESULTS, metavar="DIR", help="root of <model>/<run>/epochs.xlsx ...")
-    add("--load", "-f", type=Path, metavar="CKPT", help="start from the weights of this file")
-    _switch(parser, "--new-head", False, "with --load: train for the classes of these masks, with a fresh last layer")
-    add(
-        "--freeze-encoder",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="keep the encoder's weights as they are for the first N epochs",
-    )
-    add("--resume", type=Path, metavar="CKPT", help="go on with the run of this last.pth, with its options")
-    add("--repeat", type=Path, metavar="SETTINGS", help="train again as the run of this settings.json did")
-    add("--save-every", type=positive_int, default=5, metavar="N", help="epochs between epoch_NNN.pth and panels")
-    add("--optimizer", choices=("adam", "adamw", "sgd", "rmsprop"), default=optimizer, help="how weights are updated")
-    add("--weight-decay", type=non_negative_float, default=0.0, metavar="W", help="of the optimizer")
-    add(
-        "--scheduler",
-        choices=("plateau", "cosine", "poly", "constant"),
-        default=scheduler,
-        help="plateau: a tenth after 5 epochs without a better Dice; cosine and poly warm up first",
-    )
-    add("--loss", choices=("ce", "dice", "ce+dice"), default=loss, help="cross-entropy, soft Dice, or their sum")
-    _switch(parser, "--augment", True, "random flips, gamma, contrast, gain and noise (which more: dataset.py)")
-    add("--patience", type=positive_int, metavar="N", help="stop after N epochs without a better Dice (default: never)")
-    add("--seed", type=natural, default=0, metavar="N", help="of weights, order and augmentation")
-    add("--class-names", type=class_names, metavar="A,B", help="names of the foreground values, smallest first")
-    add("--background", type=mask_value, metavar="V", help="the background's mask value (default: the smallest)")
-    add("--snap-masks", action="store_true", help="take the nearest class for mask values between; needs --classes")
-    add_subject_regex(parser)
-    add("--allow-overlap", action="store_true", help="allow a subject in both training and validation")
-    add(
-        "--folds",
-        type=fold_count,
-        metavar="K",
-        help="cross-validate: K folds of the subjects in --train, each "
-        "validated by a run trained on the others; --validation is not read",
-    )
-    add("--fold", type=positive_int, metavar="k", help="train this one of --folds only")
-    add("--cache-mb", type=non_negative_float, default=4096, metavar="N", help="memory for decoded frames")
-    add(
-        "--accumulate",
-        type=positive_int,
-        default=1,
-        metavar="N",
-        help="sum the gradients of N batches for each step (batch statistics stay those of each batch)",
-    )
-    _switch(
-        parser,
-        "--low-memory",
-        False,
-        "compute activations again in the backward pass instead of keeping them: the same mathematics, slower",
-    )
-    add("--compile", action="store_true", help="torch.compile: a minute or more to start, then faster steps")
-    add("--check", action="store_true", help="look at the data, print what was found, and stop")
-
-
-def add_depth_channel(parser):
-    """--depth-channel: of the models that take the depth of each row as an input."""
-    _switch(
-        parser,
-        "--depth-channel",
-        True,
-        "show the network how deep each row lies: near the probe and far from it like things differ",
-    )
-
-
 def add_scoring(parser, *, predicting, margin):
-    """The options of predict (predicting) and evaluate, with a margin or without."""
-    add_common(parser, 4)
-    add = parser.add_argument
-    _switch(parser, "--amp", None, "mixed precision (default: as in training)")
-    source = parser if predicting else parser.add_mutually_exclusive_group(required=True)
+    """The options of predict (predicting) and evaluate, with a margin or without, in groups."""
+    model = parser.add_argument_group("model")
+    source = model if predicting else model.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--load",
         "-f",
@@ -176,41 +91,23 @@ def add_scoring(parser, *, predicting, margin):
         source.add_argument(
             "--predictions", type=Path, metavar="DIR", help="masks of any origin to score, in place of a model's"
         )
-    add(
-        "--input",
-        type=Path,
-        nargs="+",
-        metavar="PATH",
-        help="a folder with images/ [and masks/], a folder of images, or files (default: data/validation)",
-    )
-    add("--masks", type=Path, metavar="DIR", help="the folder of the true masks, where it is not beside images/")
-    add("--output", type=Path, metavar="DIR", help="(default: results/<model>/<run>/<script>)")
-    add("--scale", "-s", type=scale_factor, metavar="S", help="(default: the checkpoint's)")
-    calibration = parser.add_mutually_exclusive_group()
-    calibration.add_argument(
-        "--pixels-per-mm", type=pixel_density, metavar="P", help="of all files: distances are then in mm"
-    )
-    calibration.add_argument(
-        "--spacing",
-        type=Path,
-        metavar="FILE.csv",
-        help="columns file, pixels_per_mm (or pixels_per_mm_x, pixels_per_mm_y)",
-    )
-    if margin:
-        add(
-            "--margin-mm",
-            type=margin_width,
-            default=DEFAULT_MARGIN_MM,
-            metavar="MM",
-            help="the true borders are taken to be known to within this",
+    _add_network(model, predicting)
+    _add_frames(parser.add_argument_group("data"))
+    _add_millimetres(parser.add_argument_group("millimetres"), margin)
+    output = parser.add_argument_group("run")
+    add_common(output, 4)
+    output.add_argument("--output", type=Path, metavar="DIR", help="(default: results/<model>/<run>/<script>)")
+    if predicting:
+        output.add_argument(
+            "--panels", choices=("png", "jpg", "none"), default="png", help="pictures of image, truth, prediction"
         )
-    add_subject_regex(parser)
-    add(
-        "--mask-values",
-        type=mask_values,
-        metavar="V,V,...",
-        help="mask value of each class, where neither the checkpoint nor the masks should say",
-    )
+
+
+def _add_network(group, predicting):
+    """How the network is run."""
+    add = group.add_argument
+    add("--scale", "-s", type=scale_factor, metavar="S", help="(default: the checkpoint's)")
+    add_switch(group, "--amp", None, "mixed precision (default: as in training)")
     engines = ("torch", "compile", "onnx", "openvino")
     add(
         "--engine",
@@ -226,8 +123,48 @@ def add_scoring(parser, *, predicting, margin):
         help="test-time augmentation, the mean of several "
         "views: flip adds a mirrored one, scales six in all (times 0.8, 1 and 1.25, mirrored or not)",
     )
-    if predicting:
-        add("--panels", choices=("png", "jpg", "none"), default="png", help="pictures of image, truth, prediction")
+
+
+def _add_frames(group):
+    """Which frames, and how their masks are read."""
+    add = group.add_argument
+    add(
+        "--input",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="a folder with images/ [and masks/], a folder of images, or files (default: data/validation)",
+    )
+    add("--masks", type=Path, metavar="DIR", help="the folder of the true masks, where it is not beside images/")
+    add(
+        "--mask-values",
+        type=mask_values,
+        metavar="V,V,...",
+        help="mask value of each class, where neither the checkpoint nor the masks should say",
+    )
+    add_subject_regex(group)
+
+
+def _add_millimetres(group, margin):
+    """The spacing of the frames, and the margin."""
+    spacing = group.add_mutually_exclusive_group()
+    spacing.add_argument(
+        "--pixels-per-mm", type=pixel_density, metavar="P", help="of all files: distances are then in mm"
+    )
+    spacing.add_argument(
+        "--spacing",
+        type=Path,
+        metavar="FILE.csv",
+        help="columns file, pixels_per_mm (or pixels_per_mm_x, pixels_per_mm_y)",
+    )
+    if margin:
+        group.add_argument(
+            "--margin-mm",
+            type=margin_width,
+            default=DEFAULT_MARGIN_MM,
+            metavar="MM",
+            help="the true borders are taken to be known to within this",
+        )
 
 
 def add_export(parser):
@@ -258,7 +195,7 @@ def add_export(parser):
 
 
 def scoring_values(args):
-    """The options of add_scoring that say what to score and where to write it, for scoring.Request."""
+    """The options of add_scoring that say what to score and where to write it, for score.Request."""
     names = (
         "masks",
         "output",

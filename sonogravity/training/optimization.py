@@ -61,16 +61,16 @@ def make_scheduler(kind, optimizer, plan, steps_per_epoch):
 class Optimization:
     """An optimizer with its schedule and gradient scaler: stepped, saved and restored together.
 
-    model: whose gradients are clipped. amp: autocast's type, None for float32; float16 needs the scaler. average: an
-    averaged copy of the model that follows each step (torch.optim.swa_utils.AveragedModel), or None.
+    model: whose gradients are clipped. amp: autocast's type, None for float32; float16 needs the scaler.
+    averaging: makes a copy of the model that follows each step (torch.optim.swa_utils.AveragedModel), or None.
     """
 
-    def __init__(self, model, optimizer, scheduler, *, device, amp=None, average=None, clip_norm=GRADIENT_CLIP_NORM):
+    def __init__(self, model, optimizer, scheduler, *, device, amp=None, averaging=None, clip_norm=GRADIENT_CLIP_NORM):
         self.model = model
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp is torch.float16)
-        self.average = average
+        self.average = None if averaging is None else averaging(model)
         self.clip_norm = clip_norm
         self._stateful = {"optimizer": optimizer, "scheduler": scheduler, "scaler": self.scaler}
 

@@ -1,7 +1,7 @@
 """A training run on disk: its folders, its settings, its history, and the files that each epoch adds."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -9,13 +9,11 @@ import torch
 from sonogravity.common import files
 from sonogravity.common.files import BROKEN_FILE
 from sonogravity.common.messages import InputError, NotWritten, complain, say, some, warn
-from sonogravity.common.processes import is_first_process, process_count
-from sonogravity.common.provenance import commit, describe_versions, digest_of_weights
+from sonogravity.common.processes import is_first_process
 from sonogravity.datasets.labels import Labels
 from sonogravity.modeling import checkpoints
 from sonogravity.reporting import pictures, workbook
 from sonogravity.reporting.write_queue import Outbox
-from sonogravity.training import stored_options
 
 
 def best_epoch(history):
@@ -160,7 +158,7 @@ class Run:
         if not self.history:
             return
         best = best_epoch(self.history)
-        if best < resumed.epoch and _epoch_of(self.checkpoints / "best.pth") != best:
+        if best < resumed.epoch and epoch_of(self.checkpoints / "best.pth") != best:
             warn(f"{self.checkpoints / 'best.pth'}: is not of epoch {best}, the best so far, whose weights are lost")
         self._put_copies(resumed.epoch, {**self.shared, "epoch": resumed.epoch, "state_dict": resumed.state_dict})
         self._report()
@@ -176,7 +174,7 @@ class Run:
 
     def _how_to_resume(self):
         """What to do after an interruption."""
-        epoch = _epoch_of(self.last)
+        epoch = epoch_of(self.last)
         if not epoch:
             return "no epoch was completed; give the same command again"
         return f"epoch {epoch} is kept; go on with: --resume {self.last}"
@@ -192,7 +190,7 @@ class Run:
         if not self.writing:
             return
         missing = self.outbox.close()
-        if _epoch_of(self.checkpoints / "best.pth") != best["epoch"]:
+        if epoch_of(self.checkpoints / "best.pth") != best["epoch"]:
             missing.append(self.checkpoints / "best.pth")
         if missing:
             names = dict.fromkeys(missing)
@@ -202,119 +200,9 @@ class Run:
             )
 
 
-def _epoch_of(path):
+def epoch_of(path):
     """The epoch of a checkpoint of ours, None where there is none."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("epoch")
     except BROKEN_FILE:
         return None
-
-
-def open_run(beginning, model, model_options, findings, *, device, amp, memory):
-    """Make the run's folders, or take up those that exist -> Run.
-
-    amp: autocast's type or None. memory: what a new run starts with. InputError if the run exists already, or if the
-    data (and, for a repeated run, the weights at the start) are not those of the run to resume or repeat.
-    """
-    options = stored_options.options_as_dict(beginning.options)
-    name = options["name"]
-    kept, results = (Path(options[root]) / model.NAME / name for root in ("checkpoints", "results"))
-    found = {
-        "labels": findings.labels.as_dict(),
-        "data": findings.counts,
-        "image_maximum": findings.image_maximum,
-        "device": str(device),
-        "mixed_precision": str(amp or "float32"),
-        "initial_weights": digest_of_weights(model),
-        "memory": asdict(memory),
-    }
-    settings = _settings_of(beginning, options, found, model.NAME)
-    if beginning.resumed is None and is_first_process():
-        _free_name(kept, results, name)
-    if beginning.repeated:
-        _same_start(beginning.options.repeat, beginning.repeated, settings)
-    for folder in (kept, results):
-        folder.mkdir(parents=True, exist_ok=True)
-    shared = {
-        "model_name": model.NAME,
-        "model_options": model_options,
-        "labels": found["labels"],
-        "scale": options["scale"],
-        "amp": amp is not None,
-        "image_maximum": findings.image_maximum,
-        "run": name,
-    }
-    return Run(name, kept, results, settings, shared, findings.labels, writing=is_first_process())
-
-
-def _settings_of(beginning, options, found, model_name):
-    """The content of settings.json: what was asked for and found now, with what an earlier run has to go on with."""
-    settings = {
-        "script": "train",
-        "model": model_name,
-        "options": options | {"resume": None, "repeat": None, "check": False},
-        **found,
-        "plan": beginning.plan,
-        "processes": process_count(),
-        "commit": commit(),
-        "versions": describe_versions(),
-    }
-    if beginning.resumed:
-        earlier = beginning.resumed.training["settings"]
-        _same_data(beginning.resumed.path, earlier, settings)
-        _same_program(beginning.resumed.path, earlier, settings)
-        settings |= {key: earlier[key] for key in ("initial_weights", "memory")}
-        settings["options"]["load"] = earlier["options"]["load"]
-    if beginning.repeated:
-        settings["memory"] = beginning.repeated["memory"]
-    return settings
-
-
-def _free_name(kept, results, name):
-    """InputError where a run of that name has figures to lose; one that was stopped in its first epoch has none."""
-    if _epoch_of(kept / "last.pth") == 0:
-        for path in (kept / "best.pth", kept / "epoch_001.pth", results / "epochs.csv", results / "epochs.xlsx"):
-            path.unlink(missing_ok=True)  # of an epoch that was never completed
-        for folder in (kept, results):
-            files.remove_leftovers(folder)
-    elif any(kept.glob("*.pth")) or (results / "epochs.csv").exists():
-        raise InputError(
-            f"{kept}: the run '{name}' exists; give another --name, or go on with --resume {kept / 'last.pth'}"
-        )
-
-
-def _same_data(path, earlier, now):
-    if earlier["data"] != now["data"]:
-        raise InputError(
-            f"{path}: the data are not those of this run (then {_describe_data(earlier['data'])}, "
-            f"now {_describe_data(now['data'])}); bring them back, or start a new run with --load"
-        )
-
-
-def _same_program(path, earlier, now):
-    commits = [str(settings.get("commit"))[:12] for settings in (earlier, now)]
-    if earlier.get("commit") != now["commit"]:
-        warn(
-            f"{path}: is of commit {commits[0]} of this program, which is now at {commits[1]} (+: files were changed): "
-            "where training itself has changed, so do the figures"
-        )
-
-
-def _same_start(path, earlier, now):
-    """What a repeated run must share with the first one, and what may change its last digits."""
-    _same_data(path, earlier, now)
-    _same_program(path, earlier, now)
-    if earlier["initial_weights"] != now["initial_weights"]:
-        raise InputError(
-            f"{path}: that run began with other weights; bring back its --load or --pretrained file, or torch "
-            f"{earlier['versions'].get('torch')} (here {now['versions']['torch']})"
-        )
-    differing = [name for name in ("device", "mixed_precision") if earlier.get(name) != now[name]]
-    differing += ["processes"] if earlier.get("processes", 1) != now["processes"] else []
-    differing += [name for name, value in now["versions"].items() if earlier["versions"].get(name) != value]
-    if differing:
-        warn(f"{path}: not as it was: {some(differing, 20)}; the figures may differ in their last digits")
-
-
-def _describe_data(counts):
-    return f"{counts.get('training')} and {counts.get('validation')} frames, {str(counts.get('digest'))[:8]}"

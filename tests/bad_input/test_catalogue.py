@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from catalogue import CASES, SMALL_RUN, Payload, Scene
+from catalogue import CASES
+from scene import SMALL_RUN, Payload, Scene
 
 from sonogravity.common import folders
 from sonogravity.reporting import output_folder

@@ -1,0 +1,128 @@
+"""The options of every train.py, in groups. Nothing here imports torch, so that --help answers at once."""
+
+from pathlib import Path
+
+from sonogravity.commands.options import add_common, add_subject_regex, add_switch, mask_value
+from sonogravity.common import folders
+from sonogravity.common.option_types import (
+    class_count,
+    class_names,
+    fold_count,
+    natural,
+    non_negative_float,
+    positive_float,
+    positive_int,
+    run_name,
+    scale_factor,
+)
+
+
+def add_training(parser, *, batch_size, learning_rate, loss, optimizer="adam", scheduler="plateau"):
+    """Add the options of training; the defaults are the model's recipe. Return the group of the model's own options."""
+    _add_data(parser.add_argument_group("data"))
+    model = parser.add_argument_group("model")
+    _add_weights(model)
+    optimisation = parser.add_argument_group("optimisation")
+    add_common(optimisation, batch_size)
+    _add_optimisation(optimisation, learning_rate, loss, optimizer, scheduler)
+    _add_run(parser.add_argument_group("run"))
+    _add_cross_validation(parser.add_argument_group("cross-validation"))
+    _add_memory(parser.add_argument_group("memory"))
+    return model
+
+
+def add_depth_channel(group):
+    """--depth-channel: of the models that take the depth of each row as an input."""
+    add_switch(
+        group,
+        "--depth-channel",
+        True,
+        "show the network how deep each row lies: near the probe and far from it like things differ",
+    )
+
+
+def _add_data(group):
+    add = group.add_argument
+    add("--train", type=Path, default=folders.DATA / "train", metavar="DIR", help="holds images/ and masks/")
+    add("--validation", type=Path, default=folders.DATA / "validation", metavar="DIR", help="holds images/ and masks/")
+    add("--scale", "-s", type=scale_factor, default=0.5, metavar="S", help="the network sees frames resized by this")
+    add("--channels", type=int, choices=(1, 3), default=1, help="1: frames are read as grey; 3: as colour")
+    add("--classes", "-c", type=class_count, metavar="C", help="checked against the masks; background included")
+    add("--class-names", type=class_names, metavar="A,B", help="names of the foreground values, smallest first")
+    add("--background", type=mask_value, metavar="V", help="the background's mask value (default: the smallest)")
+    add("--snap-masks", action="store_true", help="take the nearest class for mask values between; needs --classes")
+    add_switch(group, "--augment", True, "random flips, gamma, contrast, gain and noise (which more: dataset.py)")
+    add_subject_regex(group)
+    add("--allow-overlap", action="store_true", help="allow a subject in both training and validation")
+    add("--check", action="store_true", help="look at the data, print what was found, and stop")
+
+
+def _add_weights(group):
+    add = group.add_argument
+    add("--load", "-f", type=Path, metavar="CKPT", help="start from the weights of this file")
+    add_switch(group, "--new-head", False, "with --load: train for the classes of these masks, with a fresh last layer")
+    add(
+        "--freeze-encoder",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="keep the encoder's weights as they are for the first N epochs",
+    )
+
+
+def _add_optimisation(group, learning_rate, loss, optimizer, scheduler):
+    add = group.add_argument
+    add_switch(group, "--amp", False, "mixed precision, where the device has it")
+    add("--epochs", "-e", type=positive_int, default=100, metavar="E", help="epochs in all, resumed ones included")
+    add("--learning-rate", "-l", type=positive_float, default=learning_rate, metavar="LR", help="at its highest")
+    add("--optimizer", choices=("adam", "adamw", "sgd", "rmsprop"), default=optimizer, help="how weights are updated")
+    add("--weight-decay", type=non_negative_float, default=0.0, metavar="W", help="of the optimizer")
+    add(
+        "--scheduler",
+        choices=("plateau", "cosine", "poly", "constant"),
+        default=scheduler,
+        help="plateau: a tenth after 5 epochs without a better Dice; cosine and poly warm up first",
+    )
+    add("--loss", choices=("ce", "dice", "ce+dice"), default=loss, help="cross-entropy, soft Dice, or their sum")
+    add("--patience", type=positive_int, metavar="N", help="stop after N epochs without a better Dice (default: never)")
+    add("--seed", type=natural, default=0, metavar="N", help="of weights, order and augmentation")
+    add(
+        "--accumulate",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="sum the gradients of N batches for each step (batch statistics stay those of each batch)",
+    )
+
+
+def _add_run(group):
+    add = group.add_argument
+    add("--name", type=run_name, metavar="RUN", help="name of the run (default: a time stamp)")
+    add("--checkpoints", type=Path, default=folders.CHECKPOINTS, metavar="DIR", help="root of <model>/<run>/*.pth")
+    add("--results", type=Path, default=folders.RESULTS, metavar="DIR", help="root of <model>/<run>/epochs.xlsx ...")
+    add("--save-every", type=positive_int, default=5, metavar="N", help="epochs between epoch_NNN.pth and panels")
+    add("--resume", type=Path, metavar="CKPT", help="go on with the run of this last.pth, with its options")
+    add("--repeat", type=Path, metavar="SETTINGS", help="train again as the run of this settings.json did")
+
+
+def _add_cross_validation(group):
+    group.add_argument(
+        "--folds",
+        type=fold_count,
+        metavar="K",
+        help="cross-validate: K folds of the subjects in --train, each "
+        "validated by a run trained on the others; --validation is not read",
+    )
+    group.add_argument("--fold", type=positive_int, metavar="k", help="train this one of --folds only")
+
+
+def _add_memory(group):
+    add = group.add_argument
+    add("--cache-mb", type=non_negative_float, default=4096, metavar="N", help="memory for decoded frames")
+    add_switch(
+        group,
+        "--low-memory",
+        False,
+        "compute activations again in the backward pass instead of keeping them: the same mathematics, slower",
+    )
+    add("--compile", action="store_true", help="torch.compile: a minute or more to start, then faster steps")

@@ -1,0 +1,82 @@
+"""Two lines of Python: a checkpoint opened, an array labelled, with the pixels that predict.py writes."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_folder, train_arguments
+from PIL import Image
+
+import sonogravity
+from sonogravity.datasets.image_files import decode_mask
+from unet import predict, train
+
+
+@pytest.fixture
+def best(trained):
+    return trained / "checkpoints" / "unet" / "run" / "best.pth"
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float", "colour"])
+def test_two_lines_give_the_pixels_of_predict(trained, best, tmp_path, kind):
+    assert predict.main(["--load", str(best), "--input", str(trained / "validation"), "--output", str(tmp_path)]) == 0
+    predictor = sonogravity.load(str(best))
+    seen = set()
+    for path in sorted((trained / "validation" / "images").iterdir()):
+        image = np.array(Image.open(path))
+        image = {"uint8": image, "float": image / 255, "colour": np.repeat(image[:, :, None], 3, 2)}[kind]
+        labels = predictor.predict(image)
+        assert labels.dtype == np.uint8 and labels.shape == image.shape[:2]
+        np.testing.assert_array_equal(labels, decode_mask(tmp_path / "masks" / path.name))
+        seen |= set(np.unique(labels))
+    assert seen == {0, 128, 255}
+
+
+def test_16_bit_images(tmp_path):
+    folders = [make_folder(tmp_path / "train"), make_folder(tmp_path / "validation", subjects=("C",), seed=1)]
+    for folder in folders:
+        for path in (folder / "images").iterdir():
+            Image.fromarray(np.array(Image.open(path)).astype(np.uint16) * 200).save(path)
+    assert train.main(train_arguments(*folders, tmp_path, "--epochs", 3)) == 0
+    last = tmp_path / "checkpoints" / "unet" / "run" / "last.pth"
+    assert predict.main(["--load", str(last), "--input", str(folders[1]), "--output", str(tmp_path / "o")]) == 0
+    predictor = sonogravity.load(last)
+    for path in (folders[1] / "images").iterdir():
+        image = np.asarray(Image.open(path)).astype(np.uint16)
+        assert image.max() > 255
+        np.testing.assert_array_equal(predictor.predict(image), decode_mask(tmp_path / "o" / "masks" / path.name))
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        (np.zeros((2, 3, 4, 5), np.uint8), "an array of shape"),
+        (np.full((4, 5), 200.0), "they must lie in 0 to 1"),
+        (np.zeros((4, 5), np.int64) - 1, "int64"),
+        (np.zeros((4, 5), np.uint16), "16-bit"),
+    ],
+)
+def test_what_is_no_image_is_refused(best, image, says):
+    with pytest.raises(sonogravity.InputError, match=says):
+        sonogravity.load(best).predict(image)
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "other.pth")
+    torch.save({"format": "sonogravity checkpoint 1", "state_dict": {}, "model_name": "os"}, tmp_path / "hostile.pth")
+    torch.save({"format": "sonogravity checkpoint 1", "state_dict": {}, "model_name": ["unet"]}, tmp_path / "list.pth")
+    for name, says in (
+        ("other", "no weights of unet or deeplab"),
+        ("hostile", "'os'"),
+        ("list", "unet"),
+        ("no", "no s"),
+    ):
+        with pytest.raises(sonogravity.InputError, match=f"{name}.pth.*{says}"):
+            sonogravity.load(tmp_path / f"{name}.pth")
+
+
+def test_importing_the_package_imports_no_torch():
+    code = "import sonogravity, sys; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
