@@ -86,7 +86,7 @@ def test_views_of_several_scales_see_the_native_frame(two, trained):
     native, _ = frames.read_pair(pair, 1)
     for factor, _ in ensemble.VIEWS["scales"]:
         size = frames.network_size(native.shape, predictor.scale * factor)
-        np.testing.assert_array_equal(frame.image[0, factor], frames.resize_image(native, size))
+        np.testing.assert_array_equal(frame.images[predictor.scale * factor], frames.resize_image(native, size))
     assert scales.logits([frame]).shape == (1, 3, *native.shape)
     assert len(scales.describe()["views"]) == 6
 

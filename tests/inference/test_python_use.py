@@ -19,19 +19,29 @@ def best(trained):
     return trained / "checkpoints" / "unet" / "run" / "best.pth"
 
 
-@pytest.mark.parametrize("kind", ["uint8", "float", "colour"])
+KINDS = {
+    "uint8": lambda image: image,
+    "float": lambda image: (image / 255).astype(np.float32),
+    "colour": lambda image: np.stack([image, image // 2, 255 - image], 2),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_lines_give_the_pixels_of_predict(trained, best, tmp_path, kind):
-    assert predict.main(["--load", str(best), "--input", str(trained / "validation"), "--output", str(tmp_path)]) == 0
+    images = {}
+    for path in (trained / "validation" / "images").iterdir():
+        images[path.stem] = KINDS[kind](np.array(Image.open(path)))
+        np.save(tmp_path / f"{path.stem}.npy", images[path.stem])
+    output = tmp_path / "out"
+    assert predict.main(["--load", str(best), "--input", str(tmp_path), "--output", str(output)]) == 0
     predictor = sonogravity.load(str(best))
     seen = set()
-    for path in sorted((trained / "validation" / "images").iterdir()):
-        image = np.array(Image.open(path))
-        image = {"uint8": image, "float": image / 255, "colour": np.repeat(image[:, :, None], 3, 2)}[kind]
+    for stem, image in images.items():
         labels = predictor.predict(image)
         assert labels.dtype == np.uint8 and labels.shape == image.shape[:2]
-        np.testing.assert_array_equal(labels, decode_mask(tmp_path / "masks" / path.name))
+        np.testing.assert_array_equal(labels, decode_mask(output / "masks" / f"{stem}.png"))
         seen |= set(np.unique(labels))
-    assert seen == {0, 128, 255}
+    assert kind == "colour" or seen == {0, 128, 255}
 
 
 def test_16_bit_images(tmp_path):

@@ -19,7 +19,7 @@ PAGE = folders.ROOT / "docs" / "adding-a-model.md"
 
 def blocks():
     """{title: code} of the page: a block's first line is a comment with its title."""
-    found = re.findall(r"```python\n# (.*)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    found = re.findall(r"```python\n# ([^\n]*)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert len(found) == 4
     return dict(found)
 
