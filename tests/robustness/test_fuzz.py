@@ -12,11 +12,11 @@ import numpy as np
 import openpyxl
 import pytest
 import torch
-from catalogue import SUFFIXES, save_as
 from conftest import simple_frame
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scene import SUFFIXES, save_as
 
 from deeplab.model import DeepLabV3
 from sonogravity.common.messages import InputError
