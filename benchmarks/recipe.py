@@ -54,6 +54,9 @@ COLUMNS = (
 )
 
 
+NAMES = {"missed": str, "spurious": str}  # of classes, which may look like numbers
+
+
 def folder_and_options(model):
     """A model's name here (unet, unet_16 for 16 base channels, a backbone) -> its folder, options that choose it."""
     if model.startswith("unet"):
@@ -90,7 +93,7 @@ def train_and_score(model, recipe, data, fold, folds, options):
         run, output = Path(root) / folder / name, Path(root) / "scores"
         line = ["--load", str(run / "last.pth"), "--input", *map(str, inputs), "--output", str(output)]
         evaluate.main(line, model_class=changed)
-        tables = {"epochs": pd.read_csv(run / "epochs.csv"), "files": pd.read_csv(output / "files.csv")}
+        tables = {"epochs": pd.read_csv(run / "epochs.csv"), "files": pd.read_csv(output / "files.csv", dtype=NAMES)}
         return {name: table.to_dict("records") for name, table in tables.items()}
 
 

@@ -95,19 +95,20 @@ def ours(model, images, scale, batch, amp=False, low_memory=False, compiled=Fals
     network = build().to(device, memory_format=torch.channels_last)
     frames = training_frames(images, scale, labels, make_augmentation(labels.background))
     loader = training_loader(frames, batch, seed=0, workers=None, device=device)
-    step = steps.StepOptions(devices.amp_type(device, amp), smallest_batch=min(batch, 2))
+    amp = devices.amp_type(device, amp)
     optimizer = optimization.make_optimizer("adam", network.parameters(), 1e-4, 0.0)
     scheduler = optimization.make_scheduler("constant", optimizer, [[0, 1]], 1)
-    state = optimization.Optimization(network, optimizer, scheduler, device=device, amp=step.amp)
+    state = optimization.Optimization(network, optimizer, scheduler, device=device, amp=amp)
     memory = Memory(checkpointing=low_memory)
     if low_memory:
         compute_again(network.blocks())
-    stepped = torch.compile(network) if compiled else network
     loss = losses.SegmentationLoss("ce" if model == "unet" else "ce+dice")
+    stepped = torch.compile(network) if compiled else network
+    step = steps.Step(stepped, loss, state, device, amp, smallest_batch=min(batch, 2))
     gflop = common.gflop_a_frame(build, network_size(common.FRAME, scale))
 
     def epoch():
-        steps.train_one_epoch(stepped, loader, loss, state, step, memory, device, "benchmark")
+        steps.train_one_epoch(step, loader, memory, "benchmark")
 
     return lambda: (common.timed(epoch), gflop)
 

@@ -65,15 +65,16 @@ def main(argv=None, model_class=None, **parts):
     from sonogravity.training import distributed
     from sonogravity.training.start import begin
 
+    given = {**parts, "model_class": model_class}
     model_class = model_class or DeepLabV3
     if options.folds and options.fold is None:
-        cross_validation = CrossValidation(parser, argv, model_class)
+        cross_validation = CrossValidation(parser, argv, model_class, given)
         for start in cross_validation.starts():
             train(start, model_class, **parts)
         cross_validation.score()
         return 0
     distributed.join(options.device)
-    train(begin(parser, argv, model_class), model_class, **parts)
+    train(begin(parser, argv, model_class, given), model_class, **parts)
     return 0
 
 
@@ -88,7 +89,7 @@ def train(start, model_class, *, criterion=None, augmentation=None, sampler=None
     from sonogravity.datasets.loader import TrainingFrames, training_loader
     from sonogravity.modeling.checkpoints import start_from
     from sonogravity.training import distributed, losses, optimization, steps
-    from sonogravity.training.memory import Memory, MemoryRetry
+    from sonogravity.training.memory import Memory, MemoryRetry, compute_again
     from sonogravity.training.run import dice_or_lowest
     from sonogravity.training.run_opening import open_run
 
@@ -122,31 +123,31 @@ def train(start, model_class, *, criterion=None, augmentation=None, sampler=None
         sampler=sampler,
     )
     loss = losses.HeadsLoss((criterion or losses.SegmentationLoss)(options.loss, labels.background), model.HEAD_WEIGHTS)
-    step = steps.StepOptions(
-        devices.amp_type(device, options.amp), options.accumulate, model.SMALLEST_BATCH, options.compile
-    )
     optimizer = (optimizer or optimization.make_optimizer)(
         options.optimizer, model.parameters(), options.learning_rate, options.weight_decay
     )
     steps_per_epoch = -(-len(loader) // options.accumulate)
     scheduler = optimization.make_scheduler(options.scheduler, optimizer, start.plan, steps_per_epoch)
-    state = optimization.Optimization(model, optimizer, scheduler, device=device, amp=step.amp, averaging=averaging)
-    predictor = steps.validation_predictor(state.result, validation, findings, device, step.amp)
+    amp = devices.amp_type(device, options.amp)
+    state = optimization.Optimization(model, optimizer, scheduler, device=device, amp=amp, averaging=averaging)
+    step = steps.Step(network, loss, state, device, amp, options.accumulate, model.SMALLEST_BATCH, options.compile)
+    predictor = steps.validation_predictor(state.result, validation, findings, device, amp)
     shown = steps.frames_to_show(len(validation))
+
     memory = Memory(checkpointing=options.low_memory)
-    run = open_run(start, model, model_options, findings, device=device, amp=step.amp, memory=memory)
+    run = open_run(start, model, model_options, findings, device=device, amp=amp, memory=memory)
     run.begin(state, start.resumed, steps_per_epoch)
-    retry = MemoryRetry(run, network, state, step)
+    retry = MemoryRetry(run, step)
+    if retry.memory.checkpointing:
+        compute_again(model.blocks())
     with run:  # interrupted, it says how to resume
         while epoch := run.next_epoch:
             with retry:  # out of memory, the epoch starts again with less
                 begun, title = time.perf_counter(), f"epoch {epoch}/{options.epochs}"
                 steps.begin_epoch(loader, options.seed, epoch)
                 frozen = steps.freeze(model.encoder(), epoch <= options.freeze_encoder)
-                train_loss, rate, speed = steps.train_one_epoch(
-                    network, loader, loss, state, step, retry.memory, device, title, frozen=frozen
-                )
-                distributed.average_statistics(state.result)
+                train_loss, rate, speed = steps.train_one_epoch(step, loader, retry.memory, title, frozen=frozen)
+                distributed.average_statistics(model, state.result)
                 rows, val_loss, pictured = steps.validate(
                     predictor, validation, loss, options.batch_size, shown, "validation"
                 )

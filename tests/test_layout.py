@@ -14,7 +14,8 @@ from sonogravity.common import folders
 PACKAGES = ("sonogravity", *models.MODELS)
 SOURCES = [path for name in PACKAGES for path in sorted((folders.ROOT / name).rglob("*.py"))]
 SCRIPTS = ("train", "evaluate", "evaluate_w_margin", "predict", "predict_w_margin", "export")
-SCRIPT_LINES, MODULE_LINES, TRAIN_LINES, FUNCTION_LINES, MOST_PARAMETERS = 120, 300, 80, 60, 9
+SCRIPT_LINES, TRAIN_SCRIPT_LINES, MODULE_LINES, MOST_PARAMETERS = 120, 165, 300, 9
+FUNCTION_LINES, TRAIN_LINES = 60, 80
 # A package imports packages of lower floors only; those of one floor do not import each other.
 FLOORS = {
     "common": 0,
@@ -162,10 +163,9 @@ def test_importing_does_no_work(name):
 
 @by_module
 def test_modules_and_functions_stay_short(name):
-    path, train = MODULES[name], name.endswith(".train")
-    script = name.split(".")[-1] in SCRIPTS and name.split(".")[0] in models.MODELS and not train
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= (SCRIPT_LINES if script else MODULE_LINES)
+    path, script, train = MODULES[name], name.split(".")[0] in models.MODELS, name.endswith(".train")
+    limit = TRAIN_SCRIPT_LINES if train else SCRIPT_LINES if name.split(".")[-1] in SCRIPTS and script else MODULE_LINES
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
     for function in functions_of(path):
         length = function.end_lineno - function.lineno + 1
         assert length <= (TRAIN_LINES if train else FUNCTION_LINES), f"{name}.{function.name} has {length} lines"

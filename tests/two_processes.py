@@ -60,16 +60,9 @@ def gradients(frames, batch_size, accumulate=1, micro_batch=None):
     optimizer.register_step_pre_hook(lambda *_: found.append([p.grad.clone() for p in model.parameters()]))
     device = torch.device("cpu")
     scheduler = make_scheduler("constant", optimizer, [[0, 1]], 1)
-    loss, _, _ = steps.train_one_epoch(
-        network,
-        Loader(frames, batch_size),
-        Loss("ce"),
-        Optimization(model, optimizer, scheduler, device=device, clip_norm=1e9),
-        steps.StepOptions(accumulate=accumulate),
-        Memory(False, micro_batch),
-        device,
-        "epoch",
-    )
+    optimization = Optimization(model, optimizer, scheduler, device=device, clip_norm=1e9)
+    step = steps.Step(network, Loss("ce"), optimization, device, accumulate=accumulate)
+    loss, _, _ = steps.train_one_epoch(step, Loader(frames, batch_size), Memory(False, micro_batch), "epoch")
     return loss, found
 
 

@@ -29,7 +29,7 @@ class CrossValidation:
     or if the folder of the joint scores holds other files.
     """
 
-    def __init__(self, parser, argv, model_class):
+    def __init__(self, parser, argv, model_class, parts=None):
         options = parser.parse_args(argv)
         if options.resume or options.repeat:
             raise InputError("--folds: --resume and --repeat take the file of one fold; leave --folds out")
@@ -49,13 +49,14 @@ class CrossValidation:
         self._argv = sys.argv[1:] if argv is None else argv
         self._options = options
         self._model_class = model_class
+        self._parts = parts
 
     def starts(self):
         """Yield where the run of each fold starts, a Beginning; with --check of the first fold only."""
         for fold in range(1, self._options.folds + 1):
             say(f"\nfold {fold} of {self._options.folds}: {start.fold_run_name(self.name, fold)}")
             argv = [*self._argv, "--name", self.name, "--fold", str(fold)]
-            yield start.begin(self._parser, argv, self._model_class)
+            yield start.begin(self._parser, argv, self._model_class, self._parts)
             if self._options.check:
                 return
 
@@ -81,7 +82,7 @@ class CrossValidation:
 def score_folds(request, files, model_class, device):
     """Segment each fold's frames with its run's last weights; write files.xlsx and the rest to request.output.
 
-    request: a scoring.Request whose one input is the training folder. files: the last.pth of every fold, in order. The
+    request: a score.Request whose one input is the training folder. files: the last.pth of every fold, in order. The
     last weights, not the best: the best were chosen by these very frames, so their scores would flatter.
     """
     [folder] = request.inputs

@@ -16,12 +16,12 @@ from sonogravity.inference.exported import (
     INT8,
     LEAST_AGREEMENT,
     ONNX,
-    _quiet,
     agreement,
     import_openvino,
     in_float32,
     label_maps,
     notes_of,
+    quiet,
     write_onnx,
 )
 from sonogravity.inference.predictor import open_predictor
@@ -87,7 +87,7 @@ def _export_int8(predictor, checkpoint, calibration, frames, file):
     openvino = import_openvino()
     import nncf
 
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         whole = Path(folder) / "model.onnx"
         write_onnx((predictor, {}), whole)
         images = [predictor.images([frame]).contiguous().numpy() for frame in calibration]

@@ -9,9 +9,9 @@ from pathlib import Path
 from sonogravity.common import folders
 from sonogravity.common.messages import InputError
 from sonogravity.common.option_types import (
-    _number,
     device_name,
     margin_width,
+    number_type,
     positive_int,
     scale_factor,
     subject_regex,
@@ -21,7 +21,7 @@ from sonogravity.datasets.labels import parse_value
 from sonogravity.datasets.spacing import DEFAULT_MARGIN_MM, MOST_PIXELS_PER_MM
 from sonogravity.training import stored_options
 
-pixel_density = _number(
+pixel_density = number_type(
     float, 0, MOST_PIXELS_PER_MM, True, f"a number of pixels per mm above 0 and up to {MOST_PIXELS_PER_MM}"
 )
 

@@ -9,7 +9,7 @@ from sonogravity.common.processes import is_first_process
 class InputError(Exception):
     """Bad input or a wrong option: one line that says what was given, and what to do.
 
-    Scripts print it as ``error: ...`` and end with exit code 2 (see ``cli.script``).
+    Scripts print it as ``error: ...`` and end with exit code 2 (see ``commands/script.py``).
     """
 
 

@@ -7,7 +7,7 @@ import re
 MOST_WORKERS = 256
 
 
-def _number(kind, low, high, open_low, what):
+def number_type(kind, low, high, open_low, what):
     def parse(text):
         try:
             value = kind(text)
@@ -27,16 +27,16 @@ def _even(text):
     return value
 
 
-positive_int = _number(int, 1, math.inf, False, "a whole number of at least 1")
-natural = _number(int, 0, 2**31, False, "a whole number of at least 0")
-worker_number = _number(int, 0, MOST_WORKERS, False, f"a number of workers from 0 to {MOST_WORKERS}")
-even_int = _number(_even, 2, math.inf, False, "an even whole number of at least 2")
-fold_count = _number(int, 2, math.inf, False, "a number of folds of at least 2")
-class_count = _number(int, 2, 255, False, "a number of classes from 2 to 255, background included")
-positive_float = _number(float, 0, math.inf, True, "a number above 0")
-non_negative_float = _number(float, 0, math.inf, False, "a number of at least 0")
-margin_width = _number(float, 0, 100, True, "a margin above 0 and up to 100 mm")
-scale_factor = _number(float, 0, 4, True, "a scale above 0 and up to 4")
+positive_int = number_type(int, 1, math.inf, False, "a whole number of at least 1")
+natural = number_type(int, 0, 2**31, False, "a whole number of at least 0")
+worker_number = number_type(int, 0, MOST_WORKERS, False, f"a number of workers from 0 to {MOST_WORKERS}")
+even_int = number_type(_even, 2, math.inf, False, "an even whole number of at least 2")
+fold_count = number_type(int, 2, math.inf, False, "a number of folds of at least 2")
+class_count = number_type(int, 2, 255, False, "a number of classes from 2 to 255, background included")
+positive_float = number_type(float, 0, math.inf, True, "a number above 0")
+non_negative_float = number_type(float, 0, math.inf, False, "a number of at least 0")
+margin_width = number_type(float, 0, 100, True, "a margin above 0 and up to 100 mm")
+scale_factor = number_type(float, 0, 4, True, "a scale above 0 and up to 4")
 
 
 def device_name(text):

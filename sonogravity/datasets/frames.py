@@ -1,4 +1,4 @@
-"""Frames and their masks: decoded and resized once, kept in memory, batched.
+"""Frames and their masks: decoded and resized once, and kept in memory.
 
 The network sees a frame resized by ``--scale``; scores are taken at the frame's own size. Both
 sizes come from one decoding.

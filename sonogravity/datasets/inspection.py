@@ -218,18 +218,18 @@ class DataOptions:
 
     train: Path
     validation: Path
-    scale: float = 0.5
-    channels: int = 1
-    cache_mb: float = 4096
-    workers: int | None = None
-    classes: int | None = None
-    class_names: list | None = None
-    background: int | None = None
-    snap_masks: bool = False
-    subject_regex: str | None = None
-    allow_overlap: bool = False
-    folds: int | None = None
-    fold: int | None = None
+    scale: float
+    channels: int
+    cache_mb: float
+    workers: int | None
+    classes: int | None
+    class_names: list | None
+    background: int | None
+    snap_masks: bool
+    subject_regex: str | None
+    allow_overlap: bool
+    folds: int | None
+    fold: int | None
 
     @classmethod
     def from_options(cls, options):

@@ -10,7 +10,7 @@ from sonogravity.common.workers import worker_count
 from sonogravity.datasets.frames import to_unit
 from sonogravity.datasets.labels import IGNORE_INDEX
 
-SMALLEST_BATCH = 2  # for statistics of a batch that mean something
+FEWEST = 2  # frames in a batch, for statistics that mean something
 
 
 class TrainingFrames(Dataset):
@@ -119,15 +119,18 @@ def training_loader(frames, batch_size, *, seed, workers, device, needed=1, samp
     usual number. sampler: called as every_frame_once is, in its place.
     """
     if min(batch_size, len(frames)) < needed:
-        what = f"--batch-size {batch_size}"
+        what, remedy = f"--batch-size {batch_size}", f"give {needed} or more"
         if batch_size >= needed:
-            what = f"{frames.store.pairs[0].image}: one of only {len(frames)} training frames"
-        raise InputError(f"{what}: the model normalises over a batch, so it needs {needed} frames at least in each")
+            names = ", ".join(str(pair.image) for pair in frames.store.pairs)
+            what, remedy = f"{names}: the only training frame{'s' * (len(frames) > 1)}", "add frames"
+        raise InputError(
+            f"{what}: this model normalises over a batch, so it needs {needed} frames at least in each; {remedy}"
+        )
     workers = worker_count(workers, device)
     return DataLoader(
         frames,
         batch_sampler=(sampler or every_frame_once)(
-            frames, batch_size, seed, SMALLEST_BATCH, process_count(), process_rank()
+            frames, batch_size, seed, max(FEWEST, needed), process_count(), process_rank()
         ),
         collate_fn=collate,
         num_workers=workers,

@@ -39,7 +39,7 @@ def write_onnx(content, path):
     predictor, notes = content
     dynamic = torch.export.Dim.DYNAMIC
     example = torch.zeros(2, predictor.channels, 64, 48)  # a size of 1 would be taken for fixed
-    with _quiet():
+    with quiet():
         graph = torch.export.export(
             folded(predictor.model), (example,), dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},)
         )
@@ -49,7 +49,7 @@ def write_onnx(content, path):
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
     """The exporters' remarks on themselves are not for users."""
     logging.disable(logging.WARNING)
     try:

@@ -48,7 +48,7 @@ def batches_of_equal_size(frames, batch_size):
 
 
 def _parts_that_fit(predictor, batch):
-    """(frames, logits, label maps, seconds a frame) of a batch, or where memory runs out of its halves, and so on."""
+    """Yield (frames, logits, label maps, seconds per frame) per batch; halve the batch and retry if memory runs out."""
     outcome, start = None, time.perf_counter()
     try:
         logits = predictor.logits(batch)

@@ -34,7 +34,7 @@ class Checkpoint:
     image_maximum: int | None = None
     run: str | None = None
     epoch: int | None = None
-    training: dict | None = None  # optimizer, scheduler, scaler, history, options: in last.pth only
+    training: dict | None = None  # optimizer, scheduler, scaler, history, settings: in last.pth only
 
 
 def save(path, content):

@@ -10,8 +10,9 @@ class SegmentationModel(nn.Module, ABC):
 
     A subclass sets the constants, takes ``in_channels`` (1 or 3, of the image) and ``classes`` (background included)
     and any further architecture options as keyword arguments of plain types, each with a default, and defines the
-    methods below. Options are stored in checkpoints by the names of these arguments. Parameter names are the keys of
-    the weights: those of a published implementation, where there is one, so that its weights load.
+    methods below. Checkpoints keep these arguments by name; each further one is also an option of train.py of its
+    name. Parameter names are the keys of the weights: those of a published implementation, if there is one, so that its
+    weights load.
 
     NAME: the folder's name. HEAD: beginnings of the keys that --new-head replaces, such as ``("outc.",)``.
     HEAD_WEIGHTS: the weight of each further head's loss (deep supervision, auxiliary head) in the order in which

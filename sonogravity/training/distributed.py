@@ -85,11 +85,12 @@ def no_sync(network, last):
     return network.no_sync() if isinstance(network, DistributedDataParallel) and not last else nullcontext()
 
 
-def average_statistics(model):
+def average_statistics(*models):
     """Give all processes the mean of their running statistics, so that they validate and save one model."""
     if process_count() == 1:
         return
-    for buffer in model.buffers():
-        if buffer.is_floating_point():
-            dist.all_reduce(buffer)
-            buffer /= process_count()
+    for model in dict.fromkeys(models):  # one that is named twice is averaged once
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer /= process_count()

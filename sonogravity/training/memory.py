@@ -87,37 +87,36 @@ def _running_statistics_kept(block):
 class MemoryRetry:
     """Context of one epoch: if memory runs out in it, the epoch starts again from the last completed one with less.
 
-    memory: the Memory in force. run, network, model, optimization: what is set back. The way back is taken when the
-    context is entered again, for only then is nothing of the failed step held. InputError if nothing less is left to
-    try, or if other processes wait for this one.
+    memory: the Memory in force. run, step: what is set back when the context is entered again, for only then is nothing
+    of the failed step held. InputError if nothing less is left to try, or if other processes wait for this one.
     """
 
-    def __init__(self, run, network, optimization, step):
+    def __init__(self, run, step):
         self.memory = Memory(**run.settings["memory"])
         self._run = run
-        self._network = network
-        self._optimization = optimization
         self._step = step
+        self._done = 0  # epochs before the one that is under way
         self._exhausted = False
-        if self.memory.checkpointing:
-            compute_again(optimization.model.blocks())
 
     def __enter__(self):
         if self._exhausted:
             self._go_back_with_less()
+        self._done = len(self._run.history)
 
     def __exit__(self, kind, error, trace):
-        if error is None or not isinstance(error, (MemoryError, RuntimeError)) or not is_out_of_memory(error):
+        if not isinstance(error, (MemoryError, RuntimeError)) or not is_out_of_memory(error):
             return False
         if process_count() > 1:  # the others wait for this one's gradients, so it cannot start again alone
             raise InputError(
                 f"process {process_rank()}: out of memory; try --low-memory, or a smaller --batch-size or --scale"
             ) from error
+        del self._run.history[self._done :]  # it may have failed when it was saved
         self._exhausted = True
         return True
 
     def _go_back_with_less(self):
-        batch_size, smallest = self._run.settings["options"]["batch_size"], self._step.smallest_batch
+        optimization, smallest = self._step.optimization, self._step.smallest_batch
+        batch_size = self._run.settings["options"]["batch_size"]
         sparer = self.memory.sparer(batch_size, smallest)
         if sparer is None:
             raise InputError(
@@ -125,12 +124,11 @@ class MemoryRetry:
                 "--device"
             )
         warn(f"out of memory: {sparer.describe(batch_size)}; the epoch starts again")
-        model = self._optimization.model
-        self._optimization.optimizer.zero_grad(set_to_none=True)
+        optimization.optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
-        self._run.go_back(self._optimization)
-        compute_again(model.blocks())
-        if self._network is not model:
+        self._run.go_back(optimization)
+        compute_again(optimization.model.blocks())
+        if self._step.compiled:
             torch.compiler.reset()  # it was compiled for keeping all activations
         self._run.settings["memory"] = asdict(sparer)  # for a resumed or repeated run to do the same
         self.memory, self._exhausted = sparer, False

@@ -113,20 +113,16 @@ class Optimization:
 
         steps_per_epoch: of this process, if it may differ from that of the run so far (other processes than then).
         """
-        for name, part in self._stateful.items():
+        if ("average" in state) != (self.average is not None):
+            raise InputError(f"{path}: weights are averaged in one of file and run only; resume as the run began")
+        for name, load in self._loaders().items():
             try:
                 if state[name]:  # the scaler's is empty where there was no float16
-                    part.load_state_dict(state[name])
+                    load(state[name])
             except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
                 raise InputError(
                     f"{path}: is damaged: the {name}'s state does not fit ({first_line(error)})"
                 ) from error
-        if ("average" in state) != (self.average is not None):
-            raise InputError(f"{path}: weights are averaged in one of file and run only; resume as the run began")
-        if self.average is not None:
-            self.average.module.load_state_dict(self.model.state_dict())
-            self.average.n_averaged.fill_(state["average"]["steps"])
-            self.model.load_state_dict(state["average"]["stepped"])
         if isinstance(self.scheduler, LambdaLR):
             if steps_per_epoch is not None:
                 self.scheduler.last_epoch = len(state["history"]) * steps_per_epoch
@@ -134,3 +130,14 @@ class Optimization:
             groups = self.optimizer.param_groups
             for group, base, factor in zip(groups, self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True):
                 group["lr"] = base * factor(self.scheduler.last_epoch)
+
+    def _loaders(self):
+        """{name in a state: function that takes up what it holds}."""
+        loaders = {name: part.load_state_dict for name, part in self._stateful.items()}
+        return loaders if self.average is None else {**loaders, "average": self._restore_average}
+
+    def _restore_average(self, state):
+        """The model has the checkpoint's own weights, the average's; it gets back those that were stepped."""
+        self.average.module.load_state_dict(self.model.state_dict())
+        self.average.n_averaged.fill_(int(state["steps"]))
+        self.model.load_state_dict(state["stepped"])

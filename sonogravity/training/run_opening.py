@@ -56,6 +56,7 @@ def _settings_of(beginning, options, found, model_name):
         "options": options | {"resume": None, "repeat": None, "check": False},
         **found,
         "plan": beginning.plan,
+        "parts": beginning.parts,
         "processes": process_count(),
         "commit": commit(),
         "versions": describe_versions(),

@@ -11,17 +11,6 @@ from sonogravity.modeling import checkpoints
 from sonogravity.training import distributed, stored_options
 from sonogravity.training.memory import Memory
 
-
-def fold_run_name(name, fold):
-    """The name of the run of one fold."""
-    return f"{name}_fold_{fold}"
-
-
-def time_stamp():
-    """The default name of a run."""
-    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-
-
 SETTINGS = {
     "options": dict,
     "data": dict,
@@ -34,15 +23,27 @@ SETTINGS = {
 FINE_TUNING_RATE = 0.1  # of the recipe's learning rate, for weights that are already trained
 
 
+def fold_run_name(name, fold):
+    """The name of the run of one fold."""
+    return f"{name}_fold_{fold}"
+
+
+def time_stamp():
+    """The default name of a run."""
+    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
 @dataclass(frozen=True)
 class Beginning:
     """Where a run starts. Of loaded, resumed (Checkpoints) and repeated (settings) those that apply, else None.
 
-    A resumed Checkpoint is also the loaded one. plan: see optimization.make_scheduler.
+    A resumed Checkpoint is also the loaded one. plan: see optimization.make_scheduler. parts: {name of a part of
+    train.py that an experiment replaces: what by}, in words.
     """
 
     options: object
     plan: list
+    parts: dict
     loaded: object = None
     resumed: object = None
     repeated: dict | None = None
@@ -58,19 +59,21 @@ class Beginning:
         return None if self.loaded is None or self.new_head else self.loaded.labels
 
 
-def begin(parser, argv, model_class):
+def begin(parser, argv, model_class, parts=None):
     """Parse a train.py command line -> Beginning.
 
-    With --load alone, architecture options that were not given are the file's.
+    With --load alone, architecture options that were not given are the file's. parts: the keywords that train.py's
+    ``train`` got; a run to resume or repeat must have had the same.
     """
     options = parser.parse_args(argv)
+    parts = {name: _described(part) for name, part in (parts or {}).items() if part is not None}
     ways = [name for name in ("load", "pretrained", "resume", "repeat") if getattr(options, name, None) is not None]
     if len(ways) > 1:
         raise InputError(f"--{ways[0]} and --{ways[1]}: each begins a run in its own way; give only one of them")
     if options.resume is not None:
-        return _resume(parser, argv, options.resume, model_class)
+        return _resume(parser, argv, options.resume, model_class, parts)
     if options.repeat is not None:
-        return _repeat(parser, argv, options.repeat, model_class)
+        return _repeat(parser, argv, options.repeat, model_class, parts)
     if processes.may_restart() and options.name is None:
         raise InputError("torchrun --max-restarts: give the run a --name, by which a restart finds it")
     options.name = options.name or distributed.broadcast(time_stamp())
@@ -89,8 +92,9 @@ def begin(parser, argv, model_class):
     last = options.checkpoints / model_class.NAME / options.name / "last.pth"
     if (processes.restarted() or options.fold is not None) and last.is_file():
         say(f"{'restarted by torchrun' if processes.restarted() else 'was begun'}: goes on from {last}")
-        return _resume(parser, argv, last, model_class, options)
-    return Beginning(options, [[0, options.epochs]], loaded)
+        return _resume(parser, argv, last, model_class, parts, options)
+    _check_augmentation(options, parts)
+    return Beginning(options, [[0, options.epochs]], parts, loaded)
 
 
 def _check_fold(options):
@@ -98,12 +102,35 @@ def _check_fold(options):
         raise InputError(f"--fold {options.fold}: give the number of folds with --folds, and one from 1 to that")
 
 
-def _resume(parser, argv, path, model_class, wanted=None):
+def _described(part):
+    """What a part is, in words that settings.json keeps: its name, also of what ``functools.partial`` holds."""
+    part = getattr(part, "func", part)
+    part = part if hasattr(part, "__qualname__") else type(part)
+    return f"{part.__module__}.{part.__qualname__}"
+
+
+def _check_augmentation(options, parts):
+    if "augmentation" in parts and not options.augment:
+        raise InputError("--no-augment: an augmentation was passed to train.py; leave one of the two out")
+
+
+def _refuse_other_parts(settings, parts, path):
+    """InputError if a run was trained with other parts than are given now: it would silently train otherwise."""
+    earlier = settings.get("parts", {})
+    if earlier != parts:
+        words = [", ".join(f"{name} {part}" for name, part in each.items()) or "none" for each in (earlier, parts)]
+        raise InputError(
+            f"{path}: was trained with parts passed to train.py ({words[0]}), now they are {words[1]}; pass the same"
+        )
+
+
+def _resume(parser, argv, path, model_class, parts, wanted=None):
     """Resume a run. If ``wanted`` is given, every option must equal the one the run started with."""
     resumed = checkpoints.load(path, model_class)
     if resumed.training is None:
         raise InputError(f"{path}: holds weights only; resume from last.pth beside it, or start a new run with --load")
     settings = _checked(resumed.training["settings"], path)
+    _refuse_other_parts(settings, parts, path)
     options = stored_options.take_up(parser, argv, settings["options"], path, stored_options.FREE_ON_RESUME)
     if wanted is not None:  # scores of folds that were trained in different ways would be put together
         stored_options.refuse_differences(wanted, options, path, stored_options.FREE_ON_RESUME)
@@ -119,17 +146,18 @@ def _resume(parser, argv, path, model_class, wanted=None):
                 f"--epochs {options.epochs}: the {options.scheduler} schedule was drawn over {plan[-2][1]} and is now "
                 "drawn over these, so the learning rate leaps where the run goes on"
             )
-    return Beginning(options, plan, resumed, resumed)
+    return Beginning(options, plan, parts, resumed, resumed)
 
 
-def _repeat(parser, argv, path, model_class):
+def _repeat(parser, argv, path, model_class, parts):
     settings = _read_settings(path, model_class.NAME)
+    _refuse_other_parts(settings, parts, path)
     options = stored_options.take_up(parser, argv, settings["options"], path, stored_options.FREE_ON_REPEAT)
     given = stored_options.given_options(parser, argv, options)
     options.name = getattr(given, "name", None) or distributed.broadcast(time_stamp())
     options.device = getattr(given, "device", settings["device"])
     loaded = checkpoints.load(options.load, model_class) if options.load else None
-    return Beginning(options, settings["plan"], loaded, None, settings)
+    return Beginning(options, settings["plan"], parts, loaded, None, settings)
 
 
 def _read_settings(path, model_name):

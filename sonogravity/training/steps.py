@@ -16,6 +16,7 @@ from sonogravity.inference import segmentation
 from sonogravity.inference.predictor import Predictor
 from sonogravity.metrics import overlap
 from sonogravity.training import distributed
+from sonogravity.training.optimization import Optimization
 
 SHOW_EVERY = 10  # batches between looks at the loss, each of which waits for the GPU
 COMPILING = 3  # a first step of that many times the others has compiled
@@ -23,13 +24,19 @@ PANELS = 4  # validation frames shown at each saved checkpoint, besides the wors
 
 
 @dataclass(frozen=True)
-class StepOptions:
-    """How a step is computed.
+class Step:
+    """What a training step works with.
 
-    amp: autocast's type, None for float32. accumulate: batches whose gradients are summed for a step. smallest_batch:
-    frames that must go through the network together. compiled: the network is torch.compile's.
+    network: the model, or a compiled or distributed form of it. criterion: the loss of logits (N, C, H, W), or several
+    of them, and class indices (N, H, W). optimization: an Optimization. amp: autocast's type, None for float32.
+    accumulate: batches whose gradients are summed for a step. smallest_batch: frames that must go through the network
+    together. compiled: the network is torch.compile's.
     """
 
+    network: torch.nn.Module
+    criterion: torch.nn.Module
+    optimization: Optimization
+    device: torch.device
     amp: torch.dtype | None = None
     accumulate: int = 1
     smallest_batch: int = 1
@@ -49,30 +56,26 @@ def freeze(modules, frozen):
     return modules if frozen else []
 
 
-def train_one_epoch(network, loader, criterion, optimization, step, memory, device, title, frozen=()):
+def train_one_epoch(step, loader, memory, title, frozen=()):
     """Train on every frame once -> mean loss over frames, last learning rate, frames per second.
 
-    network: the model, or a compiled or distributed form of it. step: StepOptions. memory: a Memory, which cuts batches
-    into micro-batches. title: names the epoch in messages. frozen: modules whose weights and running statistics stay
-    as they are. InputError on a loss that is not finite.
+    memory: a Memory, which cuts batches into micro-batches. title: names the epoch in messages. frozen: modules whose
+    weights and running statistics stay as they are. InputError on a loss that is not finite.
     """
-    network.train()
+    step.network.train()
     kept = [weight for module in frozen for weight in module.eval().parameters()]
     losses, stems, sizes = [], [], []
     start = time.perf_counter()
     with tqdm(loader, title, unit="batch", leave=False, disable=not is_first_process()) as progress:
         batches = iter(progress)
         while group := list(islice(batches, step.accumulate)):
-            names = [name for _, _, of_batch in group for name in of_batch]
             frames = _frames_per_process(loader, len(losses) * step.accumulate, group)
-            optimization.optimizer.zero_grad(set_to_none=True)
-            losses.append(
-                forward_and_backward(network, group, criterion, optimization.scaler, step, memory, device, frames)
-            )
+            step.optimization.optimizer.zero_grad(set_to_none=True)
+            losses.append(forward_and_backward(step, group, memory, frames))
             for weight in kept:  # of several processes each computes them all the same
                 weight.grad = None
-            rate = optimization.step()
-            stems.append(names)
+            rate = step.optimization.step()
+            stems.append([stem for _, _, of_batch in group for stem in of_batch])
             sizes.append(frames)
             if len(losses) == 1:
                 first = time.perf_counter() - start
@@ -94,7 +97,7 @@ def _frames_per_process(loader, done, group):
     return sum(loader.batch_sampler.frames_in(done + i) for i in range(len(group))) / process_count()
 
 
-def forward_and_backward(network, group, criterion, scaler, step, memory, device, frames):
+def forward_and_backward(step, group, memory, frames):
     """Add the gradients of a step's batches, micro-batch by micro-batch; return the step's loss, a tensor.
 
     group: batches of (N, C, H, W) images, (N, H, W) class indices and stems. frames: what the loss is averaged over.
@@ -106,13 +109,13 @@ def forward_and_backward(network, group, criterion, scaler, step, memory, device
     ]
     total = 0
     for i, (images, masks) in enumerate(micro_batches):
-        images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
-        masks = masks.to(device, non_blocking=True)
-        with distributed.no_sync(network, last=i == len(micro_batches) - 1):
-            with torch.autocast(device.type, step.amp, enabled=step.amp is not None):
-                logits = network(images, heights(masks))
-            loss = criterion(logits, masks) * (len(images) / frames)
-            scaler.scale(loss).backward()
+        images = images.to(step.device, memory_format=torch.channels_last, non_blocking=True)
+        masks = masks.to(step.device, non_blocking=True)
+        with distributed.no_sync(step.network, last=i == len(micro_batches) - 1):
+            with torch.autocast(step.device.type, step.amp, enabled=step.amp is not None):
+                logits = step.network(images, heights(masks))
+            loss = step.criterion(logits, masks) * (len(images) / frames)
+            step.optimization.scaler.scale(loss).backward()
         total = total + loss.detach()
         del logits, loss  # the next forward pass needs their memory
     return total

@@ -207,3 +207,15 @@ def test_ahead_gives_what_was_done_before_a_refusal():
         for value in ahead(lambda x: x * x, items(), 2):
             done.append(value)
     assert done == [1, 4, 9]
+
+
+@pytest.mark.parametrize(("frames_in_all", "sizes"), [(7, [7]), (9, [4, 5]), (8, [4, 4])])
+def test_no_training_batch_is_smaller_than_the_network_needs(tmp_path, frames_in_all, sizes):
+    make_folder(tmp_path, subjects=("A",), frames=frames_in_all)
+    pairs, _ = find_training_pairs(tmp_path)
+    store = FrameStore(pairs, scale=1, channels=1, native_truth=False, cache_mb=9)
+    frames = TrainingFrames(store, Labels.create([0, 128, 255]))
+    loader = training_loader(frames, 4, seed=0, workers=0, device=torch.device("cpu"), needed=4)
+    assert sorted(len(stems) for _, _, stems in loader) == sizes
+    with pytest.raises(InputError, match=r"--batch-size 3: .* needs 4 frames"):
+        training_loader(frames, 3, seed=0, workers=0, device=torch.device("cpu"), needed=4)

@@ -134,7 +134,7 @@ def predictor_of(model):
 
 def a_frame():
 
-    return Frame(None, np.random.default_rng(0).integers(0, 255, (20, 24), np.uint8), None, (20, 24))
+    return Frame(None, {1.0: np.random.default_rng(0).integers(0, 255, (20, 24), np.uint8)}, None, (20, 24))
 
 
 @pytest.mark.parametrize("name", ["compile", "onnx", "openvino"])

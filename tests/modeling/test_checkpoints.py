@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from sonogravity.common import files
 from sonogravity.common.messages import InputError, Terminated
 from sonogravity.datasets.image_files import decode_mask
 from sonogravity.datasets.labels import Labels
@@ -107,16 +106,6 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, small):
     for name in ("text", "cut", "list", "other", "model", "absent"):
         with pytest.raises(InputError, match=f"{name}.pth"):
             checkpoints.load(tmp_path / f"{name}.pth", UNet)
-
-
-def test_a_file_is_whole_or_as_it_was(tmp_path):
-    path = tmp_path / "a.txt"
-    files.write_whole(path, lambda text, beside: beside.write_text(text), "old")
-    with pytest.raises(RuntimeError), files.whole(path) as beside:
-        beside.write_text("half of the n")
-        raise RuntimeError
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_foreign_weights_through_the_scripts(sets, tmp_path, small, capsys):

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,8 +14,8 @@ from deeplab import train as deeplab_train
 from deeplab.model import DeepLabV3
 from sonogravity.common import folders
 from sonogravity.common.files import load_torch
-from sonogravity.common.messages import is_out_of_memory
 from sonogravity.inference.predictor import Predictor
+from sonogravity.reporting import pictures
 from sonogravity.training.losses import SegmentationLoss
 from sonogravity.training.memory import Memory, compute_again
 from unet import evaluate, predict, train
@@ -163,6 +162,29 @@ def test_parts_where_checkpointing_does_not_suffice(sets, tmp_path, monkeypatch,
     assert same(again["state_dict"], last(tmp_path)["state_dict"])
 
 
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_memory_that_runs_out_while_an_epoch_is_saved(sets, tmp_path, monkeypatch, epoch):
+    """The epoch is trained again, also the last one, and the history has each epoch once."""
+    options = ["--epochs", 3, "--save-every", 1, "--loss", "ce+dice"]
+    assert train.main(train_arguments(*sets, tmp_path / "a", *options)) == 0
+    real, calls = pictures.epoch_panels, []
+
+    def panels(*arguments):
+        calls.append(arguments)
+        if len(calls) == epoch:
+            raise MemoryError
+        return real(*arguments)
+
+    monkeypatch.setattr(pictures, "epoch_panels", panels)
+    assert train.main(train_arguments(*sets, tmp_path / "b", *options)) == 0
+    assert len(calls) == 4
+    assert history(tmp_path / "b")["epoch"].tolist() == [1, 2, 3]
+    assert history(tmp_path / "a").equals(history(tmp_path / "b"))
+    assert last(tmp_path / "b")["epoch"] == 3 and same(
+        last(tmp_path / "a")["state_dict"], last(tmp_path / "b")["state_dict"]
+    )
+
+
 def test_deeplab_is_never_given_one_frame(sets, tmp_path, monkeypatch, refused):
     arguments = [
         "--train",
@@ -223,21 +245,6 @@ def test_one_frame_too_large_is_one_line(trained, tmp_path, monkeypatch, refused
     best = trained / "checkpoints" / "unet" / "run" / "best.pth"
     line = refused(predict.main, ["--load", best, "--input", trained / "validation", "--output", tmp_path / "o"])
     assert "out of memory" in line and "--scale" in line
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (MemoryError(), True),
-        (torch.OutOfMemoryError("CUDA out of memory"), True),
-        (RuntimeError(SAYS), True),
-        (np._core._exceptions._ArrayMemoryError((9,), np.dtype("u1")), True),
-        (RuntimeError("shapes differ"), False),
-        (ValueError("out of memory"), False),
-    ],
-)
-def test_what_counts_as_out_of_memory(error, expected):
-    assert is_out_of_memory(error) is expected
 
 
 # Train with little more memory than what is taken before the first batch.

@@ -1,5 +1,6 @@
 """What an experiment passes to train.py takes the place of the part of its name, and is kept whole on the way."""
 
+import json
 from functools import partial
 
 import pandas as pd
@@ -94,7 +95,9 @@ def test_a_resumed_average_equals_an_unbroken_one_bit_for_bit(sets, tmp_path, mo
         patch.setattr(steps, "train_one_epoch", cut)
         with pytest.raises(SystemExit):
             train.main(train_arguments(*sets, tmp_path / "cut", *options), **AVERAGE)
-    assert "weights are averaged" in refused(train.main, ["--resume", last(tmp_path / "cut")])
+    assert "with parts passed to train.py (averaging torch.optim" in refused(
+        train.main, ["--resume", last(tmp_path / "cut")]
+    )
     assert train.main(["--resume", str(last(tmp_path / "cut"))], **AVERAGE) == 0
     whole, resumed = (load_torch(last(tmp_path / name)) for name in ("whole", "cut"))
     assert same(whole["state_dict"], resumed["state_dict"])
@@ -118,3 +121,32 @@ def test_an_average_survives_exhausted_memory(sets, tmp_path, monkeypatch, capsy
     whole, short = (load_torch(last(tmp_path / name)) for name in ("whole", "short"))
     assert same(whole["state_dict"], short["state_dict"])
     assert same(whole["training"]["average"], short["training"]["average"])
+
+
+def test_a_run_keeps_which_parts_it_was_trained_with(sets, tmp_path, refused):
+    line = train_arguments(*sets, tmp_path, "--epochs", 1, "--loss", "dice")
+    assert train.main(line, criterion=partial(SegmentationLoss)) == 0
+    settings = tmp_path / "results" / "unet" / "run" / "settings.json"
+    part = "sonogravity.training.losses.SegmentationLoss"
+    assert json.loads(settings.read_text())["parts"] == {"criterion": part}
+    for way, path in (("--resume", last(tmp_path)), ("--repeat", settings)):
+        assert f"(criterion {part}), now they are none; pass the same" in refused(train.main, [way, path])
+    line = ["--resume", str(last(tmp_path)), "--epochs", "2"]
+    assert train.main(line, criterion=partial(SegmentationLoss)) == 0
+
+
+def test_an_augmentation_that_would_not_be_used_is_refused(sets, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        train.main(train_arguments(*sets, tmp_path, "--no-augment"), augmentation=make_augmentation)
+    assert "--no-augment: an augmentation was passed" in capsys.readouterr().err
+
+
+def test_a_damaged_average_is_one_line(sets, tmp_path, capsys):
+    assert train.main(train_arguments(*sets, tmp_path, "--epochs", 1), **AVERAGE) == 0
+    content = load_torch(last(tmp_path))
+    content["training"]["average"] = {"steps": 3}
+    torch.save(content, last(tmp_path))
+    with pytest.raises(SystemExit) as stopped:
+        train.main(["--resume", str(last(tmp_path)), "--epochs", "2"], **AVERAGE)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and "the average's state does not fit" in said and "Traceback" not in said
