@@ -97,7 +97,8 @@ def test_no_recipe_patches_the_program(recipes):
             assert called.split(".")[-1] not in ("setattr", "patch"), f"{path.name}:{node.lineno}"
 
 
-# Losses of one seeded step at commit f6191a4, when recipes still replaced names inside the program.
+# Losses before and after one seeded step (training, validation) at commit f6191a4, when recipes replaced names inside
+# the program.
 OLD_LOSSES = json.loads((Path(__file__).parent / "old_recipe_losses.json").read_text())
 
 
@@ -130,10 +131,23 @@ def test_each_recipe_gives_its_old_loss(recipes, old_recipe, tmp_path):
     line = [str(option) for option in (*sets, *roots, *model, *recipe.options, *step)]
     assert train.main(line, model_class=changed, **recipe.parts) == 0
     [row] = pd.read_csv(tmp_path / folder / "run" / "epochs.csv").to_dict("records")
-    assert row["train_loss"] == pytest.approx(OLD_LOSSES[old_recipe], rel=1e-4)
+    assert row["train_loss"] == pytest.approx(OLD_LOSSES[old_recipe][0], rel=1e-4)
+    assert row["val_loss"] == pytest.approx(OLD_LOSSES[old_recipe][1], rel=1e-3)
 
 
 def test_the_old_losses_tell_recipes_apart():
-    """A part that is passed in and not used would give the loss of the recipe without it."""
+    """A part that is passed in and not used would give the losses of the recipe without it."""
+    assert len(set(map(tuple, OLD_LOSSES.values()))) > 50
     plain = OLD_LOSSES["unet cosine_2"]
-    assert sum(abs(loss / plain - 1) > 1e-3 for loss in OLD_LOSSES.values()) > 20
+    for name in (
+        "focal",
+        "tversky",
+        "weighted",
+        "instance",
+        "group",
+        "standardised",
+        "geometry",
+        "whole",
+        "by_subject",
+    ):
+        assert abs(OLD_LOSSES[f"unet {name}"][0] / plain[0] - 1) > 1e-3, name
