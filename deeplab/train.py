@@ -57,8 +57,7 @@ def model_options_of(options, classes):
 @script
 def main(argv=None, model_class=None, **parts):
     """Train one run, or with --folds one per fold, scored together. parts: the keywords of ``train``."""
-    parser = build_parser()
-    options = parser.parse_args(argv)  # wrong options are refused before torch is imported
+    options = build_parser().parse_args(argv)  # wrong options are refused before torch is imported
 
     from deeplab.model import DeepLabV3
     from sonogravity.commands.cross_validate import CrossValidation
@@ -68,13 +67,13 @@ def main(argv=None, model_class=None, **parts):
     given = {**parts, "model_class": model_class}
     model_class = model_class or DeepLabV3
     if options.folds and options.fold is None:
-        cross_validation = CrossValidation(parser, argv, model_class, given)
+        cross_validation = CrossValidation(options, model_class, given)
         for start in cross_validation.starts():
             train(start, model_class, **parts)
         cross_validation.score()
         return 0
     distributed.join(options.device)
-    train(begin(parser, argv, model_class, given), model_class, **parts)
+    train(begin(options, model_class, given), model_class, **parts)
     return 0
 
 

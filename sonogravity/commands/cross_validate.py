@@ -4,8 +4,6 @@ Frames of one subject are near copies, so folds that split frames rather than su
 (Varoquaux and Cheplygina, npj Digital Medicine 2022).
 """
 
-import sys
-
 from sonogravity.commands.score import Request, describe_settings
 from sonogravity.common import workers
 from sonogravity.common.files import absolute
@@ -29,8 +27,7 @@ class CrossValidation:
     or if the folder of the joint scores holds other files.
     """
 
-    def __init__(self, parser, argv, model_class, parts=None):
-        options = parser.parse_args(argv)
+    def __init__(self, options, model_class, parts=None):
         if options.resume or options.repeat:
             raise InputError("--folds: --resume and --repeat take the file of one fold; leave --folds out")
         if process_count() > 1:
@@ -45,8 +42,6 @@ class CrossValidation:
             say(f"named {self.name}: if this is stopped, the same command with --name {self.name} goes on")
         self.folder = options.results / model_class.NAME / f"{self.name}_folds"
         refuse_foreign(self.folder, SCRIPT, "another --name")
-        self._parser = parser
-        self._argv = sys.argv[1:] if argv is None else argv
         self._options = options
         self._model_class = model_class
         self._parts = parts
@@ -55,8 +50,7 @@ class CrossValidation:
         """Yield where the run of each fold starts, a Beginning; with --check of the first fold only."""
         for fold in range(1, self._options.folds + 1):
             say(f"\nfold {fold} of {self._options.folds}: {start.fold_run_name(self.name, fold)}")
-            argv = [*self._argv, "--name", self.name, "--fold", str(fold)]
-            yield start.begin(self._parser, argv, self._model_class, self._parts)
+            yield start.begin(self._options.with_given(name=self.name, fold=fold), self._model_class, self._parts)
             if self._options.check:
                 return
 

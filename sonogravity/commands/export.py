@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from sonogravity.common import files
+from sonogravity.common import files, folders
 from sonogravity.common.messages import InputError, say, warn
 from sonogravity.common.workers import decoding_threads
 from sonogravity.datasets.pairs import find_input_pairs
@@ -26,6 +26,7 @@ from sonogravity.inference.exported import (
 )
 from sonogravity.inference.predictor import open_predictor
 from sonogravity.metrics import overlap
+from sonogravity.modeling.checkpoints import find_checkpoint
 
 MOST_DICE_LOST = 0.005  # by int8, of any class
 CALIBRATION_FRAMES = 300  # NNCF's own default
@@ -33,7 +34,7 @@ CALIBRATION_FRAMES = 300  # NNCF's own default
 
 def export_checkpoint(model_class, options):
     """What export.py does: read the checkpoint and the frames, check, and write the file beside the checkpoint."""
-    path = options.load
+    path = find_checkpoint(options.load, folders.CHECKPOINTS / model_class.NAME)
     engines.check("openvino" if options.int8 else "onnx", torch.device("cpu"), options.int8)
     if options.int8 and importlib.util.find_spec("nncf") is None:
         raise InputError("--int8: lacks nncf; pip install -e '.[int8]' in the repository")

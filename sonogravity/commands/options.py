@@ -17,7 +17,7 @@ from sonogravity.common.option_types import (
     subject_regex,
     worker_number,
 )
-from sonogravity.datasets.labels import parse_value
+from sonogravity.datasets.labels import parse_value, value_text
 from sonogravity.datasets.spacing import DEFAULT_MARGIN_MM, MOST_PIXELS_PER_MM
 from sonogravity.training import stored_options
 
@@ -28,7 +28,7 @@ pixel_density = number_type(
 
 def mask_value(text):
     try:
-        return parse_value(text)
+        return parse_value(text if isinstance(text, str) else value_text(text))
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is no mask value: 0 to 65535, or #rrggbb") from None
 
@@ -85,7 +85,7 @@ def add_scoring(parser, *, predicting, margin):
         nargs="+",
         required=predicting,
         metavar="CKPT",
-        help="the checkpoint to use; of several the mean of their probabilities",
+        help="the checkpoint, or the name of a run; of several the mean of their probabilities",
     )
     if not predicting:
         source.add_argument(
@@ -170,7 +170,7 @@ def _add_millimetres(group, margin):
 def add_export(parser):
     """The options of every export.py."""
     add = parser.add_argument
-    add("--load", "-f", type=Path, required=True, metavar="CKPT", help="the checkpoint to export")
+    add("--load", "-f", type=Path, required=True, metavar="CKPT", help="the checkpoint to export, or the name of a run")
     add(
         "--input",
         type=Path,

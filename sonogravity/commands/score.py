@@ -19,6 +19,7 @@ from sonogravity.inference.engines import fastest, use
 from sonogravity.inference.ensemble import Ensemble
 from sonogravity.inference.predictor import open_all
 from sonogravity.metrics.file_scores import Measure
+from sonogravity.modeling.checkpoints import find_checkpoint
 from sonogravity.reporting import score_files
 
 MANY_VALUES = 32  # more grey levels than that in "masks" are an image
@@ -86,7 +87,7 @@ def score(script, model_class, options):
         score_predictions(model_class.NAME, options.predictions, options.mask_values, request)
         return
     opened = open_all(
-        options.load,
+        [find_checkpoint(path, folders.CHECKPOINTS / model_class.NAME) for path in options.load],
         model_class,
         device=options.device,
         amp=options.amp,

@@ -1,15 +1,18 @@
 """How every script starts and ends: its parser, its exit codes, its last line."""
 
 import argparse
+import difflib
 import functools
+import glob
 import signal
 import sys
 import threading
 import warnings
 from contextlib import contextmanager
+from pathlib import Path
 
 from sonogravity.common import messages, processes
-from sonogravity.common.messages import InputError, NotWritten, Terminated, first_line
+from sonogravity.common.messages import InputError, NotWritten, Terminated, first_line, some
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -19,8 +22,33 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
+class Options(argparse.Namespace):
+    """The options of a script as values. given: the names of those that the user gave; the rest are defaults."""
+
+    __slots__ = ("_parser", "given")  # so they are not among vars(), which are the options
+
+    def __init__(self, values, given, parser):
+        super().__init__(**values)
+        self.given = frozenset(given)
+        self._parser = parser
+
+    def with_given(self, **values):
+        """The same options with some others given."""
+        return Options({**vars(self), **values}, {*self.given, *values}, self._parser)
+
+    def with_stored(self, stored):
+        """The options of an earlier run from the plain values that settings.json keeps, checked as a command line is.
+
+        None counts as given. A switch that is on by default and not stored is off: the run is older than it. Raise
+        InputError if a value cannot be this script's.
+        """
+        values = {name: value is not True and value for name, value in self._parser.default_values().items()}
+        values |= {name: self._parser.checked(name, value) for name, value in stored.items()}
+        return Options(values, (), self._parser)
+
+
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose refusals are the one line of all our refusals."""
+    """An ArgumentParser whose refusals are the one line of all our refusals, and which parses into Options."""
 
     def __init__(self, description, example):
         super().__init__(
@@ -31,7 +59,89 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message):
-        raise InputError(f"{message}; {self.prog} --help lists the options")
+        raise InputError(f"{message}{self._near_miss(message)}; {self.prog} --help lists the options")
+
+    def _near_miss(self, message):
+        """The option nearest to one that is not known."""
+        if not message.startswith("unrecognized arguments:"):
+            return ""
+        wrong = [word.split("=")[0] for word in message.split()[2:] if word.startswith("-")]
+        near = [found for word in wrong for found in difflib.get_close_matches(word, self._option_string_actions, 1)]
+        return f"; did you mean {' and '.join(dict.fromkeys(near))}?" if near else ""
+
+    def parse_args(self, argv=None, namespace=None):
+        """Parse a command line, once -> Options. Patterns with * in paths are expanded, for shells that do not."""
+        unset = object()
+        actions = self._settable()
+        found = vars(super().parse_args(argv, argparse.Namespace(**dict.fromkeys(actions, unset))))
+        given = {name: _expanded(actions[name], value) for name, value in found.items() if value is not unset}
+        return Options({**self.default_values(), **given}, given, self)
+
+    def default_values(self):
+        """{name: default} of all options."""
+        return {name: action.default for name, action in self._settable().items()}
+
+    def checked(self, name, value):
+        """A stored plain value as the option's own; InputError if it could not have been given."""
+        action = self._settable().get(name)
+        option = f"--{name.replace('_', '-')}"
+        if action is None:
+            raise InputError(f"{option} is no option of this script")
+        try:
+            return _own_value(action, value)
+        except (argparse.ArgumentTypeError, AttributeError, TypeError, ValueError) as error:
+            raise InputError(f"{option}: {error}") from error
+
+    def _settable(self):
+        return {action.dest: action for action in self._actions if action.dest != "help"}
+
+
+def _own_value(action, value):
+    """A plain value -> the action's; one of several errors if the action has none like it."""
+    if value is None:
+        if action.default is not None:
+            raise ValueError("is missing")
+        return None
+    if action.nargs == 0:  # a switch
+        if not isinstance(value, bool):
+            raise ValueError(f"{value} is neither true nor false")
+        return value
+    if action.nargs in ("+", "*"):
+        return [action.type(each) for each in value]
+    if action.nargs == "?" and value == action.const:
+        return value
+    own = action.type(value) if action.type else value
+    if isinstance(value, bool) or (isinstance(value, float) and own != value):
+        raise ValueError(f"{value} is another kind of value")
+    if action.choices and own not in action.choices:
+        raise ValueError(f"{value} is none of {', '.join(map(str, action.choices))}")
+    return own
+
+
+def _expanded(action, value):
+    """The value of an option, each pattern among its paths replaced by what it matches, in order.
+
+    A path that exists is taken literally. InputError if a pattern matches nothing, or more than an option takes.
+    """
+    if action.type is not Path:
+        return value
+    if isinstance(value, list):
+        return [path for each in value for path in _matches(each)]
+    if not isinstance(value, Path):
+        return value
+    found = _matches(value)
+    if len(found) > 1:
+        raise InputError(f"{action.option_strings[0]} {value}: matches {some(found)}; name one of them")
+    return found[0]
+
+
+def _matches(path):
+    if not glob.has_magic(str(path)) or path.exists():
+        return [path]
+    found = sorted(map(Path, glob.glob(str(path))))
+    if not found:
+        raise InputError(f"{path}: no file or folder matches; check the pattern")
+    return found
 
 
 def script(main):

@@ -59,7 +59,13 @@ def _add_data(group):
 
 def _add_weights(group):
     add = group.add_argument
-    add("--load", "-f", type=Path, metavar="CKPT", help="start from the weights of this file")
+    add(
+        "--load",
+        "-f",
+        type=Path,
+        metavar="CKPT",
+        help="start from the weights of this file, or run by name",
+    )
     add_switch(group, "--new-head", False, "with --load: train for the classes of these masks, with a fresh last layer")
     add(
         "--freeze-encoder",

@@ -8,12 +8,15 @@ MOST_WORKERS = 256
 
 
 def number_type(kind, low, high, open_low, what):
+    """A function for numbers of a kind from low to high, also for values that are numbers already."""
+
     def parse(text):
         try:
             value = kind(text)
-        except ValueError:
+            wrong = not math.isfinite(value) or value > high or value < low or (open_low and value == low)
+        except (ValueError, TypeError, OverflowError):
             raise argparse.ArgumentTypeError(f"'{text}' is not {what}") from None
-        if not math.isfinite(value) or value > high or value < low or (open_low and value == low):
+        if wrong:
             raise argparse.ArgumentTypeError(f"{text} is not {what}")
         return value
 
@@ -46,7 +49,7 @@ def device_name(text):
 
 
 def class_names(text):
-    names = [name.strip() for name in text.split(",")]
+    names = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
     if not all(names) or set(names) & {"background", "original", "dilated", "eroded"}:  # columns of the sheets
         raise argparse.ArgumentTypeError(
             f"'{text}': names of the foreground classes, parted by commas; background, original, dilated and eroded "

@@ -4,8 +4,10 @@ Ours hold the weights under ``state_dict`` and everything else beside them. A ba
 code also loads; what it doesn't say is taken from options, and said.
 """
 
+import re
 from argparse import ArgumentTypeError
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import torch
 
@@ -18,6 +20,7 @@ from sonogravity.modeling import foreign_weights
 from sonogravity.modeling.foreign_weights import check_tensors
 
 FORMAT = "sonogravity checkpoint 1"
+SUFFIXES = (".pth", ".pt")
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,21 @@ def read(path):
 
 def _is_ours(content):
     return "format" in content and "state_dict" in content
+
+
+def find_checkpoint(path, root):
+    """A file, or the name of a run in the folder root -> the file. Of a run its best.pth, of one of folds its last.pth.
+
+    A path that exists is taken as it is. InputError if a plain name is neither a file nor a run.
+    """
+    name = path.name
+    if path.exists() or path != Path(name) or path.suffix in SUFFIXES:
+        return path
+    if (root / name).is_dir():
+        # The best epoch of a fold was chosen by the frames that score it.
+        return root / name / ("last.pth" if re.search(r"_fold_\d+$", name) else "best.pth")
+    runs = sorted(each.name for each in root.iterdir() if each.is_dir()) if root.is_dir() else []
+    raise InputError(f"{path}: neither a file nor a run in {root}; runs are {some(runs, 8) or 'not there yet'}")
 
 
 def find_model(path, names, model_class):

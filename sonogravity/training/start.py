@@ -1,7 +1,6 @@
 """How a training run starts: anew, from given weights, resumed, or as the repetition of an earlier run."""
 
 import json
-import sys
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -59,40 +58,41 @@ class Beginning:
         return None if self.loaded is None or self.new_head else self.loaded.labels
 
 
-def begin(parser, argv, model_class, parts=None):
-    """Parse a train.py command line -> Beginning.
+def begin(options, model_class, parts=None):
+    """The options of train.py -> Beginning.
 
     With --load alone, architecture options that were not given are the file's. parts: the keywords that train.py's
     ``train`` got; a run to resume or repeat must have had the same.
     """
-    options = parser.parse_args(argv)
     parts = {name: _described(part) for name, part in (parts or {}).items() if part is not None}
     ways = [name for name in ("load", "pretrained", "resume", "repeat") if getattr(options, name, None) is not None]
     if len(ways) > 1:
         raise InputError(f"--{ways[0]} and --{ways[1]}: each begins a run in its own way; give only one of them")
     if options.resume is not None:
-        return _resume(parser, argv, options.resume, model_class, parts)
+        return _resume(options, options.resume, model_class, parts)
     if options.repeat is not None:
-        return _repeat(parser, argv, options.repeat, model_class, parts)
+        return _repeat(options, options.repeat, model_class, parts)
     if processes.may_restart() and options.name is None:
         raise InputError("torchrun --max-restarts: give the run a --name, by which a restart finds it")
-    options.name = options.name or distributed.broadcast(time_stamp())
+    name = options.name or distributed.broadcast(time_stamp())
     if options.fold is not None:
         _check_fold(options)
-        options.name = fold_run_name(options.name, options.fold)
-        argv = [*(sys.argv[1:] if argv is None else argv), "--name", options.name]
+        name = fold_run_name(name, options.fold)
+    options = options.with_given(name=name)
     if options.load is None and options.new_head:
         raise InputError("--new-head: replaces that of --load; give both, or neither")
     if options.freeze_encoder and not ways:
         raise InputError("--freeze-encoder: keeps weights trained before as they are; give --load or --pretrained")
     loaded = None
     if options.load is not None:
-        loaded = checkpoints.load(options.load, model_class)
-        _adopt(options, stored_options.given_options(parser, argv, options), loaded)
+        file = checkpoints.find_checkpoint(options.load, options.checkpoints / model_class.NAME)
+        options = options.with_given(load=file)
+        loaded = checkpoints.load(file, model_class)
+        options = _adopt(options, loaded)
     last = options.checkpoints / model_class.NAME / options.name / "last.pth"
     if (processes.restarted() or options.fold is not None) and last.is_file():
         say(f"{'restarted by torchrun' if processes.restarted() else 'was begun'}: goes on from {last}")
-        return _resume(parser, argv, last, model_class, parts, options)
+        return _resume(options, last, model_class, parts, wanted=options)
     _check_augmentation(options, parts)
     return Beginning(options, [[0, options.epochs]], parts, loaded)
 
@@ -124,20 +124,20 @@ def _refuse_other_parts(settings, parts, path):
         )
 
 
-def _resume(parser, argv, path, model_class, parts, wanted=None):
+def _resume(options, path, model_class, parts, wanted=None):
     """Resume a run. If ``wanted`` is given, every option must equal the one the run started with."""
     resumed = checkpoints.load(path, model_class)
     if resumed.training is None:
         raise InputError(f"{path}: holds weights only; resume from last.pth beside it, or start a new run with --load")
     settings = _checked(resumed.training["settings"], path)
     _refuse_other_parts(settings, parts, path)
-    options = stored_options.take_up(parser, argv, settings["options"], path, stored_options.FREE_ON_RESUME)
+    options = stored_options.take_up(options, settings["options"], path, stored_options.FREE_ON_RESUME)
     if wanted is not None:  # scores of folds that were trained in different ways would be put together
         stored_options.refuse_differences(wanted, options, path, stored_options.FREE_ON_RESUME)
     expected = files.absolute(options.checkpoints) / resumed.model_name / options.name
     if files.absolute(path).parent != expected:
         raise InputError(f"{path}: belongs in {expected}; move it back, or give --checkpoints ROOT and --results ROOT")
-    options.load = None  # its weights have long gone into the run
+    options = options.with_given(load=None)  # its weights have long gone into the run
     plan = settings["plan"]
     if plan[-1][1] != options.epochs:
         plan = [*plan, [resumed.epoch, options.epochs]]
@@ -149,13 +149,12 @@ def _resume(parser, argv, path, model_class, parts, wanted=None):
     return Beginning(options, plan, parts, resumed, resumed)
 
 
-def _repeat(parser, argv, path, model_class, parts):
+def _repeat(options, path, model_class, parts):
     settings = _read_settings(path, model_class.NAME)
     _refuse_other_parts(settings, parts, path)
-    options = stored_options.take_up(parser, argv, settings["options"], path, stored_options.FREE_ON_REPEAT)
-    given = stored_options.given_options(parser, argv, options)
-    options.name = getattr(given, "name", None) or distributed.broadcast(time_stamp())
-    options.device = getattr(given, "device", settings["device"])
+    run = stored_options.take_up(options, settings["options"], path, stored_options.FREE_ON_REPEAT)
+    device = options.device if "device" in options.given else settings["device"]
+    options = run.with_given(name=options.name or distributed.broadcast(time_stamp()), device=device)
     loaded = checkpoints.load(options.load, model_class) if options.load else None
     return Beginning(options, settings["plan"], parts, loaded, None, settings)
 
@@ -179,6 +178,7 @@ def _read_settings(path, model_name):
 def _checked(settings, path):
     """The settings of a training run, if they are what train.py writes; InputError names ``path``."""
     damaged = [name for name, kind in SETTINGS.items() if not isinstance(settings.get(name), kind)]
+    damaged += [] if isinstance(settings.get("parts", {}), dict) else ["parts"]  # a run may be older than parts
     try:
         Memory(**settings["memory"]).parts(1, 1)
         if settings["plan"][0][0] != 0 or not all(0 <= done < planned for done, planned in settings["plan"]):
@@ -190,17 +190,19 @@ def _checked(settings, path):
     return settings
 
 
-def _adopt(options, given, loaded):
-    """Where the command line is silent, take the scale and the architecture of a loaded file, and a lower rate."""
+def _adopt(options, loaded):
+    """Options with the scale and architecture of a loaded file and a lower rate, where none of these was given."""
+    adopted = {}
     kept = {"channels" if name == "in_channels" else name: value for name, value in loaded.model_options.items()}
     if loaded.scale is not None:
         kept["scale"] = loaded.scale
     for name, value in kept.items():
-        if name != "classes" and name not in given and getattr(options, name) != value:
+        if name != "classes" and name not in options.given and getattr(options, name) != value:
             option = name.replace("_", "-")
             shown = f"--{'' if value else 'no-'}{option}" if isinstance(value, bool) else f"--{option} {value}"
             say(f"{loaded.path.name}: {shown}, as in the file")
-            setattr(options, name, value)
-    if "learning_rate" not in given:
-        options.learning_rate *= FINE_TUNING_RATE
-        say(f"--load: learning rate {options.learning_rate:g}, {FINE_TUNING_RATE:g} of the usual one (-l sets it)")
+            adopted[name] = value
+    if "learning_rate" not in options.given:
+        adopted["learning_rate"] = options.learning_rate * FINE_TUNING_RATE
+        say(f"--load: learning rate {adopted['learning_rate']:g}, {FINE_TUNING_RATE:g} of the usual one (-l sets it)")
+    return options.with_given(**adopted)
