@@ -251,7 +251,7 @@ def load_and_use(path):
                 device=torch.device("cpu"),
             )
             if model_class is UNet and checkpoint.training is not None:
-                start.begin(train.build_parser(), ["--resume", str(path)], UNet)
+                start.begin(train.build_parser().parse_args(["--resume", str(path)]), UNet)
         except InputError as error:
             assert str(path) in str(error)
 
@@ -309,7 +309,7 @@ def test_settings_to_repeat(tmp_path, options, entries):
     }
     (tmp_path / "settings.json").write_text(json.dumps(content))
     try:
-        begun = start.begin(train.build_parser(), ["--repeat", str(tmp_path / "settings.json")], UNet)
+        begun = start.begin(train.build_parser().parse_args(["--repeat", str(tmp_path / "settings.json")]), UNet)
     except InputError as error:
         assert "settings.json" in str(error) or f"{options.get('load')}:" in str(error)  # or the file that they name
     else:
