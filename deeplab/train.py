@@ -86,10 +86,10 @@ def train(start, model_class, *, criterion=None, augmentation=None, sampler=None
     from sonogravity.common import devices
     from sonogravity.datasets.inspection import DataOptions, open_data
     from sonogravity.datasets.loader import TrainingFrames, training_loader
+    from sonogravity.metrics.summary import dice_or_lowest
     from sonogravity.modeling.checkpoints import start_from
     from sonogravity.training import distributed, losses, optimization, steps
     from sonogravity.training.memory import Memory, MemoryRetry, compute_again
-    from sonogravity.training.run import dice_or_lowest
     from sonogravity.training.run_opening import open_run
 
     options, device = start.options, devices.pick_device(start.options.device)

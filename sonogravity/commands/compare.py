@@ -23,9 +23,7 @@ from sonogravity.common.files import whole
 from sonogravity.common.folders import RESULTS
 from sonogravity.common.messages import InputError, say, some, warn
 from sonogravity.datasets.subjects import subjects_of
-from sonogravity.metrics import overlap
-from sonogravity.metrics.boundary import BOUNDARY
-from sonogravity.metrics.margin import VARIANTS
+from sonogravity.metrics.columns import is_metric
 from sonogravity.metrics.summary import bootstrap_interval
 from sonogravity.reporting import workbook
 
@@ -60,10 +58,8 @@ def read_scores(file):
 
 
 def scored_columns(tables):
-    """Overlap and boundary metrics that all tables share (in one unit, then); the variants of a margin left out."""
-    known = (*overlap.OVERLAP, *BOUNDARY)
-    variants = [f"dice_{name}" for name in VARIANTS]
-    names = [name for name in tables[0].columns if name.split("_")[0] in known and name not in variants]
+    """Overlap and boundary metrics that all tables share (in one unit, then)."""
+    names = [name for name in tables[0].columns if is_metric(name)]
     return [name for name in names if all(name in table for table in tables[1:])]
 
 

@@ -122,6 +122,11 @@ class Labels:
         """Indices of all classes but the background."""
         return tuple(i for i in range(self.count) if i != self.background)
 
+    @property
+    def column_names(self):
+        """What the columns of each class end in: its name, of the background always ``background``."""
+        return tuple("background" if i == self.background else name for i, name in enumerate(self.names))
+
     def describe(self):
         """``0 -> class 0 (background), 128 -> class 1 (bone)``."""
         parts = []

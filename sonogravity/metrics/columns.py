@@ -1,74 +1,104 @@
-"""What every column of the worksheets means: formula, unit, empty case; the text of the Definitions sheets."""
+"""The columns of all worksheets: what each means, its unit and number format, and where it has one per class.
+
+A column is written by CSV files, workbooks, definitions, summaries and comparisons as this table says; one that is not
+in it fails when a script starts.
+"""
+
+from dataclasses import dataclass, replace
 
 from sonogravity.metrics import summary
+from sonogravity.metrics.margin import VARIANTS
 
-DEFINITIONS = {
-    "epoch": ("number of the epoch, from 1", ""),
-    "learning_rate": ("learning rate of the epoch's last step", ""),
-    "train_loss": (
-        "mean over the epoch's batches of the training loss, at the size the network sees; with deep "
-        "supervision or an auxiliary head theirs are added, so it is not to be compared with val_loss",
-        "",
+WHOLE, SCORE = "0", "0.0000"  # number formats
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column, or with per_class one for all foreground classes together and one for each, NAME_CLASS.
+
+    metric: a score against a truth, which is compared between runs.
+    """
+
+    text: str
+    unit: str = ""
+    form: str = SCORE
+    per_class: bool = False
+    metric: bool = False
+
+
+def _metric(text, unit="0 to 1", per_class=True):
+    return Column(text, unit, per_class=per_class, metric=True)
+
+
+def _distances(unit):
+    """Boundary distances in a unit, px or mm."""
+    return {
+        f"hd_{unit}": _metric(
+            "Hausdorff distance: the largest distance from a pixel of either boundary to the other boundary", unit
+        ),
+        f"hd95_{unit}": _metric(
+            "the larger of the two directed 95th percentiles (linear interpolation) of these distances", unit
+        ),
+        f"assd_{unit}": _metric(
+            "average symmetric surface distance: mean of the distances of both directions pooled", unit
+        ),
+    }
+
+
+COLUMNS = {
+    "epoch": Column("number of the epoch, from 1", form=WHOLE),
+    "learning_rate": Column("learning rate of the epoch's last step", form="0.00E+00"),
+    "train_loss": Column(
+        "mean over the epoch's batches of the training loss, at the size the network sees; with deep supervision or an "
+        "auxiliary head their losses are added, so it must not be compared with val_loss"
     ),
-    "val_loss": ("mean over validation files of the loss of each file alone, at native size", ""),
-    "images_per_second": ("training frames a second, validation not counted", "frames/s"),
-    "file": ("file name of the image", ""),
-    "fold": ("the fold that held the file out: its model has seen no frame of the file's subject", ""),
-    "subject": ("whose frame it is, as read from the file name", ""),
-    "width": ("width of the image", "px"),
-    "height": ("height of the image", "px"),
-    "dice": ("2TP / (2TP + FP + FN)", "0 to 1"),
-    "iou": ("TP / (TP + FP + FN), Jaccard index", "0 to 1"),
-    "accuracy": ("share of all pixels with the right class, background included", "0 to 1"),
-    "precision": ("TP / (TP + FP); 0 where the class is in the truth and nowhere predicted", "0 to 1"),
-    "sensitivity": ("TP / (TP + FN), recall", "0 to 1"),
-    "specificity": ("TN / (TN + FP)", "0 to 1"),
-    "fpr": ("1 - specificity", "0 to 1"),
-    "fnr": ("1 - sensitivity", "0 to 1"),
-    **{
-        f"hd_{unit}": (
-            "Hausdorff distance: the largest distance from a pixel of either boundary to the other boundary",
-            unit,
-        )
-        for unit in ("px", "mm")
-    },
-    **{
-        f"hd95_{unit}": (
-            "the larger of the two directed 95th percentiles (linear interpolation) of these distances",
-            unit,
-        )
-        for unit in ("px", "mm")
-    },
-    **{
-        f"assd_{unit}": ("average symmetric surface distance: mean of the distances of both directions pooled", unit)
-        for unit in ("px", "mm")
-    },
-    "nsd": (
+    "val_loss": Column("mean over validation files of the loss of each file alone, at native size"),
+    "images_per_second": Column("training frames per second, validation not counted", "frames/s", "0.00"),
+    "file": Column("file name of the image"),
+    "fold": Column("the fold that held the file out: its model has seen no frame of the file's subject", form=WHOLE),
+    "subject": Column("whose frame it is, as read from the file name"),
+    "width": Column("width of the image", "px", WHOLE),
+    "height": Column("height of the image", "px", WHOLE),
+    "dice": _metric("2TP / (2TP + FP + FN)"),
+    "iou": _metric("TP / (TP + FP + FN), Jaccard index"),
+    "accuracy": _metric("share of all pixels with the right class, background included", per_class=False),
+    "precision": _metric("TP / (TP + FP); 0 if the class is in the truth and nowhere predicted"),
+    "sensitivity": _metric("TP / (TP + FN), recall"),
+    "specificity": _metric("TN / (TN + FP)"),
+    "fpr": _metric("1 - specificity"),
+    "fnr": _metric("1 - sensitivity"),
+    **_distances("px"),
+    **_distances("mm"),
+    "nsd": _metric(
         "normalised surface Dice: share of both boundaries within the tolerance of the other one. The tolerance is "
-        "margin_mm where there is a margin, else 1 px (of the coarser axis)",
-        "0 to 1",
+        "margin_mm if there is a margin, else 1 px (of the coarser axis)"
     ),
-    "mask_used": ("the variant of the truth (original, dilated, eroded) that agrees best with the prediction", ""),
-    "dice_original": ("foreground mean Dice against the truth as drawn: equals dice", "0 to 1"),
-    "dice_dilated": ("the same against the truth dilated by margin_mm", "0 to 1"),
-    "dice_eroded": ("the same against the truth eroded by margin_mm", "0 to 1"),
-    "pixels_per_mm": ("of the image, as given or assumed (see Settings)", "px/mm"),
-    "pixels_per_mm_x": ("along a row of the image", "px/mm"),
-    "pixels_per_mm_y": ("along a column of the image", "px/mm"),
-    "margin_mm": ("the distance within which a border is taken to be as true", "mm"),
-    "entropy": (
-        "mean over the image's pixels of -sum p ln p / ln C over the C classes: 0 is sure, 1 is no idea",
-        "0 to 1",
+    "mask_used": Column("the variant of the truth (original, dilated, eroded) that agrees best with the prediction"),
+    "dice_original": Column("foreground mean Dice against the truth as drawn: equals dice", "0 to 1"),
+    "dice_dilated": Column("the same against the truth dilated by margin_mm", "0 to 1"),
+    "dice_eroded": Column("the same against the truth eroded by margin_mm", "0 to 1"),
+    "pixels_per_mm": Column("of the image, as given or assumed (see Settings)", "px/mm"),
+    "pixels_per_mm_x": Column("along a row of the image", "px/mm"),
+    "pixels_per_mm_y": Column("along a column of the image", "px/mm"),
+    "margin_mm": Column("the distance within which a border is taken to be as true", "mm", "0.00"),
+    "entropy": Column(
+        "mean over the image's pixels of -sum p ln p / ln C over the C classes: 0 is sure, 1 is no idea", "0 to 1"
     ),
-    "expected_dice": (
-        "the Dice that the model itself expects, p being the probability of the class: 2 sum p over the "
-        "pixels labelled / (these pixels + sum p over all); mean over the foreground classes that are "
-        "predicted, blank where none is",
+    "expected_dice": Column(
+        "Dice that the model itself expects, p being the probability of the class: 2 sum p over the labelled pixels "
+        "/ (these pixels + sum p over all); mean over the foreground classes that are predicted, blank if none is",
         "0 to 1",
+        per_class=True,
     ),
-    "missed": ("foreground classes that are in the truth only", "class names"),
-    "spurious": ("foreground classes that are in the prediction only", "class names"),
-    "seconds": ("epochs: the whole epoch; files: network and resizing to native size, per frame", "s"),
+    "missed": Column("foreground classes that are in the truth only", "class names", WHOLE, per_class=True),
+    "spurious": Column("foreground classes that are in the prediction only", "class names", WHOLE, per_class=True),
+    "seconds": Column("epochs: the whole epoch; files: network and resizing to native size, per frame", "s", "0.000"),
+    # Of groups of files, and of the sheets Summary, Sweep, Calibration and of comparisons.
+    "n": Column("values that entered a mean", form=WHOLE),
+    "files": Column("number of files", form=WHOLE),
+    "subjects": Column("number of subjects", form=WHOLE),
+    "pixels": Column("number of pixels", form=WHOLE),
+    **{name: Column("files that chose this variant of the truth", form=WHOLE) for name in VARIANTS},
 }
 NOTES = (
     "TP, FP, FN, TN: pixels of one class against the rest, at the image's native size.",
@@ -116,12 +146,42 @@ MARGIN_NOTES = (
 )
 
 
-def definition(column):
-    """The text and unit of a column of any sheet."""
-    if column in DEFINITIONS:
-        return DEFINITIONS[column]
-    if column.startswith("tolerant_"):
-        text, unit = definition(column.removeprefix("tolerant_"))
-        return f"{text}, against the chosen variant of the truth (mask_used)", unit
-    metric = max((name for name in DEFINITIONS if column.startswith(f"{name}_")), key=len)
-    return f"{metric} of class {column.removeprefix(f'{metric}_')} alone", DEFINITIONS[metric][1]
+def find(name, classes):
+    """The Column of a name. classes: names of the classes that columns end in, as Labels.column_names has them.
+
+    Raise LookupError if the table has no entry for it.
+    """
+    if name in COLUMNS:
+        return COLUMNS[name]
+    if name.startswith("tolerant_"):
+        plain = find(name.removeprefix("tolerant_"), classes)
+        return replace(plain, text=f"{plain.text}, against the chosen variant of the truth (mask_used)", metric=False)
+    if name.startswith("n_"):
+        return replace(COLUMNS["n"], text=f"files that have {name.removeprefix('n_')}")
+    for owner in classes:
+        base = name.removesuffix(f"_{owner}")
+        if base != name and base in COLUMNS and COLUMNS[base].per_class:
+            return replace(COLUMNS[base], text=f"{base} of class {owner} alone")
+    raise LookupError(f"the column {name} has no entry in sonogravity/metrics/columns.py")
+
+
+def check(names, classes):
+    """LookupError for the first of the names that find() does not know, at the start of a script."""
+    for name in names:
+        find(name, classes)
+
+
+def form_of(name):
+    """The number format of a column of any table, also of one made of several runs."""
+    name = name.removeprefix("tolerant_")
+    if name.startswith("n_"):
+        return WHOLE
+    known = [base for base in COLUMNS if name == base or (COLUMNS[base].per_class and name.startswith(f"{base}_"))]
+    return COLUMNS[max(known, key=len)].form if known else SCORE
+
+
+def is_metric(name):
+    """Whether a column of files.csv, of whatever class, is a score that two runs are compared by."""
+    if name in COLUMNS:
+        return COLUMNS[name].metric
+    return any(column.metric and column.per_class and name.startswith(f"{base}_") for base, column in COLUMNS.items())

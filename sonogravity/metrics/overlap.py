@@ -100,10 +100,10 @@ def file_metrics(confusion, labels, boundary=None):
         row[name] = finite_mean([figures[c] for c in foreground])
     for c in (*labels.foreground, labels.background):
         for name in PER_CLASS:
-            row[f"{name}_{labels.names[c]}"] = float(per_class[name][c])
+            row[f"{name}_{labels.column_names[c]}"] = float(per_class[name][c])
         for name, figures in boundary.items():
             if c in figures:
-                row[f"{name}_{labels.names[c]}"] = figures[c]
+                row[f"{name}_{labels.column_names[c]}"] = figures[c]
     in_truth, in_prediction = confusion.sum(1) > 0, confusion.sum(0) > 0
     row["missed"] = ", ".join(labels.names[c] for c in labels.foreground if in_truth[c] and not in_prediction[c])
     row["spurious"] = ", ".join(labels.names[c] for c in labels.foreground if in_prediction[c] and not in_truth[c])

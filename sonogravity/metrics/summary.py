@@ -66,7 +66,7 @@ def summarise(rows, labels, subjects, names=OVERLAP):
 
     classes = {}
     for c in (*labels.foreground, labels.background):
-        owner = labels.names[c]
+        owner = labels.column_names[c]
         classes[owner] = {name: entry(name, owner) for name in names if f"{name}_{owner}" in rows[0]}
     overall = {name: entry(name) for name in names}
     for name, found in overall.items():
@@ -115,3 +115,13 @@ def pooled(confusions, labels):
     """Overlap metrics of the summed confusion matrices: all files as one large image."""
     row = file_metrics(np.sum(confusions, axis=0, dtype=np.int64), labels)
     return {name: value for name, value in row.items() if name not in ("missed", "spurious")}
+
+
+def best_epoch(history):
+    """The epoch of highest validation Dice, the first of equals; an undefined Dice ranks below all. 0 without any."""
+    return max(history, key=dice_or_lowest)["epoch"] if history else 0
+
+
+def dice_or_lowest(row):
+    """What checkpoints, plateau and patience follow."""
+    return row["dice"] if row["dice"] == row["dice"] else -1.0

@@ -5,6 +5,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sonogravity.common.files import short
 from sonogravity.datasets.frames import read_pair
+from sonogravity.metrics.summary import best_epoch
 
 OVERLAY = 0.45  # share of the class colour laid over the frame
 GAP = 6  # pixels between the pictures of a panel
@@ -98,7 +99,7 @@ def write_progress(content, path):
         colour = tuple(labels.colours()[c] / 255)
         scores = [row[f"dice_{labels.names[c]}"] for row in history]
         dice.plot(epochs, scores, "-", color=colour, label=plain(labels.names[c]))
-    best = max(history, key=lambda row: -1 if np.isnan(row["dice"]) else row["dice"])
+    best = history[best_epoch(history) - 1]
     if not np.isnan(best["dice"]):
         dice.plot(best["epoch"], best["dice"], "*", ms=13, color="#d55e00", label=f"best {best['dice']:.4f}")
     dice.set_title("Validation Dice")

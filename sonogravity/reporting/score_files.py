@@ -11,7 +11,7 @@ from sonogravity.common import files, workers
 from sonogravity.common.messages import say, some, warn
 from sonogravity.datasets.image_files import write_mask
 from sonogravity.datasets.subjects import subjects_of
-from sonogravity.metrics import confidence, margin
+from sonogravity.metrics import columns, confidence, margin
 from sonogravity.metrics.summary import FEW_SUBJECTS, group_means, pooled, summarise
 from sonogravity.reporting import output_folder, pictures, workbook
 
@@ -45,13 +45,15 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
     certain: whether the results say how sure they are.
     Returns the summary, None where no file had a mask.
     """
+    names = _column_names(pairs, measure, groups, certain)
+    columns.check(names, measure.labels.column_names)
     with output_folder.new_output(folder, request.script) as unfinished:
         for name, wanted in (("masks", request.predicting), ("panels", request.panels)):
             if wanted:
                 (unfinished / name).mkdir()
         files.write_whole(unfinished / output_folder.MARKER, workbook.write_json, settings)
         rows, confusions, measured, empty, reliability = _score_each(
-            results, pairs, unfinished, measure, request, natives, groups, certain
+            results, names, len(pairs), unfinished, measure, request, natives, groups
         )
         summary, few = _summarise(rows, confusions, measured, measure, request.subject_regex)
         if reliability is not None:
@@ -74,19 +76,29 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
     return summary
 
 
-def _score_each(results, pairs, folder, measure, request, natives, groups, certain):
+def _column_names(pairs, measure, groups, certain):
+    """The columns of files.csv, known before the first file."""
+    names = measure.columns(scored=any(pair.mask for pair in pairs))
+    if certain:
+        names[-1:-1] = confidence.columns(measure.labels)
+    return [names[0], *(groups or {}).get(pairs[0].stem, {}), *names[1:]]
+
+
+def _score_each(results, names, count, folder, measure, request, natives, groups):
     """Rows, confusions and Measured of all files, the names of those that are background only, their reliability.
 
     Scoring and writing go on in threads while the network, in this one, is at the next frames.
     """
     labels = measure.labels
-    known = groups or {pair.stem: {} for pair in pairs}
     rows, confusions, measured, empty, reliability = [], [], [], [], None
 
     def score_and_write(result):
         pair = result.frame.pair
         height, width = result.frame.size
-        row, found = {"file": pair.image.name, **known[pair.stem], "width": width, "height": height}, None
+        row, found = (
+            {"file": pair.image.name, **(groups or {}).get(pair.stem, {}), "width": width, "height": height},
+            None,
+        )
         if result.truth is not None:
             found = measure.of(pair.image.name, result.truth, result.prediction, result.confusion)
             row |= found.figures
@@ -101,12 +113,9 @@ def _score_each(results, pairs, folder, measure, request, natives, groups, certa
         return row, found, result.confusion, is_empty, result.reliability
 
     scored = workers.ahead(score_and_write, results, workers.decoding_threads(request.workers))
-    columns = measure.columns(scored=any(pair.mask for pair in pairs))
-    if certain:
-        columns[-1:-1] = confidence.columns(labels)
-    with PartialCsv(folder, [columns[0], *known[pairs[0].stem], *columns[1:]]) as partial:
+    with PartialCsv(folder, names) as partial:
         for row, found, confusion, is_empty, of_file in tqdm(
-            scored, "frames", len(pairs), unit="frame", leave=False, file=sys.stderr
+            scored, "frames", count, unit="frame", leave=False, file=sys.stderr
         ):
             rows.append(row)
             if found is not None:

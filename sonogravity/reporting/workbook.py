@@ -13,8 +13,10 @@ from openpyxl.chart import LineChart, Reference
 from openpyxl.styles import Alignment, Font, PatternFill
 from openpyxl.utils import get_column_letter
 
-from sonogravity.metrics.columns import GROUP_NOTES, MARGIN_NOTES, NOTES, definition
+from sonogravity.datasets.labels import Labels
+from sonogravity.metrics.columns import GROUP_NOTES, MARGIN_NOTES, NOTES, find, form_of
 from sonogravity.metrics.margin import VARIANTS
+from sonogravity.metrics.summary import best_epoch
 
 HEADER_FILL = PatternFill("solid", fgColor="1F4E78")
 HEADER_FONT = Font(bold=True, color="FFFFFF")
@@ -24,9 +26,6 @@ VARIANT_FILLS = dict(
     zip(VARIANTS, (PatternFill("solid", fgColor=colour) for colour in ("D9D9D9", "BDD7EE", "F8CBAD")), strict=True)
 )
 NOT_IN_XML = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")  # 1.0, and what openpyxl refuses
-WHOLE = ("epoch", "fold", "width", "height", "n", "files", "subjects", "missed", "spurious", "pixels", *VARIANTS)
-COUNTS = ("n_", "missed_", "spurious_")  # of a group of files: these and a metric's or a class's name
-SHORT = {"margin_mm": "0.00", "seconds": "0.000", "images_per_second": "0.00", "learning_rate": "0.00E+00"}
 
 
 def column_names(rows):
@@ -63,15 +62,15 @@ def write_epochs(content, path):
     book = Workbook()
     sheet = book.active
     sheet.title = "Epochs"
-    scored = [row["dice"] for row in history if not math.isnan(row["dice"])]
-    best = next((i for i, row in enumerate(history) if scored and row["dice"] == max(scored)), None)
-    add_table(sheet, history, marked=() if best is None else (best,))
-    if best is not None:
-        note = f"green: the best epoch by validation Dice ({history[best]['epoch']})"
+    best = best_epoch(history)
+    has_dice = not math.isnan(history[best - 1]["dice"])
+    add_table(sheet, history, marked=(best - 1,) if has_dice else ())
+    if has_dice:
+        note = f"green: the best epoch by validation Dice ({best})"
         write_cell(sheet, len(history) + 3, 1, note).font = NOTE_FONT
     _curves(book.create_sheet("Curves"), sheet, history)
     _settings(book.create_sheet("Settings"), settings)
-    _definitions(book.create_sheet("Definitions"), history[0])
+    _definitions(book.create_sheet("Definitions"), list(history[0]), settings)
     book.save(path)
 
 
@@ -102,7 +101,7 @@ def write_files(content, path):
         if "margin" in summary:
             _sweep(book.create_sheet("Sweep"), summary["margin"])
     _settings(book.create_sheet("Settings"), settings)
-    _definitions(book.create_sheet("Definitions"), column_names(rows))
+    _definitions(book.create_sheet("Definitions"), column_names(rows), settings)
     book.save(path)
 
 
@@ -142,9 +141,7 @@ def add_table(sheet, rows, marked=()):
     _header(sheet, names)
     for i, row in enumerate(rows):
         for column, name in enumerate(names, 1):
-            whole = name in WHOLE or name.startswith(COUNTS)
-            form = "0" if whole else SHORT.get(name, "0.0000")
-            cell = write_cell(sheet, i + 2, column, row.get(name), form)
+            cell = write_cell(sheet, i + 2, column, row.get(name), form_of(name))
             if i in marked:
                 cell.fill = BEST_FILL
     longest = max((len(str(row.get(names[0], ""))) for row in rows), default=0)
@@ -230,7 +227,7 @@ def _summary(sheet, summary, few_subjects):
         flat = {**entry, "ci95_low": low, "ci95_high": high, "pooled": summary["pooled"].get(key)}
         write_cell(sheet, row, 1, key)
         for column, name in enumerate(columns, 2):
-            write_cell(sheet, row, column, flat.get(name), "0" if name in WHOLE else "0.0000")
+            write_cell(sheet, row, column, flat.get(name), form_of(name))
     sheet.column_dimensions["A"].width = 26
     lines = [f"files: {summary['files']}"]
     lines += [f"{what}: {summary[what]} classes over all files" for what in ("missed", "spurious")]
@@ -267,17 +264,19 @@ def _settings(sheet, settings):
     sheet.column_dimensions["A"].width, sheet.column_dimensions["B"].width = 34, 80
 
 
-def _definitions(sheet, columns):
+def _definitions(sheet, names, settings):
+    """What each of the columns means. settings: of the run, with its labels."""
+    classes = Labels.from_dict(settings["labels"]).column_names
     _header(sheet, ("column", "definition", "unit"))
     row = 2
-    for name in columns:
-        text, unit = definition(name)
-        for column, value in enumerate((name, text, unit), 1):
+    for name in names:
+        found = find(name, classes)
+        for column, value in enumerate((name, found.text, found.unit), 1):
             write_cell(sheet, row, column, value).alignment = Alignment(wrap_text=column == 2, vertical="top")
-        sheet.row_dimensions[row].height = 15 * math.ceil(len(text) / 100)  # no viewer finds it by itself
+        sheet.row_dimensions[row].height = 15 * math.ceil(len(found.text) / 100)  # no viewer finds it by itself
         row += 1
-    notes = NOTES + (MARGIN_NOTES if "mask_used" in columns else ())
-    for note in notes + (GROUP_NOTES if "fold" in columns else ()):
+    notes = NOTES + (MARGIN_NOTES if "mask_used" in names else ())
+    for note in notes + (GROUP_NOTES if "fold" in names else ()):
         row += 1
         cell = write_cell(sheet, row, 2, note)
         cell.alignment = Alignment(wrap_text=True, vertical="top")

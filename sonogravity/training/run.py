@@ -11,19 +11,10 @@ from sonogravity.common.files import BROKEN_FILE
 from sonogravity.common.messages import InputError, NotWritten, complain, say, some, warn
 from sonogravity.common.processes import is_first_process
 from sonogravity.datasets.labels import Labels
+from sonogravity.metrics.summary import best_epoch
 from sonogravity.modeling import checkpoints
 from sonogravity.reporting import pictures, workbook
 from sonogravity.reporting.write_queue import Outbox
-
-
-def best_epoch(history):
-    """The epoch of highest validation Dice, the first of equals; an undefined Dice ranks below all. 0 without any."""
-    return max(history, key=dice_or_lowest)["epoch"] if history else 0
-
-
-def dice_or_lowest(row):
-    """What checkpoints, plateau and patience follow."""
-    return row["dice"] if row["dice"] == row["dice"] else -1.0
 
 
 @dataclass

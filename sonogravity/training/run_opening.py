@@ -7,8 +7,10 @@ from sonogravity.common import files
 from sonogravity.common.messages import InputError, some, warn
 from sonogravity.common.processes import is_first_process, process_count
 from sonogravity.common.provenance import commit, describe_versions, digest_of_weights
+from sonogravity.metrics.columns import check
 from sonogravity.training import stored_options
 from sonogravity.training.run import Run, epoch_of
+from sonogravity.training.steps import epoch_columns
 
 
 def open_run(beginning, model, model_options, findings, *, device, amp, memory):
@@ -17,6 +19,7 @@ def open_run(beginning, model, model_options, findings, *, device, amp, memory):
     amp: autocast's type or None. memory: what a new run starts with. InputError if the run exists already, or if the
     data (and, for a repeated run, the weights at the start) are not those of the run to resume or repeat.
     """
+    check(epoch_columns(findings.labels), findings.labels.column_names)
     options = stored_options.options_as_dict(beginning.options)
     name = options["name"]
     kept, results = (Path(options[root]) / model.NAME / name for root in ("checkpoints", "results"))

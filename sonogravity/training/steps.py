@@ -185,6 +185,13 @@ def validate(predictor, store, criterion, batch_size, shown, title):
     return [row for _, row, _ in scored], float(np.mean([loss for *_, loss in scored])), frames
 
 
+def epoch_columns(labels):
+    """The columns of epochs.csv, known before the first epoch."""
+    classes = [f"dice_{labels.names[c]}" for c in labels.foreground]
+    rates = ["epoch", "learning_rate", "train_loss", "val_loss"]
+    return [*rates, *overlap.OVERLAP, *classes, "seconds", "images_per_second"]
+
+
 def epoch_scores(rows, labels):
     """Rows of all validation files -> the epoch's scores: the mean of each column, as in files.xlsx."""
     scores = {name: float(overlap.nan_mean([row[name] for row in rows])) for name in overlap.OVERLAP}

@@ -40,7 +40,7 @@ def test_foreground_mean_leaves_background_out():
     m = overlap.confusion_matrix(draw("0011/0011/2200/2200"), draw("0011/0110/2200/2000"), 3)
     row = overlap.file_metrics(m, LABELS)
     assert row["dice"] == pytest.approx((3 / 4 + 6 / 7) / 2)
-    assert row["dice_0"] == pytest.approx(14 / 17)
+    assert row["dice_background"] == pytest.approx(14 / 17)
     assert "accuracy_1" not in row
 
 

@@ -16,9 +16,10 @@ from killing import differences, half_written, same
 
 from sonogravity.common import folders
 from sonogravity.common.files import load_torch
+from sonogravity.metrics import summary
 from sonogravity.reporting import output_folder
 from sonogravity.reporting.write_queue import MOST_WAITING, Outbox
-from sonogravity.training import run, steps
+from sonogravity.training import steps
 from unet import evaluate, predict, train
 
 
@@ -164,7 +165,7 @@ def test_a_folder_removed_while_training(sets, tmp_path, monkeypatch, folder, ca
 
 
 def test_lost_best_weights_are_told(sets, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(run, "dice_or_lowest", lambda row: -row["epoch"])  # the first epoch is the best
+    monkeypatch.setattr(summary, "dice_or_lowest", lambda row: -row["epoch"])  # the first epoch is the best
     best = tmp_path / "checkpoints" / "unet" / "run" / "best.pth"
     during_epochs(monkeypatch, lambda epoch: best.unlink() if epoch == 2 else None)
     with pytest.raises(SystemExit) as stopped:
@@ -179,7 +180,7 @@ def test_a_kill_between_two_files_of_an_epoch(sets, tmp_path, monkeypatch, stopp
     class Killed(BaseException):
         pass
 
-    monkeypatch.setattr(run, "dice_or_lowest", lambda row: row["epoch"])  # the newest epoch is the best
+    monkeypatch.setattr(summary, "dice_or_lowest", lambda row: row["epoch"])  # the newest epoch is the best
     options = ["--epochs", 2, "--save-every", 1]
     assert train.main(train_arguments(*sets, tmp_path / "a", *options)) == 0
     real, epochs = os.replace, []
