@@ -57,7 +57,7 @@ def export_checkpoint(model_class, options):
     scored = [frame for frame in frames if frame.truth is not None]
     if not scored:
         raise InputError(f"{options.input[0]}: --int8 is allowed by its Dice, and no frame here has a mask")
-    calibration = read(options.calibration, most=CALIBRATION_FRAMES)
+    calibration = read(options.calibration_frames, most=CALIBRATION_FRAMES)
     _export_int8(predictor, checkpoint, calibration, scored, path.with_name(path.stem + INT8))
 
 
@@ -110,8 +110,8 @@ def _export_int8(predictor, checkpoint, calibration, frames, file):
     bad = [f"{name} loses {loss:.4f}" for name, loss in lost.items() if not loss <= MOST_DICE_LOST]
     if bad:
         raise InputError(
-            f"{file}: not written: {'; '.join(bad)} of Dice, {MOST_DICE_LOST} is the most; give more --calibration "
-            "frames, or use the ONNX file"
+            f"{file}: not written: {'; '.join(bad)} of Dice, {MOST_DICE_LOST} is the most; give more "
+            "--calibration-frames, or use the ONNX file"
         )
     for key, note in notes_of(predictor, checkpoint).items():
         model.set_rt_info(note, ["sonogravity", key])

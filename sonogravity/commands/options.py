@@ -184,7 +184,7 @@ def add_export(parser):
     add("--mask-values", type=mask_values, metavar="V,V,...", help="of each class, where the checkpoint holds none")
     add("--int8", action="store_true", help="8-bit integers, for predict.py --engine openvino --int8")
     add(
-        "--calibration",
+        "--calibration-frames",
         type=Path,
         nargs="+",
         metavar="PATH",

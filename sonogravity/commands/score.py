@@ -13,7 +13,7 @@ from sonogravity.common.workers import ahead, decoding_threads, threads_beside
 from sonogravity.datasets.image_files import decode_mask
 from sonogravity.datasets.labels import Labels
 from sonogravity.datasets.pairs import find_input_pairs, find_mask_pairs
-from sonogravity.datasets.spacing import ASSUMED, calibrate
+from sonogravity.datasets.spacing import ASSUMED, find_spacings
 from sonogravity.inference import segmentation
 from sonogravity.inference.engines import fastest, use
 from sonogravity.inference.ensemble import Ensemble
@@ -60,22 +60,22 @@ class Request:
         return self.output or folders.RESULTS / model_name / run / self.script
 
     def measure(self, labels, pairs):
-        """How the pairs' files are measured; says so where the margin must assume a calibration."""
+        """How the pairs' files are measured; says so where the margin must assume a spacing."""
         files = [pair.image.name for pair in pairs]
-        calibrations = calibrate(files, self.pixels_per_mm, self.spacing)
+        spacings = find_spacings(files, self.pixels_per_mm, self.spacing)
         if self.margin_mm is not None:
-            self._warn_of_margin(calibrations)
-        return Measure(labels, calibrations, self.margin_mm)
+            self._warn_of_margin(spacings)
+        return Measure(labels, spacings, self.margin_mm)
 
-    def _warn_of_margin(self, calibrations):
-        if any(each.assumed for each in calibrations.values()):
+    def _warn_of_margin(self, spacings):
+        if any(each.assumed for each in spacings.values()):
             near = [table for path in self.inputs if (table := path.parent / "spacing.csv").is_file()]
             hint = f" ({near[0]} looks like such a table)" if near else ""
             warn(
                 f"no --pixels-per-mm and no --spacing{hint}: {ASSUMED.x} pixels per mm are ASSUMED, so the margin of "
                 f"{self.margin_mm:g} mm is {self.margin_mm * ASSUMED.x:.3g} pixels; boundary figures stay in pixels"
             )
-        still = [file for file, each in calibrations.items() if self.margin_mm * max(each.x, each.y) < 1]
+        still = [file for file, each in spacings.items() if self.margin_mm * max(each.x, each.y) < 1]
         if still:
             warn(f"the margin is under one pixel in {len(still)} files, so it changes nothing there: {some(still)}")
 

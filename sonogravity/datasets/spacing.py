@@ -17,7 +17,7 @@ COLUMNS = (("pixels_per_mm",), ("pixels_per_mm_x", "pixels_per_mm_y"))
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Spacing:
     """Pixels per mm of one image along x (columns) and y (rows). assumed: nobody gave them."""
 
     x: float
@@ -30,48 +30,48 @@ class Calibration:
         return "px" if self.assumed else "mm"
 
     @property
-    def millimetres(self):
+    def pixel_size_mm(self):
         """Size of a pixel in mm along rows and columns, assumed or not."""
         return 1 / self.y, 1 / self.x
 
     @property
-    def spacing(self):
+    def pixel_size(self):
         """Size of a pixel along rows and columns, in ``unit``."""
-        return (1.0, 1.0) if self.assumed else self.millimetres
+        return (1.0, 1.0) if self.assumed else self.pixel_size_mm
 
     def tolerance(self, margin_mm=None):
         """The tolerance of NSD in ``unit``: the margin, else one pixel (of the coarser axis)."""
         if margin_mm is None:
-            return max(self.spacing)
+            return max(self.pixel_size)
         return margin_mm * self.x if self.assumed else margin_mm
 
 
-ASSUMED = Calibration(ASSUMED_PIXELS_PER_MM, ASSUMED_PIXELS_PER_MM, assumed=True)
+ASSUMED = Spacing(ASSUMED_PIXELS_PER_MM, ASSUMED_PIXELS_PER_MM, assumed=True)
 
 
-def calibrate(files, pixels_per_mm=None, table=None):
-    """{file name: Calibration} of every file, from one number, from a table, or assumed (then all are)."""
+def find_spacings(files, pixels_per_mm=None, table=None):
+    """{file name: Spacing} of every file, from one number, from a table, or assumed (then all are)."""
     if table is not None:
         return match_table(files, read_table(table), table)
-    given = ASSUMED if pixels_per_mm is None else Calibration(pixels_per_mm, pixels_per_mm)
+    given = ASSUMED if pixels_per_mm is None else Spacing(pixels_per_mm, pixels_per_mm)
     return dict.fromkeys(files, given)
 
 
 def match_table(files, found, path):
     """The line of each file, by its name or else by its stem; InputError where files have none."""
     stems = {}
-    for name, calibration in found.items():
-        if stems.setdefault(Path(name).stem, calibration) != calibration:
+    for name, spacing in found.items():
+        if stems.setdefault(Path(name).stem, spacing) != spacing:
             stems[Path(name).stem] = None  # two lines of one stem that differ: the full name must tell
     matched = {file: found.get(file) or stems.get(Path(file).stem) for file in files}
-    missing = [file for file, calibration in matched.items() if calibration is None]
+    missing = [file for file, spacing in matched.items() if spacing is None]
     if missing:
         raise InputError(f"{path}: no line for {len(missing)} of {len(files)} files: {some(missing)}; add them")
     return matched
 
 
 def read_table(path):
-    """A CSV of file, pixels_per_mm (or file, pixels_per_mm_x, pixels_per_mm_y) -> {file: Calibration}.
+    """A CSV of file, pixels_per_mm (or file, pixels_per_mm_x, pixels_per_mm_y) -> {file: Spacing}.
 
     Semicolons and decimal commas are read too, as spreadsheets of many countries write them.
     """
@@ -97,10 +97,10 @@ def read_table(path):
         name = (row["file"] or "").strip()
         where = f"{path}, line {rows.line_num}"
         values = [_positive(row[column], delimiter, where) for column in columns]
-        calibration = Calibration(values[0], values[-1])
+        spacing = Spacing(values[0], values[-1])
         if not name:
             raise InputError(f"{where}: has no file name; name the image or remove the line")
-        if found.setdefault(name, calibration) != calibration:
+        if found.setdefault(name, spacing) != spacing:
             raise InputError(f"{where}: {name} stands in the table twice, with other numbers; keep one")
     return found
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sonogravity.datasets.labels import Labels
-from sonogravity.datasets.spacing import Calibration
+from sonogravity.datasets.spacing import Spacing
 from sonogravity.metrics import boundary, margin, overlap
 
 
@@ -20,16 +20,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class Measure:
-    """How files are measured. calibrations: by file name. margin_mm: None leaves the margin out."""
+    """How files are measured. spacings: by file name. margin_mm: None leaves the margin out."""
 
     labels: Labels
-    calibrations: dict[str, Calibration]
+    spacings: dict[str, Spacing]
     margin_mm: float | None = None
 
     @property
     def boundary_names(self):
         """Columns of the boundary metrics; all but NSD say their unit."""
-        unit = next(iter(self.calibrations.values())).unit
+        unit = next(iter(self.spacings.values())).unit
         return {name: name if name == "nsd" else f"{name}_{unit}" for name in boundary.BOUNDARY}
 
     @property
@@ -40,12 +40,12 @@ class Measure:
 
     def of(self, file, truth, prediction, confusion):
         """(H, W) class indices of truth and prediction, and their (C, C) counts -> Measured."""
-        return self._of(self.calibrations[file], truth, prediction, confusion)
+        return self._of(self.spacings[file], truth, prediction, confusion)
 
-    def _of(self, calibration, truth, prediction, confusion):
+    def _of(self, spacing, truth, prediction, confusion):
         labels = self.labels
-        distances = boundary.class_distances(truth, prediction, labels.foreground, calibration.spacing)
-        tolerance = calibration.tolerance(self.margin_mm)
+        distances = boundary.class_distances(truth, prediction, labels.foreground, spacing.pixel_size)
+        tolerance = spacing.tolerance(self.margin_mm)
         per_class = {c: boundary.boundary_metrics(*distances[c], tolerance) for c in labels.foreground}
         columns = {
             column: {c: figures[name] for c, figures in per_class.items()}
@@ -54,19 +54,19 @@ class Measure:
         figures = overlap.file_metrics(confusion, labels, columns)
         if self.margin_mm is None:
             return Measured(figures)
-        choice = margin.choose(truth, prediction, confusion, labels, self.margin_mm, calibration.millimetres)
+        choice = margin.choose(truth, prediction, confusion, labels, self.margin_mm, spacing.pixel_size_mm)
         tolerant = overlap.file_metrics(choice.confusion, labels)
         figures["mask_used"] = choice.used
         figures |= {f"dice_{name}": choice.dice[name] for name in margin.VARIANTS}
         figures |= {f"tolerant_{name}": value for name, value in tolerant.items() if not isinstance(value, str)}
-        figures |= self._pixels_per_mm(calibration) | {"margin_mm": self.margin_mm}
-        sweep = margin.sweep(truth, prediction, confusion, labels, distances, calibration)
+        figures |= self._pixels_per_mm(spacing) | {"margin_mm": self.margin_mm}
+        sweep = margin.sweep(truth, prediction, confusion, labels, distances, spacing)
         return Measured(figures, choice, sweep)
 
-    def _pixels_per_mm(self, calibration):
-        if all(each.x == each.y for each in self.calibrations.values()):
-            return {"pixels_per_mm": calibration.x}
-        return {"pixels_per_mm_x": calibration.x, "pixels_per_mm_y": calibration.y}
+    def _pixels_per_mm(self, spacing):
+        if all(each.x == each.y for each in self.spacings.values()):
+            return {"pixels_per_mm": spacing.x}
+        return {"pixels_per_mm_x": spacing.x, "pixels_per_mm_y": spacing.y}
 
     def columns(self, scored):
         """The columns of files.csv, known before the first file; scored: some file has a mask."""
@@ -74,13 +74,13 @@ class Measure:
         if scored:
             nothing = np.zeros((1, 1), np.uint8) + np.uint8(self.labels.background)
             counts = overlap.confusion_matrix(nothing, nothing, self.labels.count)
-            figures = self._of(next(iter(self.calibrations.values())), nothing, nothing, counts).figures
+            figures = self._of(next(iter(self.spacings.values())), nothing, nothing, counts).figures
         return ["file", "width", "height", *figures, "seconds"]
 
     def margin_summary(self, measured):
         """summary.json's ``margin``: how often each variant was chosen, and the sweep's means over files."""
         chosen = [each.choice.used for each in measured]
-        given = {(each.x, each.y) for each in self.calibrations.values()}
+        given = {(each.x, each.y) for each in self.spacings.values()}
         x, y = next(iter(given))
         sweep = []
         for rows in zip(*(each.sweep for each in measured), strict=True):
@@ -96,7 +96,7 @@ class Measure:
         return {
             "mm": self.margin_mm,
             "pixels_per_mm": None if len(given) > 1 else x if x == y else [x, y],  # None: a file each its own
-            "assumed": any(each.assumed for each in self.calibrations.values()),
+            "assumed": any(each.assumed for each in self.spacings.values()),
             "chosen": {name: chosen.count(name) for name in margin.VARIANTS},
             "sweep": sweep,
         }

@@ -142,15 +142,15 @@ def _moved(confusion, truth, variant, prediction):
     )
 
 
-def sweep(truth, prediction, confusion, labels, distances, calibration):
+def sweep(truth, prediction, confusion, labels, distances, spacing):
     """One file at every margin of SWEEP_MM -> a list of {"margin_mm", "tolerant_dice", "nsd", "mask_used"}.
 
-    distances: class_distances of the file in calibration.unit. One margin is an opinion; the curve is evidence.
+    distances: class_distances of the file in spacing.unit. One margin is an opinion; the curve is evidence.
     """
     rows = []
     for margin_mm in SWEEP_MM:
-        choice = choose(truth, prediction, confusion, labels, margin_mm, calibration.millimetres)
-        nsd = [surface_dice(*distances[c], calibration.tolerance(margin_mm)) for c in labels.foreground]
+        choice = choose(truth, prediction, confusion, labels, margin_mm, spacing.pixel_size_mm)
+        nsd = [surface_dice(*distances[c], spacing.tolerance(margin_mm)) for c in labels.foreground]
         rows.append(
             {
                 "margin_mm": margin_mm,

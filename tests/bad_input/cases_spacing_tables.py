@@ -1,4 +1,4 @@
-"""Cases of bad input: calibration tables."""
+"""Cases of bad input: spacing tables."""
 
 from scene import add
 

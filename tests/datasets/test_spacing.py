@@ -3,7 +3,7 @@
 import pytest
 
 from sonogravity.common.messages import InputError
-from sonogravity.datasets.spacing import ASSUMED, Calibration, calibrate, read_table
+from sonogravity.datasets.spacing import ASSUMED, Spacing, find_spacings, read_table
 
 
 def table(tmp_path, text, encoding="utf-8"):
@@ -23,32 +23,32 @@ def table(tmp_path, text, encoding="utf-8"):
     ids=["plain", "from Excel", "semicolons and decimal commas", "more columns"],
 )
 def test_tables_are_read(tmp_path, text, encoding):
-    assert read_table(table(tmp_path, text, encoding)) == {"a.png": Calibration(3.5, 3.5), "b.png": Calibration(4, 4)}
+    assert read_table(table(tmp_path, text, encoding)) == {"a.png": Spacing(3.5, 3.5), "b.png": Spacing(4, 4)}
 
 
 def test_axes_may_differ(tmp_path):
     path = table(tmp_path, "file,pixels_per_mm_x,pixels_per_mm_y\na.png,4,2\n")
-    found = calibrate(["a.png"], table=path)["a.png"]
-    assert (found.unit, found.spacing, found.tolerance(), found.tolerance(1.5)) == ("mm", (0.5, 0.25), 0.5, 1.5)
+    found = find_spacings(["a.png"], table=path)["a.png"]
+    assert (found.unit, found.pixel_size, found.tolerance(), found.tolerance(1.5)) == ("mm", (0.5, 0.25), 0.5, 1.5)
 
 
 def test_files_are_matched_by_name_or_stem(tmp_path):
     path = table(tmp_path, "file,pixels_per_mm\na.png,3\nb,4\n")
-    assert calibrate(["a.npy", "b.png"], table=path) == {"a.npy": Calibration(3, 3), "b.png": Calibration(4, 4)}
+    assert find_spacings(["a.npy", "b.png"], table=path) == {"a.npy": Spacing(3, 3), "b.png": Spacing(4, 4)}
 
 
 def test_a_stem_with_two_numbers_tells_nothing(tmp_path):
     path = table(tmp_path, "file,pixels_per_mm\na.png,3\na.tif,4\n")
-    assert calibrate(["a.tif"], table=path)["a.tif"].x == 4
+    assert find_spacings(["a.tif"], table=path)["a.tif"].x == 4
     with pytest.raises(InputError, match=r"no line for 1 of 1 files: a\.npy"):
-        calibrate(["a.npy"], table=path)
+        find_spacings(["a.npy"], table=path)
 
 
 def test_nothing_given_is_assumed_and_stays_in_pixels():
-    found = calibrate(["a.png"])["a.png"]
-    assert found == ASSUMED and found.unit == "px" and found.spacing == (1, 1)
+    found = find_spacings(["a.png"])["a.png"]
+    assert found == ASSUMED and found.unit == "px" and found.pixel_size == (1, 1)
     assert found.tolerance() == 1 and found.tolerance(1.5) == pytest.approx(5.67)
-    assert calibrate(["a.png"], pixels_per_mm=3.78)["a.png"].unit == "mm"  # the same number, but given
+    assert find_spacings(["a.png"], pixels_per_mm=3.78)["a.png"].unit == "mm"  # the same number, but given
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_nothing_given_is_assumed_and_stays_in_pixels():
 def test_faults_are_named(tmp_path, text, message):
     path = table(tmp_path, text)
     with pytest.raises(InputError, match=message) as error:
-        calibrate(["a.png"], table=path)
+        find_spacings(["a.png"], table=path)
     assert str(path) in str(error.value)
 
 

@@ -257,7 +257,7 @@ def test_what_cannot_be_exported_is_one_line(best, trained, images, tmp_path, re
     (tmp_path / "empty").mkdir()
     assert "empty: no image found" in refused(export.main, ["--load", best, "--input", tmp_path / "empty"])
     if not engines.missing("openvino"):
-        line = refused(export.main, ["--load", best, "--input", images, "--int8", "--calibration", images])
+        line = refused(export.main, ["--load", best, "--input", images, "--int8", "--calibration-frames", images])
         assert "frames: --int8 is allowed by its Dice, and no frame here has a mask" in line
     assert not list(tmp_path.glob("best.*[!h]"))
 
@@ -297,7 +297,7 @@ def refusal(process):
 @needs_openvino
 def test_int8_is_allowed_by_its_dice(best, trained, tmp_path, refused):
     pytest.importorskip("nncf")
-    arguments = ["--load", best, "--input", trained / "validation", "--calibration", trained / "train", "--int8"]
+    arguments = ["--load", best, "--input", trained / "validation", "--calibration-frames", trained / "train", "--int8"]
     int8 = ["--load", best, "--input", trained / "validation", "--engine", "openvino", "--int8"]
     assert "best.int8.xml: no such file; export.py --load" in refused(predict.main, int8)
     never = in_its_own_process("export", arguments, most_dice_lost=-1)

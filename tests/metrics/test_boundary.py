@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from sonogravity.datasets.labels import Labels
-from sonogravity.datasets.spacing import ASSUMED, Calibration
+from sonogravity.datasets.spacing import ASSUMED, Spacing
 from sonogravity.metrics import boundary, overlap
 from sonogravity.metrics.file_scores import Measure
 from sonogravity.metrics.summary import summarise
@@ -174,7 +174,7 @@ def test_the_row_of_a_file_leaves_infinity_out_of_its_means_and_names_the_class(
     row = Measure(labels, {"a.png": ASSUMED}).of("a.png", truth, prediction, counts).figures
     assert (row["hd_px"], row["hd_px_2"], row["missed"]) == (1, math.inf, "2")
     assert row["nsd"] == pytest.approx((1 + 0) / 2)
-    in_mm = Measure(labels, {"a.png": Calibration(4, 2)}).of("a.png", truth, prediction, counts).figures
+    in_mm = Measure(labels, {"a.png": Spacing(4, 2)}).of("a.png", truth, prediction, counts).figures
     assert in_mm["hd_mm"] == pytest.approx(0.25)  # one column at 4 pixels per mm
     assert "hd_px" not in in_mm and "nsd" in in_mm
     summary = summarise([row], labels, ["a"], Measure(labels, {"a.png": ASSUMED}).names)

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import binary_dilation, distance_transform_edt
 
 from sonogravity.datasets.labels import Labels
-from sonogravity.datasets.spacing import ASSUMED, Calibration
+from sonogravity.datasets.spacing import ASSUMED, Spacing
 from sonogravity.metrics import margin, overlap
 from sonogravity.metrics.boundary import boundary_distances, surface_dice
 from sonogravity.metrics.file_scores import Measure
@@ -42,11 +42,11 @@ def test_a_pixel_dilated(radius, spacing, pixels):
     assert margin.dilate(point, radius, spacing).sum() == pixels
 
 
-def test_half_a_millimetre_at_the_assumed_calibration_moves_borders():
+def test_half_a_millimetre_at_the_assumed_spacing_moves_borders():
     """0.5 mm at 3.78 pixels per mm is 1.89 pixels: 9 pixels of a disk."""
     point = np.zeros((31, 31), np.uint8)
     point[15, 15] = 1
-    assert margin.dilate(point, 0.5, ASSUMED.millimetres).sum() == 9
+    assert margin.dilate(point, 0.5, ASSUMED.pixel_size_mm).sum() == 9
 
 
 def test_rows_drawn():
@@ -223,7 +223,7 @@ def test_the_sweep_begins_with_the_plain_score_and_nsd_never_falls():
     truth, prediction = np.zeros((2, 60, 60), np.uint8)
     truth[20:40, 20:40], prediction[18:43, 19:41] = 1, 1
     counts = overlap.confusion_matrix(truth, prediction, 3)
-    measured = Measure(LABELS, {"a": Calibration(4, 4)}, 1.5).of("a", truth, prediction, counts)
+    measured = Measure(LABELS, {"a": Spacing(4, 4)}, 1.5).of("a", truth, prediction, counts)
     assert [each["margin_mm"] for each in measured.sweep] == [i / 4 for i in range(13)]
     assert measured.sweep[0]["tolerant_dice"] == measured.figures["dice"]
     nsd = [each["nsd"] for each in measured.sweep]
@@ -237,7 +237,7 @@ def test_millimetres_follow_the_spacing_of_each_axis():
     """1 mm is 2 pixels down and 4 across."""
     point = np.zeros((21, 21), np.uint8)
     point[10, 10] = 1
-    grown = margin.dilate(point, 1.0, Calibration(x=4, y=2).millimetres)
+    grown = margin.dilate(point, 1.0, Spacing(x=4, y=2).pixel_size_mm)
     assert (np.flatnonzero(grown.any(1)).tolist(), np.flatnonzero(grown.any(0)).tolist()) == (
         list(range(8, 13)),
         list(range(6, 15)),

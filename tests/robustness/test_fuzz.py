@@ -325,7 +325,7 @@ def test_settings_to_repeat(tmp_path, options, entries):
         )
     )
 )
-def test_calibration_tables(tmp_path, content):
+def test_spacing_tables(tmp_path, content):
     (tmp_path / "spacing.csv").write_bytes(content)
     try:
         found = read_table(tmp_path / "spacing.csv")

@@ -103,7 +103,7 @@ OLD_LOSSES = json.loads((Path(__file__).parent / "old_recipe_losses.json").read_
 
 
 def pytest_generate_tests(metafunc):
-    """Every recipe in make soak; else those that differ from others by more than options."""
+    """Every recipe in make soak; else those of U-Net that differ from others by more than options, and a few."""
     if "old_recipe" in metafunc.fixturenames:
         with pytest.MonkeyPatch.context() as patch:
             patch.syspath_prepend(folders.ROOT / "benchmarks")
@@ -111,7 +111,8 @@ def pytest_generate_tests(metafunc):
         cases = list(OLD_LOSSES)
         if not metafunc.config.getoption("--soak"):
             changed = {name for name, recipe in known.RECIPES.items() if recipe.parts or recipe.model}
-            cases = [case for case in cases if case.split()[1] in changed | {"default", "original_ce_dice"}]
+            quick = {f"unet {name}" for name in changed} | {"deeplab default", "deeplab geometry", "deeplab by_subject"}
+            cases = [case for case in cases if case in quick]
         metafunc.parametrize("old_recipe", cases)
 
 
