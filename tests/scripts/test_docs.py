@@ -1,0 +1,218 @@
+"""The front page and docs/: every link leads somewhere, every option exists, every command works on small frames."""
+
+import importlib
+import re
+import shlex
+import shutil
+
+import numpy as np
+import pytest
+from conftest import make_folder
+from PIL import Image
+
+from sonogravity import models
+from sonogravity.commands import compare
+from sonogravity.common import folders
+
+PAGES = [folders.ROOT / "README.md", *sorted((folders.ROOT / "docs").glob("*.md"))]
+SCRIPTS = ("train", "predict", "predict_w_margin", "evaluate", "evaluate_w_margin", "export")
+# Options of other programs that the pages name, and of our own tests and benchmarks.
+OTHERS = {
+    "--standalone",
+    "--nproc-per-node",
+    "--nnodes",
+    "--rdzv-backend",
+    "--rdzv-endpoint",
+    "--max-restarts",
+    "--soak",
+    "--help",
+    "--fix",
+    "--rounds",
+    "--steps",
+    "--settings",
+    "--models",
+    "--seeds",
+    "--recipes",
+    "--jobs",
+    "--data",
+    "--panels",
+    "--frames",
+    "--few",
+    "--checkpoint",
+    "--tables",
+    "--counts",
+    "--scales",
+    "--masks",
+}
+by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+
+
+def text_of(page):
+    return page.read_text(encoding="utf-8")
+
+
+def code_of(page):
+    """The fenced blocks of a page, continued lines joined."""
+    return re.sub(r"\\\n\s*", " ", "\n".join(re.findall(r"```\w*\n(.*?)```", text_of(page), re.DOTALL)))
+
+
+def anchors_of(page):
+    """What #... after a link to the page may be, as GitHub makes it of headings."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@by_page
+def test_every_link_leads_somewhere(page):
+    prose = re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        assert target.is_relative_to(folders.ROOT)
+        assert not anchor or anchor in anchors_of(target), f"{page.name}: {link}"
+
+
+def test_the_front_page_is_one_page_and_names_all_others():
+    lines = text_of(folders.ROOT / "README.md").splitlines()
+    assert len(lines) <= 120 and max(map(len, lines)) <= 100
+    for page in PAGES[1:]:
+        assert f"(docs/{page.name})" in text_of(folders.ROOT / "README.md")
+
+
+def known_options():
+    parsers = [importlib.import_module(f"{model}.{name}").build_parser() for model in models.MODELS for name in SCRIPTS]
+    parsers.append(compare.build_parser())
+    known = {option for parser in parsers for option in parser._option_string_actions}
+    phantom = (folders.ROOT / "data" / "make_phantom.py").read_text()
+    return known | set(re.findall(r'"(--[a-z-]+)"', phantom)) | OTHERS
+
+
+@by_page
+def test_every_option_exists(page):
+    known = known_options()
+    if page.stem == "adding-a-model":
+        known |= {"--width"}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text_of(page)))
+    assert named <= known, sorted(named - known)
+
+
+def commands_of(page):
+    """(script, arguments) of the commands that run one of our scripts as it is; torchrun's start several processes."""
+    folder = "unet"
+    for line in code_of(page).splitlines():
+        if found := re.match(r"cd (?:\.\./)?(unet|deeplab|mynet)\s*$", line.strip()):
+            folder = found[1]
+        found = re.match(r"(?:\S*/)?python (?:(unet|deeplab)/)?(\w+)\.py(.*)", line.split("#")[0].strip())
+        if found and found[2] in SCRIPTS and (found[1] or folder) in models.MODELS:
+            yield f"{found[1] or folder}.{found[2]}", shlex.split(found[3])
+
+
+COMMANDS = sorted({(script, *arguments) for page in PAGES for script, arguments in commands_of(page)})
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) > 12 and {command[0].split(".")[1] for command in COMMANDS} >= set(SCRIPTS) - {"export"}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_is_one_that_the_script_takes(command):
+    script, *arguments = command
+    arguments = [re.sub(r"\bPATH\b|\bFOLDER\b", "x", each) for each in arguments]
+    importlib.import_module(script).build_parser().parse_args(arguments)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Frames of 64 pixels as data/ holds them, and a run of both models on them."""
+    root = tmp_path_factory.mktemp("docs")
+    make_folder(root / "train", subjects=("A", "B", "C"), frames=3, size=(64, 60))
+    make_folder(root / "validation", subjects=("D",), frames=3, size=(64, 60), seed=1)
+    stems = [path.name for part in ("train", "validation") for path in (root / part / "images").iterdir()]
+    (root / "spacing.csv").write_text("file,pixels_per_mm\n" + "".join(f"{stem},9.5\n" for stem in stems))
+    for model, more in (("unet", ["--base-channels", "4"]), ("deeplab", ["--backbone", "mobilenet_v3_large"])):
+        line = [
+            "--train",
+            root / "train",
+            "--validation",
+            root / "validation",
+            "--checkpoints",
+            root / "checkpoints",
+            "--results",
+            root / "results",
+            "--name",
+            "RUN",
+            "--epochs",
+            1,
+            "--device",
+            "cpu",
+            *more,
+        ]
+        assert importlib.import_module(f"{model}.train").main([str(each) for each in line]) == 0
+    return root
+
+
+def overridden(script, arguments, small, root):
+    """The command on small data: options given again count, so folders and sizes are put behind."""
+    model, name = script.split(".")
+    best = small / "checkpoints" / model / "RUN" / "best.pth"
+    if name == "train":
+        more = [
+            "--train",
+            small / "train",
+            "--validation",
+            small / "validation",
+            "--checkpoints",
+            root / "c",
+            "--results",
+            root / "r",
+            "--epochs",
+            1,
+            "--device",
+            "cpu",
+            "--workers",
+            0,
+            "--scale",
+            0.5,
+            "--batch-size",
+            2,
+            "--name",
+            "new",
+        ]
+        more += ["--base-channels", 4] if model == "unet" else ["--backbone", "mobilenet_v3_large"]
+        return [*(["--load", best] if "--load" in arguments else []), *more]
+    more = ["--input", small / "validation"]
+    if name == "export":
+        return [*more, "--load", shutil.copy(best, root), "--calibration-frames", small / "train"]
+    if "--predictions" in arguments:
+        more += ["--predictions", small / "validation" / "masks"]
+    else:
+        more += ["--load", best]
+    spacing = ["--spacing", small / "spacing.csv"] if "--spacing" in arguments else []
+    return [*more, *spacing, "--output", root / "out"]
+
+
+RUNNABLE = [
+    command
+    for command in COMMANDS
+    if not {"--resume", "--repeat", "--pretrained", "--compile", "--int8", "--folds", "--engine"} & set(command)
+    and not command[0].endswith("export")
+]
+
+
+@pytest.mark.parametrize("command", RUNNABLE, ids=" ".join)
+def test_commands_run_on_small_frames(command, small, tmp_path):
+    script, *arguments = command
+    line = [*arguments, *overridden(script, arguments, small, tmp_path)]
+    assert importlib.import_module(script).main([str(each) for each in line]) == 0
+
+
+def test_the_python_of_the_front_page_runs(small, monkeypatch, tmp_path):
+    [block] = re.findall(r"```python\n(.*?)```", text_of(folders.ROOT / "README.md"), re.DOTALL)
+    monkeypatch.chdir(small)
+    image = np.array(Image.open(next((small / "validation" / "images").iterdir())))
+    scope = {"image": image}
+    exec(compile(block, "README.md", "exec"), scope)
+    assert scope["labels"].shape == image.shape
