@@ -204,7 +204,12 @@ def test_help_needs_no_torch(script):
 
 
 def test_every_promise_names_its_tests():
-    section = (folders.ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8").split("## What is promised")[1].split("\n## ")[0]
+    section = (
+        (folders.ROOT / "docs" / "guarantees.md")
+        .read_text(encoding="utf-8")
+        .split("## What is promised")[1]
+        .split("\n## ")[0]
+    )
     rows = [line.split("|") for line in section.splitlines() if line.startswith("| ") and "held by" not in line]
     defined = "\n".join(path.read_text(encoding="utf-8") for path in (folders.ROOT / "tests").rglob("test_*.py"))
     assert len(rows) >= 10
