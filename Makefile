@@ -25,9 +25,9 @@ demo: $(SETUP) clean-demo
 	$(BIN)/python unet/predict.py --load checkpoints/unet/demo/best.pth --input data/demo/validation
 	$(BIN)/python unet/evaluate.py --load checkpoints/unet/demo/best.pth --input data/demo/validation
 	@echo
-	@echo "Look at:  results/unet/demo/epochs.xlsx             a row an epoch, curves"
+	@echo "Look at:  results/unet/demo/epochs.xlsx             one row per epoch, curves"
 	@echo "          results/unet/demo/predict/panels/         image, truth, prediction"
-	@echo "          results/unet/demo/evaluate/files.xlsx     a row a file, summary, definitions"
+	@echo "          results/unet/demo/evaluate/files.xlsx     one row per file, summary, definitions"
 
 clean-demo:
 	rm -rf data/demo checkpoints/unet/demo results/unet/demo

@@ -39,7 +39,7 @@ class CrossValidation:
             warn(f"--load: if {options.load.name} has learned from any of these subjects, the folds' scores flatter")
         self.name = options.name or start.time_stamp()
         if options.name is None:
-            say(f"named {self.name}: if this is stopped, the same command with --name {self.name} goes on")
+            say(f"named {self.name}: if this is interrupted, the same command with --name {self.name} resumes it")
         self.folder = options.results / model_class.NAME / f"{self.name}_folds"
         refuse_foreign(self.folder, SCRIPT, "another --name")
         self._options = options

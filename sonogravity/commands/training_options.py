@@ -107,7 +107,7 @@ def _add_run(group):
     add("--checkpoints", type=Path, default=folders.CHECKPOINTS, metavar="DIR", help="root of <model>/<run>/*.pth")
     add("--results", type=Path, default=folders.RESULTS, metavar="DIR", help="root of <model>/<run>/epochs.xlsx ...")
     add("--save-every", type=positive_int, default=5, metavar="N", help="epochs between epoch_NNN.pth and panels")
-    add("--resume", type=Path, metavar="CKPT", help="go on with the run of this last.pth, with its options")
+    add("--resume", type=Path, metavar="CKPT", help="resume the run of this last.pth, with its options")
     add("--repeat", type=Path, metavar="SETTINGS", help="train again as the run of this settings.json did")
 
 

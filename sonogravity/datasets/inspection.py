@@ -173,18 +173,18 @@ def _subjects(training, validation, regex, allow_overlap, warnings):
 
 
 def _copies(training, validation, warnings):
-    """Exact doubles within and across the sets, near-copies across them."""
-    seen, doubles = {}, []
+    """Exact duplicates within and across the sets, near-copies across them."""
+    seen, duplicates = {}, []
     for fact in (*training, *validation):
         if fact.digest in seen:
-            doubles.append(
+            duplicates.append(
                 f"{seen[fact.digest].parent.parent.name}/{seen[fact.digest].name} = "
                 f"{fact.pair.image.parent.parent.name}/{fact.pair.image.name}"
             )
         else:
             seen[fact.digest] = fact.pair.image
-    if doubles:
-        warnings.append(f"{len(doubles)} images are doubles by content: {some(doubles)}")
+    if duplicates:
+        warnings.append(f"{len(duplicates)} images are duplicates by content: {some(duplicates)}")
     digests = {fact.digest for fact in training}
     compared, near = _normalised(training), []
     for first in range(0, len(validation), COMPARED_AT_ONCE):
@@ -197,7 +197,7 @@ def _copies(training, validation, warnings):
         ]
     if near:
         warnings.append(f"{len(near)} validation images are near copies of training images: {some(near)}")
-    return [f"doubles:    {len(doubles)} by content; near copies across the sets: {len(near)}"]
+    return [f"duplicates: {len(duplicates)} by content; near copies across the sets: {len(near)}"]
 
 
 def _normalised(facts):

@@ -43,7 +43,7 @@ def check(name, device, int8=False):
 
 
 def _compiled(model, amp):
-    """torch.compile with frozen weights; each new shape is compiled at its first use, and said."""
+    """torch.compile with frozen weights; each new shape is compiled at its first use, with a message."""
     network = torch.compile(folded(model, amp), options={"freezing": True})
     known = set()
 

@@ -45,8 +45,8 @@ def open_predictor(path, model_class, *, device, amp, scale, mask_values):
 
 def open_all(files, model_class, **options):
     """Checkpoints -> {path: (Predictor, Checkpoint)}, in order; options: as of open_predictor."""
-    if doubles := [file for file, count in Counter(map(absolute, files)).items() if count > 1]:
-        raise InputError(f"--load: {some(doubles)} is given twice; in an ensemble each file counts once")
+    if repeated := [file for file, count in Counter(map(absolute, files)).items() if count > 1]:
+        raise InputError(f"--load: {some(repeated)} is given twice; in an ensemble each file counts once")
     return {file: open_predictor(file, model_class, **options) for file in files}
 
 

@@ -1,7 +1,7 @@
 """Checkpoints: whole, made of plain types and tensors, read without running code.
 
 Ours hold the weights under ``state_dict`` and everything else beside them. A bare state dict of other
-code also loads; what it doesn't say is taken from options, and said.
+code also loads: what it does not hold is taken from options, and a message says so.
 """
 
 import re
@@ -200,7 +200,7 @@ def open_model(model_class, checkpoint):
 
 
 def start_from(checkpoint, model, options, new_head):
-    """Begin training with a checkpoint's weights: all of them, or with new_head all but the head's, and said."""
+    """Begin training with a checkpoint's weights: all of them, or with new_head all but the head's."""
     if not new_head:
         check_options(checkpoint, options)
         load_weights(model, checkpoint)

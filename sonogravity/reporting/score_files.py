@@ -1,4 +1,4 @@
-"""What scoring leaves behind: masks, panels, worksheets and the lines on the terminal, a file at a time."""
+"""The files of predict and evaluate, one frame after another: masks, panels, worksheets, and lines on the terminal."""
 
 import csv
 import math
@@ -19,7 +19,7 @@ LOOK_FIRST = 5  # files that the terminal names
 
 
 class PartialCsv:
-    """files.partial.csv: a row a file as soon as it is known, so that a crash loses nothing."""
+    """files.partial.csv: one row per file as soon as it is known, so that a crash loses nothing."""
 
     def __init__(self, folder, names):
         self._file = open(folder / output_folder.ROWS_DONE, "w", newline="", encoding="utf-8")  # noqa: SIM115 - see __exit__

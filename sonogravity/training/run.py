@@ -168,7 +168,7 @@ class Run:
         epoch = epoch_of(self.last)
         if not epoch:
             return "no epoch was completed; give the same command again"
-        return f"epoch {epoch} is kept; go on with: --resume {self.last}"
+        return f"epoch {epoch} is kept; resume with: --resume {self.last}"
 
     def _finish(self):
         """Say what the run reached; try again what the disk refused; NotWritten if something stays unwritten."""

@@ -84,7 +84,7 @@ def _free_name(kept, results, name):
             files.remove_leftovers(folder)
     elif any(kept.glob("*.pth")) or (results / "epochs.csv").exists():
         raise InputError(
-            f"{kept}: the run '{name}' exists; give another --name, or go on with --resume {kept / 'last.pth'}"
+            f"{kept}: the run '{name}' exists; give another --name, or resume it with --resume {kept / 'last.pth'}"
         )
 
 

@@ -91,7 +91,7 @@ def begin(options, model_class, parts=None):
         options = _adopt(options, loaded)
     last = options.checkpoints / model_class.NAME / options.name / "last.pth"
     if (processes.restarted() or options.fold is not None) and last.is_file():
-        say(f"{'restarted by torchrun' if processes.restarted() else 'was begun'}: goes on from {last}")
+        say(f"{'restarted by torchrun' if processes.restarted() else 'was begun'}: resumes from {last}")
         return _resume(options, last, model_class, parts, wanted=options)
     _check_augmentation(options, parts)
     return Beginning(options, [[0, options.epochs]], parts, loaded)
@@ -144,7 +144,7 @@ def _resume(options, path, model_class, parts, wanted=None):
         if options.scheduler in ("cosine", "poly"):
             warn(
                 f"--epochs {options.epochs}: the {options.scheduler} schedule was drawn over {plan[-2][1]} and is now "
-                "drawn over these, so the learning rate leaps where the run goes on"
+                "drawn over these, so the learning rate leaps where the run is resumed"
             )
     return Beginning(options, plan, parts, resumed, resumed)
 

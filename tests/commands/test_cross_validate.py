@@ -166,7 +166,7 @@ def test_the_same_command_goes_on_where_it_was_stopped(crossvalidated, tmp_path,
     for kind in ("checkpoints", "results"):
         shutil.rmtree(root / kind / "unet" / "run_fold_3")
     assert train.main(command(root)) == 0
-    assert "was begun: goes on from" in capsys.readouterr().out
+    assert "was begun: resumes from" in capsys.readouterr().out
     again = checkpoints.load(root / "checkpoints/unet/run_fold_3/last.pth", UNet).state_dict
     assert all((again[key] == value).all() for key, value in whole.items())
 
@@ -186,7 +186,7 @@ def test_a_fold_stopped_in_training_goes_on_to_the_same_weights(crossvalidated, 
         with pytest.raises(SystemExit):
             train.main(command(tmp_path))
     assert train.main(command(tmp_path)) == 0
-    assert "was begun: goes on from" in capsys.readouterr().out
+    assert "was begun: resumes from" in capsys.readouterr().out
     for fold in (1, 2, 3):
         one, other = (
             checkpoints.load(root / "checkpoints/unet" / f"run_fold_{fold}" / "last.pth", UNet).state_dict
@@ -260,7 +260,7 @@ def test_a_cross_validation_without_a_name_says_how_to_go_on(crossvalidated, tmp
     at = given.index("--name")
     assert train.main([*given[:at], *given[at + 2 :]]) == 0
     said = capsys.readouterr().out
-    assert re.search(r"same command with --name (\S+) goes on", said)[1] + "_fold_1" in said
+    assert re.search(r"same command with --name (\S+) resumes it", said)[1] + "_fold_1" in said
 
 
 def test_weights_that_may_know_the_subjects_are_pointed_out(crossvalidated, tmp_path, capsys):

@@ -61,7 +61,7 @@ def test_doubles_and_near_copies_are_reported(tmp_path, capsys):
     write_frame(validation, "X_3", *simple_frame(77, (80, 72)))
     check(train_folder, validation, tmp_path)
     said = capsys.readouterr()
-    assert "1 images are doubles by content: train/A_001.png = validation/X_1.png" in said.err.replace("images/", "")
+    assert "1 images are duplicates by content: train/A_001.png = validation/X_1.png" in said.err.replace("images/", "")
     assert "1 validation images are near copies" in said.err and "X_2.png ~ A_001.png" in said.err
     assert "X_3" not in said.err
 

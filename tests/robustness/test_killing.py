@@ -65,7 +65,7 @@ def test_a_signal_ends_at_once_and_keeps_the_last_epoch(data_root, tmp_path, sen
     assert errors.strip().split("\n")[-1].endswith("interrupted") and "Traceback" not in errors
     last = last_of("unet/train", tmp_path)
     epoch = load_torch(last)["epoch"]
-    assert epoch >= 2 and f"epoch {epoch} is kept; go on with: --resume {last}" in said
+    assert epoch >= 2 and f"epoch {epoch} is kept; resume with: --resume {last}" in said
 
 
 def _read_until(process, beginning):

@@ -178,7 +178,7 @@ def test_torchrun_starts_again_where_the_run_was(odd_sets, tmp_path):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGTERM)
     out, _ = finish(process)
-    assert "restarted by torchrun: goes on from" in out
+    assert "restarted by torchrun: resumes from" in out
     table = pd.read_csv(epochs)
     assert table["epoch"].tolist() == list(range(1, len(table) + 1))
 
