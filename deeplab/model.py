@@ -86,7 +86,7 @@ class DeepLabV3(SegmentationModel, TorchvisionDeepLabV3):
 
     @staticmethod
     def options_from(state_dict):
-        """The options that give weights of these names and shapes; None where they are no DeepLabV3's."""
+        """The options that give weights of these names and shapes; None if they are no DeepLabV3's."""
         last = state_dict.get(f"{CLASSIFIER}.weight")
         first = next((state_dict[key] for key in FIRST if key in state_dict), None)
         if first is None or last is None or first.ndim != 4 or last.ndim != 4:
@@ -115,7 +115,7 @@ def adapt(weights, model):
     """Weights trained for other classes or channels -> weights that fit the model, and what was done.
 
     Heads of another class count keep the model's own fresh values; RGB filters of the first convolution
-    are summed for one grey channel; for the depth, where the model has it, filters of zeros are added; an auxiliary
+    are summed for one grey channel; for the depth, if the model has it, filters of zeros are added; an auxiliary
     head that the model lacks is left out.
     """
     own, words = model.state_dict(), []
@@ -163,7 +163,7 @@ def load_pretrained(model, backbone, file=None):
     """Start from torchvision's weights for the backbone, downloaded or from a file; say what was done.
 
     file: a DeepLabV3 state dict, or one of the bare backbone as torchvision's classifiers save it.
-    InputError names the file, or tells how to pass one where there is no network.
+    InputError names the file, or tells how to pass one if there is no network.
     """
     if file is None:
         source = BUILDERS[backbone][1].DEFAULT

@@ -150,7 +150,7 @@ class UNet(SegmentationModel):
 
     @staticmethod
     def options_from(state_dict):
-        """The options that give weights of these names and shapes; None where they are no U-Net's."""
+        """The options that give weights of these names and shapes; None if they are no U-Net's."""
         first, last = state_dict.get("inc.double_conv.0.weight"), state_dict.get("outc.conv.weight")
         if first is None or last is None or first.ndim != 4 or last.ndim != 4:
             return None

@@ -1,4 +1,4 @@
-"""Label frames with a trained U-Net: masks, panels, and scores where the true masks are at hand.
+"""Label frames with a trained U-Net: masks, panels, and scores if the true masks are at hand.
 
     python predict.py --load ../checkpoints/unet/<run>/best.pth --input FOLDER
 

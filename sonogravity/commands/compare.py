@@ -45,7 +45,7 @@ def find_run(path):
 
 
 def read_scores(file):
-    """files.csv indexed by file name; InputError where it has no scores."""
+    """files.csv indexed by file name; InputError if it has no scores."""
     try:
         table = pd.read_csv(file, keep_default_na=False, na_values=[""])
     except (ValueError, OSError) as error:
@@ -92,7 +92,7 @@ DEFINITIONS = (
     (
         "wilcoxon_p",
         "two-sided Wilcoxon signed-rank test on the mean difference of each subject (else file); "
-        "blank where no subject differs",
+        "blank if no subject differs",
     ),
     ("n, subjects", "files with a value in both runs; subjects among them"),
 )
@@ -139,7 +139,7 @@ def write_comparison(path, names, tables, subjects, panels):
 
 
 def few_subjects(subjects):
-    """What to say where the test can't tell."""
+    """What to say if the test can't tell."""
     return (
         f"Only {len(set(subjects))} subjects: with fewer than {FEWEST_SUBJECTS} the test cannot reach p < 0.05, "
         "and the interval means little."
@@ -147,7 +147,7 @@ def few_subjects(subjects):
 
 
 def _disagreements(sheet, names, tables, panels):
-    """The files on which Dice differs most between any two runs, with their panels where there are any."""
+    """The files on which Dice differs most between any two runs, with their panels if there are any."""
     dice = pd.DataFrame({name: table["dice"] for name, table in zip(names, tables, strict=True)})
     spread = (dice.max(axis=1) - dice.min(axis=1)).fillna(0).sort_values(ascending=False, kind="stable")
     worst = [file for file in spread.index[:WORST] if spread[file] > 0]

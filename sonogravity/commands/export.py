@@ -62,7 +62,7 @@ def export_checkpoint(model_class, options):
 
 
 def _export_onnx(predictor, checkpoint, frames, file):
-    """Write the ONNX file, once ONNX Runtime labels the frames with it as float32 torch does; InputError where not."""
+    """Write the ONNX file, once ONNX Runtime labels the frames with it as float32 torch does; InputError if not."""
 
     reference = label_maps(in_float32(predictor), frames)
     with files.whole(file) as beside:

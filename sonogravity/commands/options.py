@@ -44,7 +44,7 @@ def add_common(parser, batch_size):
         type=device_name,
         default="auto",
         metavar="{auto,cpu,cuda[:N],mps}",
-        help="where to compute; auto takes a GPU where there is one",
+        help="where to compute; auto takes a GPU if there is one",
     )
     parser.add_argument(
         "--workers",
@@ -135,7 +135,7 @@ def _add_frames(group):
         metavar="PATH",
         help="a folder with images/ [and masks/], a folder of images, or files (default: data/validation)",
     )
-    add("--masks", type=Path, metavar="DIR", help="the folder of the true masks, where it is not beside images/")
+    add("--masks", type=Path, metavar="DIR", help="the folder of the true masks, if it is not beside images/")
     add(
         "--mask-values",
         type=mask_values,
@@ -179,9 +179,9 @@ def add_export(parser):
         default=[folders.DATA / "validation"],
         help="frames on which the exported model must agree; with masks for --int8",
     )
-    add("--masks", type=Path, metavar="DIR", help="the folder of the true masks, where it is not beside images/")
+    add("--masks", type=Path, metavar="DIR", help="the folder of the true masks, if it is not beside images/")
     add("--scale", "-s", type=scale_factor, metavar="S", help="(default: the checkpoint's)")
-    add("--mask-values", type=mask_values, metavar="V,V,...", help="of each class, where the checkpoint holds none")
+    add("--mask-values", type=mask_values, metavar="V,V,...", help="of each class, if the checkpoint holds none")
     add("--int8", action="store_true", help="8-bit integers, for predict.py --engine openvino --int8")
     add(
         "--calibration-frames",

@@ -60,7 +60,7 @@ class Request:
         return self.output or folders.RESULTS / model_name / run / self.script
 
     def measure(self, labels, pairs):
-        """How the pairs' files are measured; says so where the margin must assume a spacing."""
+        """How the pairs' files are measured; says so if the margin must assume a spacing."""
         files = [pair.image.name for pair in pairs]
         spacings = find_spacings(files, self.pixels_per_mm, self.spacing)
         if self.margin_mm is not None:

@@ -78,7 +78,7 @@ def _add_weights(group):
 
 def _add_optimisation(group, learning_rate, loss, optimizer, scheduler):
     add = group.add_argument
-    add_switch(group, "--amp", False, "mixed precision, where the device has it")
+    add_switch(group, "--amp", False, "mixed precision, if the device has it")
     add("--epochs", "-e", type=positive_int, default=100, metavar="E", help="epochs in all, resumed ones included")
     add("--learning-rate", "-l", type=positive_float, default=learning_rate, metavar="LR", help="at its highest")
     add("--optimizer", choices=("adam", "adamw", "sgd", "rmsprop"), default=optimizer, help="how weights are updated")

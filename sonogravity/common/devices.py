@@ -27,7 +27,7 @@ def pick_device(name):
 def amp_type(device, wanted):
     """The type of mixed precision, or None for float32.
 
-    CUDA: bfloat16 where the card has it, else float16 (train with a scaler). CPU: bfloat16 only with
+    CUDA: bfloat16 if the card has it, else float16 (train with a scaler). CPU: bfloat16 only with
     the units for it (AVX512-BF16, AMX): without them torch emulates it, 4 to 16 times slower.
     """
     if not wanted:
@@ -53,7 +53,7 @@ def cpp_compiler():
 
 
 def need_compiler(option):
-    """InputError where torch.compile has no C++ compiler to work with."""
+    """InputError if torch.compile has no C++ compiler to work with."""
     if cpp_compiler() is None:
         raise InputError(
             f"{option}: torch.compile needs a C++ compiler, and none is found (g++, clang++, or the one that CXX "

@@ -86,7 +86,7 @@ def check_depth(pair, image, image_maximum):
 
 
 def read_pair(pair, channels):
-    """Decode a pair at native size: image, mask values or None. InputError where sizes differ."""
+    """Decode a pair at native size: image, mask values or None. InputError if sizes differ."""
     image = decode_image(pair.image, channels)
     mask = decode_mask(pair.mask) if pair.mask else None
     if mask is not None and mask.shape != image.shape[:2]:

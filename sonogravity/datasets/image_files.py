@@ -39,7 +39,7 @@ def image_of_array(array, channels, name):
 
 
 def decode_mask(path):
-    """A mask file -> (H, W) mask values: uint8 where they fit, else int32 (see labels.COLOUR).
+    """A mask file -> (H, W) mask values: uint8 if they fit, else int32 (see labels.COLOUR).
 
     Palette files give their indices; grey pixels of a colour file their grey level, coloured ones
     ``COLOUR + 0xRRGGBB``; wholly transparent pixels 0. InputError names the file.

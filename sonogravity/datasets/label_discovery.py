@@ -13,7 +13,7 @@ SNAP_SEPARATION = 16  # grey levels between the peaks that --snap-masks snaps to
 def find_labels(facts, *, classes=None, class_names=None, background=None, snap=False, known=None):
     """Labels from the training masks; known (a checkpoint's Labels) are kept as they are.
 
-    InputError where the values don't agree with --classes, or look like blurred borders.
+    InputError if the values don't agree with --classes, or look like blurred borders.
     """
     totals = {}
     for fact in facts:

@@ -32,7 +32,7 @@ def value_text(value):
 
 
 def parse_value(text):
-    """The inverse of value_text; ValueError where the text is neither a number nor #rrggbb."""
+    """The inverse of value_text; ValueError if the text is neither a number nor #rrggbb."""
     text = text.strip()
     if text.startswith("#") and len(text) == 7:
         rgb = int(text[1:], 16)
@@ -92,7 +92,7 @@ class Labels:
 
     @classmethod
     def from_dict(cls, stored):
-        """Rebuild from as_dict's plain types; KeyError, TypeError or ValueError where they are damaged."""
+        """Rebuild from as_dict's plain types; KeyError, TypeError or ValueError if they are damaged."""
         names = tuple(stored["names"])
         values = tuple(int(value) for value in stored["values"])
         background = int(stored["background"])

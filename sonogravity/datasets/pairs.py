@@ -15,7 +15,7 @@ UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # the last are bytes that a
 
 @dataclass(frozen=True)
 class Pair:
-    """A frame on disk, with its mask where there is one."""
+    """A frame on disk, with its mask if there is one."""
 
     image: Path
     mask: Path | None = None

@@ -58,7 +58,7 @@ def find_spacings(files, pixels_per_mm=None, table=None):
 
 
 def match_table(files, found, path):
-    """The line of each file, by its name or else by its stem; InputError where files have none."""
+    """The line of each file, by its name or else by its stem; InputError if files have none."""
     stems = {}
     for name, spacing in found.items():
         if stems.setdefault(Path(name).stem, spacing) != spacing:

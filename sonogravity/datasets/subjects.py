@@ -15,7 +15,7 @@ COMMON_WORDS = ("frame", "img", "image", "im", "slice", "scan", "us", "mask", "p
 
 
 def subjects_of(stems, regex=None):
-    """The subject in each file name, or None where the names give none.
+    """The subject in each file name, or None if the names give none.
 
     regex: its first group (or whole match) is the subject; InputError-free: callers validate it.
     Without one, the subject is what stands before a last number set off by ``_``, ``-``, ``.`` or a
@@ -46,7 +46,7 @@ def assign_folds(subjects, count):
 def split_into_folds(pairs, count, regex, folder):
     """The pairs of a folder -> (the fold of each pair, the subject of each pair).
 
-    InputError where a file name gives no subject, or where there are fewer subjects than folds.
+    InputError if a file name gives no subject, or if there are fewer subjects than folds.
     """
     subjects = subjects_of([pair.stem for pair in pairs], regex)
     unknown = [pair.image.name for pair, subject in zip(pairs, subjects, strict=True) if not subject]

@@ -80,7 +80,7 @@ def openvino_network(model, amp):
 
 
 def use(name, predictor, path, int8=False):
-    """The predictor with the engine of that name, itself where it has it already. path: the checkpoint's.
+    """The predictor with the engine of that name, itself if it has it already. path: the checkpoint's.
 
     ONNX Runtime (float32 only) and OpenVINO take the file that export.py left beside the checkpoint, if it is of these
     very weights, and export anew otherwise.

@@ -75,7 +75,7 @@ def notes_of(predictor, checkpoint):
 def find(path, model, suffix=ONNX):
     """The exported file beside a checkpoint, if it is of the model's very weights.
 
-    Of ONNX files None where there is none; an int8 file is never made in passing, so InputError.
+    Of ONNX files None if there is none; an int8 file is never made in passing, so InputError.
     """
     file = path.with_name(path.stem + suffix)
     if not file.is_file():

@@ -18,8 +18,8 @@ from sonogravity.metrics import confidence, overlap
 class FileResult:
     """One frame's outcome. prediction, truth: (H, W) uint8 class indices; the rest None without a truth.
 
-    seconds: the network and the resizing to native size, per frame; None where the mask came from a file.
-    certainty, reliability: of metrics/confidence.py, None where not asked for.
+    seconds: the network and the resizing to native size, per frame; None if the mask came from a file.
+    certainty, reliability: of metrics/confidence.py, None if not asked for.
     """
 
     frame: Frame
@@ -67,7 +67,7 @@ def _parts_that_fit(predictor, batch):
 def segment(predictor, frames, batch_size, criterion=None, certain=False, calibrate=False):
     """Frames -> FileResults, in order. criterion: also the loss of each frame alone, at native size.
 
-    certain: also how sure each prediction is. calibrate: also how right its probabilities are, where it has a truth.
+    certain: also how sure each prediction is. calibrate: also how right its probabilities are, if it has a truth.
     A batch that does not fit into memory is taken in halves: the figures don't depend on it.
     """
     labels = predictor.labels
@@ -99,7 +99,7 @@ def read_frames(predictor, pairs, workers):
 def read_predictions(pairs, predictions, labels, workers):
     """Pairs and {stem: mask file} of predictions -> FileResults without a network, in order.
 
-    A pair's mask is its truth. InputError where sizes differ or a mask holds a value that is no class.
+    A pair's mask is its truth. InputError if sizes differ or a mask holds a value that is no class.
     """
 
     def read(pair):

@@ -72,7 +72,7 @@ def class_distances(truth, prediction, classes, spacing=(1.0, 1.0)):
 
 
 def surface_dice(d_pg, d_gp, tolerance):
-    """NSD: the share of both boundaries that lies within the tolerance of the other; NaN where there is none."""
+    """NSD: the share of both boundaries that lies within the tolerance of the other; NaN if there is none."""
     count = len(d_pg) + len(d_gp)
     return float((within(d_pg, tolerance).sum() + within(d_gp, tolerance).sum()) / count) if count else float("nan")
 

@@ -113,7 +113,7 @@ NOTES = (
     "pooled: from the summed pixel counts of all files, as of one large image.",
     "sd: standard deviation over files (n - 1). q1, median, q3: quartiles over files.",
     f"ci95: 95 % bootstrap interval of the mean ({summary.BOOTSTRAP_RESAMPLES} resamples, fixed seed), "
-    "resampling subjects where the file names give one, else files.",
+    "resampling subjects if the file names give one, else files.",
     "entropy and expected_dice need no mask: they say which predictions to look at first. They come from the model's "
     "probabilities (softmax) at native size, so they are as right as these are calibrated (see evaluate.py's "
     "calibration.png), and a model can be surely wrong.",

@@ -20,7 +20,7 @@ def certainty(logits, maps, labels):
 
     ``entropy``: mean over pixels of -sum p ln p, by ln C, so from 0 (sure) to 1 (no idea). ``expected_dice_<class>``:
     2 sum p_c over the pixels labelled c / (these pixels + sum p_c over all), the Dice that would come out if the
-    probabilities were right (the ratio of expectations); NaN where no pixel is labelled so. ``expected_dice``: the mean
+    probabilities were right (the ratio of expectations); NaN if no pixel is labelled so. ``expected_dice``: the mean
     over foreground classes that are predicted.
     """
     maps = torch.from_numpy(maps).to(logits.device)

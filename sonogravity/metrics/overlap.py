@@ -34,15 +34,15 @@ def confusion_matrix(truth, prediction, classes):
 
 
 def _ratio(part, whole):
-    """part / whole, NaN where whole is 0."""
+    """part / whole, NaN if whole is 0."""
     whole = np.asarray(whole, float)
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
 
 def class_metrics(confusion):
-    """(C, C) counts -> {metric: (C,) float64}: each class against the rest, NaN where undefined.
+    """(C, C) counts -> {metric: (C,) float64}: each class against the rest, NaN if undefined.
 
-    Dice = 2TP/(2TP+FP+FN); IoU = TP/(TP+FP+FN); precision = TP/(TP+FP), 0 where the class is in the
+    Dice = 2TP/(2TP+FP+FN); IoU = TP/(TP+FP+FN); precision = TP/(TP+FP), 0 if the class is in the
     truth but nowhere predicted; sensitivity = TP/(TP+FN); specificity = TN/(TN+FP); FPR and FNR are
     their complements.
     """
@@ -78,7 +78,7 @@ def nan_mean(values, axis=None):
 
 
 def finite_mean(values):
-    """Mean of what is neither NaN nor infinite; NaN where nothing is left."""
+    """Mean of what is neither NaN nor infinite; NaN if nothing is left."""
     values = np.asarray(values, float)
     return float(nan_mean(values[np.isfinite(values)]))
 

@@ -17,7 +17,7 @@ def bootstrap_interval(values, subjects):
 
     Frames of one subject are near copies, so the subject, not the frame, is what is drawn (Efron and
     Tibshirani 1993). subjects: n labels; pass the file names where no subject is known.
-    Returns (low, high), NaN where there is nothing to resample.
+    Returns (low, high), NaN if there is nothing to resample.
     """
     values = np.asarray(values, float)
     known = np.isfinite(values)

@@ -85,7 +85,7 @@ def _remove(path):
 
 
 def refuse_foreign(folder, script, remedy):
-    """InputError where an output folder holds what no earlier run of the script wrote there."""
+    """InputError if an output folder holds what no earlier run of the script wrote there."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, where a folder is to be written; give {remedy}")
     foreign = _foreign(folder, script)
@@ -98,7 +98,7 @@ def new_output(folder, script):
     """Yield ``folder/partial`` to write to; at the end its files replace what an earlier run of the script wrote.
 
     If the work ends early, the earlier results stay as they are, and what was done stays in ``folder/partial``
-    (where no file was done, nothing stays). InputError where the folder holds anything else: a file of the user's
+    (if no file was done, nothing stays). InputError if the folder holds anything else: a file of the user's
     is never touched.
     """
     refuse_foreign(folder, script, "another --output")

@@ -43,7 +43,7 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
     The files lie in folder/partial until all are there. natives: {stem: native image} that fills as results come, for
     panels. groups: {stem: {"fold": 1, "subject": "D2"}}, columns by which files are also summed up, each in a sheet.
     certain: whether the results say how sure they are.
-    Returns the summary, None where no file had a mask.
+    Returns the summary, None if no file had a mask.
     """
     names = _column_names(pairs, measure, groups, certain)
     columns.check(names, measure.labels.column_names)

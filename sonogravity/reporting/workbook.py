@@ -77,7 +77,7 @@ def write_epochs(content, path):
 def write_files(content, path):
     """The workbook of (rows, summary, settings, few_subjects): Files, Worst first, Summary, Settings, Definitions.
 
-    summary: the content of summary.json, or None where no file had a mask.
+    summary: the content of summary.json, or None if no file had a mask.
     few_subjects: the number of subjects, if it is so small that the interval means little, else None.
     """
     rows, summary, settings, few_subjects = content

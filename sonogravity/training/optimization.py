@@ -76,7 +76,7 @@ class Optimization:
 
     @property
     def result(self):
-        """The model to validate and to save: the average where there is one."""
+        """The model to validate and to save: the average if there is one."""
         return self.model if self.average is None else self.average.module
 
     def step(self):

@@ -25,7 +25,6 @@ class Run:
     first does. As a context it ends a run: with what was trained if all went well, else with how to resume.
     """
 
-    name: str
     checkpoints: Path
     results: Path
     settings: dict
@@ -192,7 +191,7 @@ class Run:
 
 
 def epoch_of(path):
-    """The epoch of a checkpoint of ours, None where there is none."""
+    """The epoch of a checkpoint of ours, None if there is none."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("epoch")
     except BROKEN_FILE:

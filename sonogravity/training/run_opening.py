@@ -48,7 +48,7 @@ def open_run(beginning, model, model_options, findings, *, device, amp, memory):
         "image_maximum": findings.image_maximum,
         "run": name,
     }
-    return Run(name, kept, results, settings, shared, findings.labels, writing=is_first_process())
+    return Run(kept, results, settings, shared, findings.labels, writing=is_first_process())
 
 
 def _settings_of(beginning, options, found, model_name):
@@ -76,7 +76,7 @@ def _settings_of(beginning, options, found, model_name):
 
 
 def _free_name(kept, results, name):
-    """InputError where a run of that name has figures to lose; one that was stopped in its first epoch has none."""
+    """InputError if a run of that name has figures to lose; one that was stopped in its first epoch has none."""
     if epoch_of(kept / "last.pth") == 0:
         for path in (kept / "best.pth", kept / "epoch_001.pth", results / "epochs.csv", results / "epochs.xlsx"):
             path.unlink(missing_ok=True)  # of an epoch that was never completed

@@ -54,7 +54,7 @@ class Beginning:
 
     @property
     def known_labels(self):
-        """The classes of the loaded weights, None where the masks decide."""
+        """The classes of the loaded weights, None if the masks decide."""
         return None if self.loaded is None or self.new_head else self.loaded.labels
 
 
@@ -144,7 +144,7 @@ def _resume(options, path, model_class, parts, wanted=None):
         if options.scheduler in ("cosine", "poly"):
             warn(
                 f"--epochs {options.epochs}: the {options.scheduler} schedule was drawn over {plan[-2][1]} and is now "
-                "drawn over these, so the learning rate leaps where the run is resumed"
+                "drawn over these, so the learning rate leaps when the run is resumed"
             )
     return Beginning(options, plan, parts, resumed, resumed)
 
@@ -160,7 +160,7 @@ def _repeat(options, path, model_class, parts):
 
 
 def _read_settings(path, model_name):
-    """The settings.json of a training run of this model; InputError where it is none."""
+    """The settings.json of a training run of this model; InputError if it is none."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the settings.json of a training run")
     try:
