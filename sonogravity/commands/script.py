@@ -14,6 +14,8 @@ from pathlib import Path
 from sonogravity.common import messages, processes
 from sonogravity.common.messages import InputError, NotWritten, Terminated, first_line, some
 
+WRITTEN = ("output", "checkpoints", "results")  # options whose paths are made if they are not there
+
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
     """Defaults in the help, but no "(default: None)": such options say in words what happens without them."""
@@ -39,8 +41,8 @@ class Options(argparse.Namespace):
     def with_stored(self, stored):
         """The options of an earlier run from the plain values that settings.json keeps, checked as a command line is.
 
-        None counts as given. A switch that is on by default and not stored is off: the run is older than it. Raise
-        InputError if a value cannot be this script's.
+        None of them counts as given by the user. A switch that is on by default and not stored is off: the run is older
+        than the switch. Raise InputError if a value cannot be this script's.
         """
         values = {name: value is not True and value for name, value in self._parser.default_values().items()}
         values |= {name: self._parser.checked(name, value) for name, value in stored.items()}
@@ -119,11 +121,12 @@ def _own_value(action, value):
 
 
 def _expanded(action, value):
-    """The value of an option, each pattern among its paths replaced by what it matches, in order.
+    """The value of an option, each path with ``*`` replaced by those that it matches, in order.
 
-    A path that exists is taken literally. InputError if a pattern matches nothing, or more than an option takes.
+    A path that exists, or that is to be written, is taken literally. InputError if a pattern matches nothing, or more
+    than an option takes.
     """
-    if action.type is not Path:
+    if action.type is not Path or action.dest in WRITTEN:
         return value
     if isinstance(value, list):
         return [path for each in value for path in _matches(each)]
@@ -136,9 +139,10 @@ def _expanded(action, value):
 
 
 def _matches(path):
-    if not glob.has_magic(str(path)) or path.exists():
+    if "*" not in str(path) or path.exists():
         return [path]
-    found = sorted(map(Path, glob.glob(str(path))))
+    pattern = "*".join(map(glob.escape, str(path).split("*")))  # brackets and question marks stand for themselves
+    found = sorted(map(Path, glob.glob(pattern)))
     if not found:
         raise InputError(f"{path}: no file or folder matches; check the pattern")
     return found

@@ -95,10 +95,8 @@ def _score_each(results, names, count, folder, measure, request, natives, groups
     def score_and_write(result):
         pair = result.frame.pair
         height, width = result.frame.size
-        row, found = (
-            {"file": pair.image.name, **(groups or {}).get(pair.stem, {}), "width": width, "height": height},
-            None,
-        )
+        row = {"file": pair.image.name, **(groups or {}).get(pair.stem, {}), "width": width, "height": height}
+        found = None
         if result.truth is not None:
             found = measure.of(pair.image.name, result.truth, result.prediction, result.confusion)
             row |= found.figures

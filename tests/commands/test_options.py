@@ -144,6 +144,17 @@ def test_a_path_that_exists_is_taken_literally(best, tmp_path):
     assert files_of(tmp_path / "out") == ["A_000.png"]
 
 
+def test_brackets_are_no_pattern_and_what_is_written_is_taken_literally(best, tmp_path):
+    frames = [make_folder(tmp_path / name, subjects=("A",), frames=1) for name in ("frames [1]", "frames 1")]
+    output = tmp_path / "out [new] *"
+    assert predict.main(["--load", str(best), "--input", str(frames[0]), "--output", str(output)]) == 0
+    assert files_of(output) == ["A_000.png"]
+    pattern = tmp_path / "frames [1*"
+    line = ["--load", str(best), "--input", str(pattern), "--output", str(tmp_path / "second")]
+    assert predict.main(line) == 0
+    assert json.loads((tmp_path / "second" / "settings.json").read_text())["options"]["input"] == [str(frames[0])]
+
+
 def test_compare_takes_a_pattern(trained, best, tmp_path):
     for name in ("one", "two"):
         line = ["--load", str(best), "--input", str(trained / "validation"), "--output", str(tmp_path / name)]

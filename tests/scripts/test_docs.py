@@ -123,7 +123,8 @@ def test_there_are_commands():
 def test_every_command_is_one_that_the_script_takes(command):
     script, *arguments = command
     arguments = [each.replace("*", "x") for each in arguments]  # nothing is there that a pattern could match
-    importlib.import_module(script).build_parser().parse_args(arguments)
+    options = importlib.import_module(script).build_parser().parse_args(arguments)
+    assert bool(options.given) == bool(arguments)
 
 
 @pytest.fixture(scope="module")
