@@ -97,7 +97,7 @@ def ours(model, images, scale, batch, amp=False, low_memory=False, compiled=Fals
     loader = training_loader(frames, batch, seed=0, workers=None, device=device)
     amp = devices.amp_type(device, amp)
     optimizer = optimization.make_optimizer("adam", network.parameters(), 1e-4, 0.0)
-    scheduler = optimization.make_scheduler("constant", optimizer, [[0, 1]], 1)
+    scheduler = optimization.make_scheduler("constant", optimizer, optimization.Plan([[0, 1]]), 1)
     state = optimization.Optimization(network, optimizer, scheduler, device=device, amp=amp)
     memory = Memory(checkpointing=low_memory)
     if low_memory:

@@ -183,7 +183,7 @@ def make_dataset(folder, *, train_frames, validation_frames, subjects, validatio
 
 @script
 def main(argv=None):
-    parser = Parser("Generate ultrasound frames of a lumbar spine with masks.", "python data/make_phantom.py")
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--output", type=Path, default=folders.DATA, metavar="DIR", help="gets train/, validation/ and spacing.csv")
     add("--train-frames", type=option_types.positive_int, default=240, metavar="N")

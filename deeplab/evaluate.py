@@ -1,6 +1,6 @@
-"""Score a trained DeepLabV3 on frames with masks, or any masks against others: worksheets, no pictures.
+"""Score a trained DeepLabV3 on frames with masks, or masks of any origin against the true ones.
 
-    python evaluate.py --load ../checkpoints/deeplab/<run>/best.pth --input FOLDER
+    python evaluate.py --load RUN --input FOLDER
     python evaluate.py --predictions MASKS --input FOLDER
 
 Writes files.xlsx, files.csv, calibration.png and summary.json to results/deeplab/<run>/evaluate.
@@ -8,14 +8,12 @@ Writes files.xlsx, files.csv, calibration.png and summary.json to results/deepla
 
 import sys
 
-from sonogravity.commands.options import add_scoring
-from sonogravity.commands.script import Parser, script
+from sonogravity.commands.options import scoring_parser
+from sonogravity.commands.script import script
 
 
 def build_parser():
-    parser = Parser("Score a trained DeepLabV3 on frames with masks.", "python evaluate.py --load ckpt.pth")
-    add_scoring(parser, predicting=False, margin=False)
-    return parser
+    return scoring_parser("evaluate", __doc__)
 
 
 @script
@@ -26,7 +24,6 @@ def main(argv=None, model_class=None):
     from sonogravity.commands.score import score
 
     score("evaluate", model_class or DeepLabV3, options)
-    return 0
 
 
 if __name__ == "__main__":

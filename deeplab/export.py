@@ -1,20 +1,18 @@
-"""Export a trained DeepLabV3 to ONNX, or to int8 for OpenVINO, once it labels frames as the checkpoint does.
+"""Export a trained DeepLabV3 to ONNX, or to int8 for OpenVINO, if it labels frames as the checkpoint does.
 
-    python export.py --load ../checkpoints/deeplab/<run>/best.pth --input FOLDER
+    python export.py --load RUN --input FOLDER
 
 Writes best.onnx (or best.int8.xml and .bin) beside the checkpoint, where --engine onnx and openvino find it.
 """
 
 import sys
 
-from sonogravity.commands.options import add_export
-from sonogravity.commands.script import Parser, script
+from sonogravity.commands.options import export_parser
+from sonogravity.commands.script import script
 
 
 def build_parser():
-    parser = Parser("Export a trained DeepLabV3 to ONNX.", "python export.py --load ckpt.pth")
-    add_export(parser)
-    return parser
+    return export_parser(__doc__)
 
 
 @script
@@ -25,7 +23,6 @@ def main(argv=None):
     from sonogravity.commands.export import export_checkpoint
 
     export_checkpoint(DeepLabV3, options)
-    return 0
 
 
 if __name__ == "__main__":

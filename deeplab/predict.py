@@ -1,20 +1,18 @@
 """Label frames with a trained DeepLabV3: masks, panels, and scores if the true masks are at hand.
 
-    python predict.py --load ../checkpoints/deeplab/<run>/best.pth --input FOLDER
+    python predict.py --load RUN --input FOLDER
 
-Writes masks/, panels/, files.xlsx, files.csv (and summary.json) to results/deeplab/<run>/predict.
+Writes masks/, panels/, files.xlsx, files.csv (with true masks also summary.json) to results/deeplab/<run>/predict.
 """
 
 import sys
 
-from sonogravity.commands.options import add_scoring
-from sonogravity.commands.script import Parser, script
+from sonogravity.commands.options import scoring_parser
+from sonogravity.commands.script import script
 
 
 def build_parser():
-    parser = Parser("Label frames with a trained DeepLabV3.", "python predict.py --load ckpt.pth")
-    add_scoring(parser, predicting=True, margin=False)
-    return parser
+    return scoring_parser("predict", __doc__)
 
 
 @script
@@ -25,7 +23,6 @@ def main(argv=None, model_class=None):
     from sonogravity.commands.score import score
 
     score("predict", model_class or DeepLabV3, options)
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,24 +1,19 @@
-"""Label frames with a trained DeepLabV3; where masks are at hand, score them also within a margin in mm.
+"""Label frames with a trained DeepLabV3, and score them also with a margin in mm if the true masks are at hand.
 
-    python predict_w_margin.py --load ../checkpoints/deeplab/<run>/best.pth --input FOLDER --spacing spacing.csv
+    python predict_w_margin.py --load RUN --input FOLDER --spacing FILE.csv
 
-Writes masks/, panels/, files.xlsx, files.csv (and summary.json, sweep.png) to results/deeplab/<run>/predict_w_margin.
-The tolerant figures stand beside the plain ones and must not be compared with published Dice.
+Writes masks/, panels/, files.xlsx, files.csv (with true masks also summary.json and sweep.png) to
+results/deeplab/<run>/predict_w_margin. Tolerant scores must not be compared with published Dice.
 """
 
 import sys
 
-from sonogravity.commands.options import add_scoring
-from sonogravity.commands.script import Parser, script
+from sonogravity.commands.options import scoring_parser
+from sonogravity.commands.script import script
 
 
 def build_parser():
-    parser = Parser(
-        "Label frames with a trained DeepLabV3, with a margin in mm.",
-        "python predict_w_margin.py --load ckpt.pth --spacing FILE.csv",
-    )
-    add_scoring(parser, predicting=True, margin=True)
-    return parser
+    return scoring_parser("predict_w_margin", __doc__)
 
 
 @script
@@ -29,7 +24,6 @@ def main(argv=None, model_class=None):
     from sonogravity.commands.score import score
 
     score("predict_w_margin", model_class or DeepLabV3, options)
-    return 0
 
 
 if __name__ == "__main__":

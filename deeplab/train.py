@@ -17,7 +17,7 @@ from sonogravity.commands.training_options import add_depth_channel, add_trainin
 
 def build_parser():
     """The options; the defaults are DeepLabV3's recipe."""
-    parser = Parser("Train DeepLabV3 on a folder of frames and masks.", "python train.py --epochs 100 --amp")
+    parser = Parser(__doc__)
     group = add_training(parser, batch_size=4, learning_rate=1e-3, loss="ce+dice", scheduler="cosine")
     group.add_argument(
         "--backbone",
@@ -71,10 +71,9 @@ def main(argv=None, model_class=None, **parts):
         for start in cross_validation.starts():
             train(start, model_class, **parts)
         cross_validation.score()
-        return 0
+        return
     distributed.join(options.device)
     train(begin(options, model_class, given), model_class, **parts)
-    return 0
 
 
 def train(start, model_class, *, criterion=None, augmentation=None, sampler=None, optimizer=None, averaging=None):

@@ -10,7 +10,7 @@ from sonogravity.datasets import loader
 from sonogravity.training import distributed, steps
 from sonogravity.training.losses import SegmentationLoss
 from sonogravity.training.memory import Memory
-from sonogravity.training.optimization import Optimization, make_optimizer, make_scheduler
+from sonogravity.training.optimization import Optimization, Plan, make_optimizer, make_scheduler
 from unet.model import UNet
 
 
@@ -59,7 +59,7 @@ def gradients(frames, batch_size, accumulate=1, micro_batch=None):
     optimizer = make_optimizer("sgd", model.parameters(), 0.0, 0.0)
     optimizer.register_step_pre_hook(lambda *_: found.append([p.grad.clone() for p in model.parameters()]))
     device = torch.device("cpu")
-    scheduler = make_scheduler("constant", optimizer, [[0, 1]], 1)
+    scheduler = make_scheduler("constant", optimizer, Plan([[0, 1]]), 1)
     optimization = Optimization(model, optimizer, scheduler, device=device, clip_norm=1e9)
     step = steps.Step(network, Loss("ce"), optimization, device, accumulate=accumulate)
     loss, _, _ = steps.train_one_epoch(step, Loader(frames, batch_size), Memory(False, micro_batch), "epoch")

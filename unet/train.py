@@ -17,7 +17,7 @@ from sonogravity.common.option_types import even_int
 
 def build_parser():
     """The options; the defaults are U-Net's recipe."""
-    parser = Parser("Train U-Net on a folder of frames and masks.", "python train.py --epochs 100 --amp")
+    parser = Parser(__doc__)
     group = add_training(parser, batch_size=2, learning_rate=5e-4, loss="ce+dice", scheduler="cosine")
     group.add_argument("--bilinear", action="store_true", help="resize instead of transposed convolutions")
     add_depth_channel(group)
@@ -60,10 +60,9 @@ def main(argv=None, model_class=None, **parts):
         for start in cross_validation.starts():
             train(start, model_class, **parts)
         cross_validation.score()
-        return 0
+        return
     distributed.join(options.device)
     train(begin(options, model_class, given), model_class, **parts)
-    return 0
 
 
 def train(start, model_class, *, criterion=None, augmentation=None, sampler=None, optimizer=None, averaging=None):

@@ -1,4 +1,4 @@
-"""Two or more evaluated runs on the same files, side by side in one workbook.
+"""Compare two or more evaluated runs on the same files in one workbook.
 
     python -m sonogravity.compare results/unet/RUN results/deeplab/RUN
 
@@ -19,10 +19,11 @@ from openpyxl.drawing.image import Image as Picture
 from scipy.stats import wilcoxon
 
 from sonogravity.commands import options, script
+from sonogravity.common.file_names import FILES_CSV, PANEL_KINDS, PANELS, panel_name
 from sonogravity.common.files import whole
 from sonogravity.common.folders import RESULTS
 from sonogravity.common.messages import InputError, say, some, warn
-from sonogravity.datasets.subjects import subjects_of
+from sonogravity.datasets.subjects import subjects_or_stems
 from sonogravity.metrics.columns import is_metric
 from sonogravity.metrics.summary import bootstrap_interval
 from sonogravity.reporting import workbook
@@ -35,12 +36,12 @@ FEWEST_SUBJECTS = 6  # with fewer, no outcome of the test can reach p < 0.05
 def find_run(path):
     """A run folder or a files.csv -> (name, files.csv, folders where its panels may lie)."""
     scripts = ("evaluate", "predict", "evaluate_w_margin", "predict_w_margin")
-    candidates = [path] if path.is_file() else [path / part / "files.csv" for part in ("", *scripts)]
+    candidates = [path] if path.is_file() else [path / part / FILES_CSV for part in ("", *scripts)]
     for file in candidates:
         if file.is_file():
             folder = file.parent
             name = folder.parent.name if folder.name in scripts else folder.name
-            return name, file, [folder / "panels", folder.parent / "predict" / "panels", folder / "predict" / "panels"]
+            return name, file, [each / PANELS for each in (folder, folder.parent / "predict", folder / "predict")]
     raise InputError(f"{path}: no files.csv there, nor in evaluate/ or predict/ under it; run evaluate.py first")
 
 
@@ -161,7 +162,7 @@ def _disagreements(sheet, names, tables, panels):
     line = len(rows) + 3
     for file in worst:
         for name, folders in zip(names, panels, strict=True):
-            found = [folder / f"{Path(file).stem}.{kind}" for folder in folders for kind in ("png", "jpg")]
+            found = [folder / panel_name(Path(file).stem, kind) for folder in folders for kind in PANEL_KINDS]
             found = [path for path in found if path.is_file()]
             if not found:
                 continue
@@ -174,7 +175,7 @@ def _disagreements(sheet, names, tables, panels):
 
 
 def build_parser():
-    parser = script.Parser("Compare evaluated runs file by file.", "python -m sonogravity.compare RUN RUN")
+    parser = script.Parser(__doc__)
     add = parser.add_argument
     add("runs", type=Path, nargs="+", metavar="RUN", help="a folder with files.csv; the first is the reference")
     add("--output", type=Path, metavar="FILE.xlsx", help="(default: results/compare/<run>_<run>.xlsx)")
@@ -196,9 +197,7 @@ def main(argv=None):
         if missing:
             raise InputError(f"{names[0]} and {name} do not score the same files: {some(missing)} in one only")
     tables = [table.loc[tables[0].index] for table in tables]
-    stems = [Path(file).stem for file in tables[0].index]
-    found = subjects_of(stems, args.subject_regex)
-    subjects = [subject or stem for subject, stem in zip(found, stems, strict=True)]
+    subjects = subjects_or_stems([Path(file).stem for file in tables[0].index], args.subject_regex)
     default = RESULTS / "compare" / ("_".join(name.replace("/", "-") for name in names) + ".xlsx")
     output = args.output or default
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -213,7 +212,6 @@ def main(argv=None):
     if len(set(subjects)) < FEWEST_SUBJECTS:
         warn(few_subjects(subjects))
     say(f"written: {output}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Frames of one subject are near copies, so folds that split frames rather than su
 
 from sonogravity.commands.score import Request, describe_settings
 from sonogravity.common import workers
+from sonogravity.common.file_names import LAST, fold_run_name
 from sonogravity.common.files import absolute
 from sonogravity.common.messages import InputError, say, warn
 from sonogravity.common.processes import process_count
@@ -49,7 +50,7 @@ class CrossValidation:
     def starts(self):
         """Yield where the run of each fold starts, a Beginning; with --check of the first fold only."""
         for fold in range(1, self._options.folds + 1):
-            say(f"\nfold {fold} of {self._options.folds}: {start.fold_run_name(self.name, fold)}")
+            say(f"\nfold {fold} of {self._options.folds}: {fold_run_name(self.name, fold)}")
             yield start.begin(self._options.with_given(name=self.name, fold=fold), self._model_class, self._parts)
             if self._options.check:
                 return
@@ -60,7 +61,7 @@ class CrossValidation:
         if options.check:
             return
         root = options.checkpoints / self._model_class.NAME
-        names = [start.fold_run_name(self.name, fold) for fold in range(1, options.folds + 1)]
+        names = [fold_run_name(self.name, fold) for fold in range(1, options.folds + 1)]
         request = Request(
             SCRIPT,
             [options.train],
@@ -70,7 +71,7 @@ class CrossValidation:
             stored_options.options_as_dict(options),
             output=self.folder,
         )
-        score_folds(request, [root / name / "last.pth" for name in names], self._model_class, options.device)
+        score_folds(request, [root / name / LAST for name in names], self._model_class, options.device)
 
 
 def score_folds(request, files, model_class, device):

@@ -66,7 +66,7 @@ def _export_onnx(predictor, checkpoint, frames, file):
 
     reference = label_maps(in_float32(predictor), frames)
     with files.whole(file) as beside:
-        write_onnx((predictor, notes_of(predictor, checkpoint)), beside)
+        write_onnx(beside, predictor, notes_of(predictor, checkpoint))
         share = agreement(reference, label_maps(predictor.using(engines.onnx_network(beside), "onnx", None), frames))
         say(f"{share:.4%} of the labels of {len(frames)} frames are those of torch in float32")
         _refuse_below(share, LEAST_AGREEMENT, file, "of the labels agree")
@@ -90,7 +90,7 @@ def _export_int8(predictor, checkpoint, calibration, frames, file):
 
     with tempfile.TemporaryDirectory() as folder, quiet():
         whole = Path(folder) / "model.onnx"
-        write_onnx((predictor, {}), whole)
+        write_onnx(whole, predictor, {})
         images = [predictor.images([frame]).contiguous().numpy() for frame in calibration]
         model = nncf.quantize(
             openvino.Core().read_model(whole),

@@ -6,7 +6,9 @@ Nothing here imports torch, so that --help answers at once.
 import argparse
 from pathlib import Path
 
-from sonogravity.common import folders
+from sonogravity.commands.script import Parser
+from sonogravity.common import choices, folders
+from sonogravity.common.file_names import PANEL_KINDS
 from sonogravity.common.messages import InputError
 from sonogravity.common.option_types import (
     device_name,
@@ -19,6 +21,7 @@ from sonogravity.common.option_types import (
 )
 from sonogravity.datasets.labels import parse_value, value_text
 from sonogravity.datasets.spacing import DEFAULT_MARGIN_MM, MOST_PIXELS_PER_MM
+from sonogravity.metrics.margin import VARIANTS
 from sonogravity.training import stored_options
 
 pixel_density = number_type(
@@ -31,6 +34,17 @@ def mask_value(text):
         return parse_value(text if isinstance(text, str) else value_text(text))
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is no mask value: 0 to 65535, or #rrggbb") from None
+
+
+def class_names(text):
+    names = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
+    taken = ("background", *VARIANTS)  # columns of worksheets end in these
+    if not all(names) or set(names) & set(taken):
+        raise argparse.ArgumentTypeError(
+            f"'{text}': give the names of the foreground classes, separated by commas; {', '.join(taken)} are the "
+            "names of other columns"
+        )
+    return names
 
 
 def mask_values(text):
@@ -74,8 +88,12 @@ def add_switch(parser, name, default, text):
     parser.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=text)
 
 
-def add_scoring(parser, *, predicting, margin):
-    """The options of predict (predicting) and evaluate, with a margin or without, in groups."""
+def scoring_parser(script_name, documentation):
+    """Return the parser of predict, evaluate, predict_w_margin or evaluate_w_margin, its options in groups.
+
+    documentation: the docstring of the script.
+    """
+    predicting, parser = script_name.startswith("predict"), Parser(documentation)
     model = parser.add_argument_group("model")
     source = model if predicting else model.add_mutually_exclusive_group(required=True)
     source.add_argument(
@@ -93,14 +111,15 @@ def add_scoring(parser, *, predicting, margin):
         )
     _add_network(model, predicting)
     _add_frames(parser.add_argument_group("data"))
-    _add_millimetres(parser.add_argument_group("millimetres"), margin)
+    _add_millimetres(parser.add_argument_group("millimetres"), margin=script_name.endswith("_w_margin"))
     output = parser.add_argument_group("run")
     add_common(output, 4)
     output.add_argument("--output", type=Path, metavar="DIR", help="(default: results/<model>/<run>/<script>)")
     if predicting:
         output.add_argument(
-            "--panels", choices=("png", "jpg", "none"), default="png", help="pictures of image, truth, prediction"
+            "--panels", choices=(*PANEL_KINDS, "none"), default="png", help="pictures of image, truth, prediction"
         )
+    return parser
 
 
 def _add_network(group, predicting):
@@ -108,17 +127,16 @@ def _add_network(group, predicting):
     add = group.add_argument
     add("--scale", "-s", type=scale_factor, metavar="S", help="(default: the checkpoint's)")
     add_switch(group, "--amp", None, "mixed precision (default: as in training)")
-    engines = ("torch", "compile", "onnx", "openvino")
     add(
         "--engine",
-        choices=(*engines, "auto") if predicting else engines,
+        choices=(*choices.ENGINES, "auto") if predicting else choices.ENGINES,
         default="torch",
         help="what runs the network" + "; auto: the fastest here, if nothing is scored" * predicting,
     )
     add("--int8", action="store_true", help="with --engine openvino: the int8 model that export.py --int8 made")
     add(
         "--tta",
-        choices=("none", "flip", "scales"),
+        choices=choices.VIEWS,
         default="none",
         help="test-time augmentation, the mean of several "
         "views: flip adds a mirrored one, scales six in all (times 0.8, 1 and 1.25, mirrored or not)",
@@ -167,8 +185,9 @@ def _add_millimetres(group, margin):
         )
 
 
-def add_export(parser):
-    """The options of every export.py."""
+def export_parser(documentation):
+    """Return the parser of every export.py. documentation: the docstring of the script."""
+    parser = Parser(documentation)
     add = parser.add_argument
     add("--load", "-f", type=Path, required=True, metavar="CKPT", help="the checkpoint to export, or the name of a run")
     add(
@@ -192,6 +211,7 @@ def add_export(parser):
         help="frames that set the ranges of --int8: those of training",
     )
     add("--workers", type=worker_number, metavar="N", help="threads that decode frames (default: all)")
+    return parser
 
 
 def scoring_values(args):

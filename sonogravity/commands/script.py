@@ -50,11 +50,16 @@ class Options(argparse.Namespace):
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose refusals are the one line of all our refusals, and which parses into Options."""
+    """An ArgumentParser that parses into Options and whose errors are InputErrors, of one line.
 
-    def __init__(self, description, example):
+    documentation: a script's docstring; its first line describes the script, its first indented line is an example.
+    """
+
+    def __init__(self, documentation):
+        lines = documentation.split("\n")
+        example = next(line.strip() for line in lines if line.startswith("    "))
         super().__init__(
-            description=description,
+            description=lines[0],
             epilog=f"example: {example}",
             allow_abbrev=False,
             formatter_class=_Help,
@@ -162,7 +167,7 @@ def script(main):
         warnings.filterwarnings("ignore", module=r"PIL\.|torch\._weights_only_unpickler")  # our refusals say it
         try:
             with _sigterm_raises():
-                return main(argv, **parts)
+                return main(argv, **parts) or 0
         except InputError as error:
             text = str(error)
             if "Traceback (most recent call last)" in text:  # from a worker process; the last line is ours

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from sonogravity.commands.options import add_common, add_subject_regex, add_switch, mask_value
-from sonogravity.common import folders
+from sonogravity.commands.options import add_common, add_subject_regex, add_switch, class_names, mask_value
+from sonogravity.common import choices, folders
 from sonogravity.common.option_types import (
     class_count,
-    class_names,
     fold_count,
     natural,
     non_negative_float,
@@ -81,15 +80,15 @@ def _add_optimisation(group, learning_rate, loss, optimizer, scheduler):
     add_switch(group, "--amp", False, "mixed precision, if the device has it")
     add("--epochs", "-e", type=positive_int, default=100, metavar="E", help="epochs in all, resumed ones included")
     add("--learning-rate", "-l", type=positive_float, default=learning_rate, metavar="LR", help="at its highest")
-    add("--optimizer", choices=("adam", "adamw", "sgd", "rmsprop"), default=optimizer, help="how weights are updated")
+    add("--optimizer", choices=choices.OPTIMIZERS, default=optimizer, help="how weights are updated")
     add("--weight-decay", type=non_negative_float, default=0.0, metavar="W", help="of the optimizer")
     add(
         "--scheduler",
-        choices=("plateau", "cosine", "poly", "constant"),
+        choices=choices.SCHEDULES,
         default=scheduler,
         help="plateau: a tenth after 5 epochs without a better Dice; cosine and poly warm up first",
     )
-    add("--loss", choices=("ce", "dice", "ce+dice"), default=loss, help="cross-entropy, soft Dice, or their sum")
+    add("--loss", choices=choices.LOSSES, default=loss, help="cross-entropy, soft Dice, or their sum")
     add("--patience", type=positive_int, metavar="N", help="stop after N epochs without a better Dice (default: never)")
     add("--seed", type=natural, default=0, metavar="N", help="of weights, order and augmentation")
     add(

@@ -77,10 +77,10 @@ def short(stem, limit=SHOWN_OF_NAME):
     return stem if len(stem) <= limit else f"{stem[:limit]}-{_checksum(stem)}"
 
 
-def write_whole(path, write, content):
-    """``write(content, path)``, so that the file appears whole or not at all."""
+def write_whole(path, write, *arguments):
+    """Call ``write(path, *arguments)`` so that the file appears whole or not at all."""
     with whole(path) as beside:
-        write(content, beside)
+        write(beside, *arguments)
 
 
 def is_litter(name):

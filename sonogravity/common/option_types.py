@@ -48,16 +48,6 @@ def device_name(text):
     return text
 
 
-def class_names(text):
-    names = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
-    if not all(names) or set(names) & {"background", "original", "dilated", "eroded"}:  # columns of the sheets
-        raise argparse.ArgumentTypeError(
-            f"'{text}': names of the foreground classes, parted by commas; background, original, dilated and eroded "
-            "have a meaning of their own"
-        )
-    return names
-
-
 def run_name(text):
     if not re.fullmatch(r"[\w][\w.+-]*", text):
         raise argparse.ArgumentTypeError(f"'{text}': a run name has letters, digits and . _ + - only")

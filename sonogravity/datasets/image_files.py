@@ -62,8 +62,8 @@ def decode_mask(path):
     return _colour_mask(array, path)
 
 
-def write_mask(values, path):
-    """Write to_values' array as PNG: 8-bit or 16-bit grey, or RGB."""
+def write_mask(path, values):
+    """Write the mask values of Labels.to_values as PNG: 8-bit or 16-bit grey, or RGB."""
     Image.fromarray(values).save(path, format="PNG")
 
 

@@ -31,6 +31,11 @@ def subjects_of(stems, regex=None):
     return [None] * len(stems) if common else subjects
 
 
+def subjects_or_stems(stems, regex=None):
+    """The subject of each file, or the stem of a file whose name gives none: what intervals and tests resample."""
+    return [subject or stem for subject, stem in zip(subjects_of(stems, regex), stems, strict=True)]
+
+
 def assign_folds(subjects, count):
     """A subject for each frame -> {subject: fold, from 1}: the largest first, each to the fold of fewest frames."""
     frames = Counter(subjects)

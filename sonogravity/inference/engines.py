@@ -8,6 +8,8 @@ import statistics
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,31 +17,10 @@ import torch
 from sonogravity.common.devices import cpp_compiler, need_compiler
 from sonogravity.common.messages import InputError, say
 from sonogravity.inference import exported, segmentation
-from sonogravity.inference.predictor import folded
+from sonogravity.inference.predictor import folded, run_by_torch
 
-NEEDS = {"onnx": ("onnxruntime", "onnxscript"), "openvino": ("openvino", "onnxscript")}  # by the extras of these names
 WORTH_COMPILING = 300  # frames from which ``auto`` tries torch.compile, which takes about a minute to start
 SAMPLES = 3  # frames on which ``auto`` compares
-
-
-def missing(name):
-    """The packages that an engine lacks here."""
-    return [package for package in NEEDS.get(name, ()) if importlib.util.find_spec(package) is None]
-
-
-def check(name, device, int8=False):
-    """InputError, before any work, where an engine cannot run here."""
-    if name == "compile":
-        need_compiler("--engine compile")
-    if lacking := missing(name):
-        raise InputError(
-            f"--engine {name}: lacks {' and '.join(lacking)}; pip install -e '.[{name}]' in the repository, or give "
-            "--engine torch"
-        )
-    if name in NEEDS and device.type != "cpu":
-        raise InputError(f"--engine {name}: runs on the processor; give --device cpu with it, or --engine torch")
-    if int8 and name != "openvino":
-        raise InputError("--int8: is for --engine openvino; give both, or neither")
 
 
 def _compiled(model, amp):
@@ -61,8 +42,8 @@ def _compiled(model, amp):
     return run
 
 
-def onnx_network(file):
-    """An engine of an ONNX file by ONNX Runtime, in float32."""
+def onnx_network(file, amp=None):
+    """Return the engine that runs an ONNX file by ONNX Runtime, always in float32."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -74,9 +55,52 @@ def onnx_network(file):
 def openvino_network(model, amp):
     """An engine of an OpenVINO model (or its file), in bfloat16 or float32 as ``amp`` says."""
     openvino = exported.import_openvino()
+    model = str(model) if isinstance(model, Path) else model
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16" if amp is torch.bfloat16 else "f32"}
     network = openvino.Core().compile_model(model, "CPU", settings)
     return lambda images: torch.from_numpy(network(images.contiguous().numpy())[0].copy())
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a network is run: made from (model, amp), or else from (ONNX file, amp). amp: a type, None for float32.
+
+    packages: what must be installed, by the extra of the engine's name; such an engine runs on the processor.
+    float32: it computes in float32 whatever amp says.
+    """
+
+    from_model: Callable | None = None
+    from_file: Callable | None = None
+    packages: tuple = ()
+    float32: bool = False
+
+
+ENGINES = {
+    "torch": Engine(from_model=run_by_torch),
+    "compile": Engine(from_model=_compiled),
+    "onnx": Engine(from_file=onnx_network, packages=("onnxruntime", "onnxscript"), float32=True),
+    "openvino": Engine(from_file=openvino_network, packages=("openvino", "onnxscript")),
+}
+
+
+def missing(name):
+    """The packages that an engine lacks here."""
+    return [package for package in ENGINES[name].packages if importlib.util.find_spec(package) is None]
+
+
+def check(name, device, int8=False):
+    """Raise InputError, before any work, if an engine cannot run here."""
+    if name == "compile":
+        need_compiler("--engine compile")
+    if lacking := missing(name):
+        raise InputError(
+            f"--engine {name}: needs {' and '.join(lacking)}; pip install -e '.[{name}]' in the repository, or give "
+            "--engine torch"
+        )
+    if ENGINES[name].packages and device.type != "cpu":
+        raise InputError(f"--engine {name}: runs on the processor; give --device cpu with it, or --engine torch")
+    if int8 and name != "openvino":
+        raise InputError("--int8: is for --engine openvino; give both, or neither")
 
 
 def use(name, predictor, path, int8=False):
@@ -86,29 +110,24 @@ def use(name, predictor, path, int8=False):
     very weights, and export anew otherwise.
     """
     check(name, predictor.device, int8)
-    model, amp = predictor.model, predictor.amp
+    engine, model = ENGINES[name], predictor.model
+    amp = None if engine.float32 else predictor.amp
     if name == predictor.engine:
         return predictor
-    if name == "compile":
-        return predictor.using(_compiled(model, amp), name, amp)
     if int8:
         file = exported.find(path, model, exported.INT8)
-        return predictor.using(openvino_network(str(file), amp), "openvino int8", amp)
-
-    def built(file):
-        if name == "onnx":
-            return predictor.using(onnx_network(file), name, None)
-        return predictor.using(openvino_network(str(file), amp), name, amp)
-
+        return predictor.using(engine.from_file(file, amp), f"{name} int8", amp)
+    if engine.from_model is not None:
+        return predictor.using(engine.from_model(model, amp), name, amp)
     if (file := exported.find(path, model)) is not None:
-        return built(file)
+        return predictor.using(engine.from_file(file, amp), name, amp)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
-        exported.write_onnx((predictor, {}), file)
-        ready = built(file)
-    say(f"--engine {name}: exported in {time.perf_counter() - start:.1f} s; export.py does so once for all")
-    return ready
+        exported.write_onnx(file, predictor, {})
+        network = engine.from_file(file, amp)
+    say(f"--engine {name}: exported in {time.perf_counter() - start:.1f} s; export.py keeps the file for later runs")
+    return predictor.using(network, name, amp)
 
 
 def fastest(predictor, path, pairs):
@@ -120,7 +139,7 @@ def fastest(predictor, path, pairs):
     reference = exported.label_maps(exported.in_float32(predictor), frames)
     names = ["torch"]
     if predictor.device.type == "cpu":
-        names += [name for name in NEEDS if not missing(name)]
+        names += [name for name, engine in ENGINES.items() if engine.packages and not missing(name)]
     if len(pairs) >= WORTH_COMPILING and cpp_compiler():
         names.append("compile")
     found = {}

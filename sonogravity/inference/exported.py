@@ -34,9 +34,8 @@ def agreement(ours, theirs):
     return float(np.mean(np.concatenate([(a == b).ravel() for a, b in zip(ours, theirs, strict=True)])))
 
 
-def write_onnx(content, path):
-    """Write (predictor, {name: text} to note inside) as ONNX: any number of frames, of any size, one file."""
-    predictor, notes = content
+def write_onnx(path, predictor, notes):
+    """Write a predictor's network as one ONNX file for any number of frames of any size. notes: {name: text} inside."""
     dynamic = torch.export.Dim.DYNAMIC
     example = torch.zeros(2, predictor.channels, 64, 48)  # a size of 1 would be taken for fixed
     with quiet():

@@ -73,10 +73,8 @@ COLUMNS = {
         "normalised surface Dice: share of both boundaries within the tolerance of the other one. The tolerance is "
         "margin_mm if there is a margin, else 1 px (of the coarser axis)"
     ),
-    "mask_used": Column("the variant of the truth (original, dilated, eroded) that agrees best with the prediction"),
-    "dice_original": Column("foreground mean Dice against the truth as drawn: equals dice", "0 to 1"),
-    "dice_dilated": Column("the same against the truth dilated by margin_mm", "0 to 1"),
-    "dice_eroded": Column("the same against the truth eroded by margin_mm", "0 to 1"),
+    "mask_used": Column(f"the variant of the truth ({', '.join(VARIANTS)}) that agrees best with the prediction"),
+    **{f"dice_{name}": Column(variant.text, "0 to 1") for name, variant in VARIANTS.items()},
     "pixels_per_mm": Column("of the image, as given or assumed (see Settings)", "px/mm"),
     "pixels_per_mm_x": Column("along a row of the image", "px/mm"),
     "pixels_per_mm_y": Column("along a column of the image", "px/mm"),
@@ -136,9 +134,9 @@ MARGIN_NOTES = (
     "Margin: in the dilated truth, background within margin_mm of a structure takes the class of the nearest one "
     "(ties: the lowest value); in the eroded truth, structure within margin_mm of background becomes background. "
     "Disks are Euclidean, at native size, radii are never rounded, and beyond the image nothing is assumed.",
-    "Choice: one variant a file, that of best foreground mean Dice, in the order original, dilated, eroded, a later "
-    "one only if better by more than 1e-12; a variant that loses a class of the truth is not eligible. All tolerant "
-    "figures of the file are then against that variant.",
+    "Choice: one variant per file, that of best foreground mean Dice, in the order "
+    f"{', '.join(VARIANTS)}; a later one only if better by more than 1e-12. A variant that loses a class of the truth "
+    "is not eligible. All tolerant scores of the file are then against that variant.",
     "Caution: the reference is chosen per image, knowing the prediction. So tolerant Dice is never below plain Dice, "
     "it gains most on thin structures, and it must not be compared with published Dice. It never chooses a checkpoint.",
     "Sweep: the same for margins of 0 to 3 mm: means over files of the tolerant Dice (best of the three) and of nsd at "

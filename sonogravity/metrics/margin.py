@@ -5,6 +5,7 @@ never rounded to pixels, work is at native size with the spacing of each axis, a
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,6 @@ import numpy as np
 from sonogravity.metrics import overlap
 from sonogravity.metrics.boundary import SLACK, boundary_pixels, box_around, nearest_distances, surface_dice
 
-VARIANTS = ("original", "dilated", "eroded")  # also the order in which they are tried
 BETTER = 1e-12  # a variant replaces the one before only by more than this
 SWEEP_MM = tuple(step / 4 for step in range(13))  # 0 to 3 mm
 
@@ -89,8 +89,34 @@ def erode(truth, radius, spacing=(1.0, 1.0), background=0):
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A truth that the margin compares a prediction with.
+
+    move: (truth, radius, spacing, background) -> (H, W) class indices, as of dilate. text: of its Dice, in worksheets.
+    colour: of its cells and bars.
+    """
+
+    move: Callable
+    text: str
+    colour: str
+
+
+def as_drawn(truth, radius, spacing=(1.0, 1.0), background=0):
+    """Return the truth itself."""
+    return truth
+
+
+# In the order in which they are tried. Everything that names the variants reads this table.
+VARIANTS = {
+    "original": Variant(as_drawn, "foreground mean Dice against the truth as drawn: equals dice", "#bbbbbb"),
+    "dilated": Variant(dilate, "foreground mean Dice against the truth dilated by margin_mm", "#56b4e9"),
+    "eroded": Variant(erode, "foreground mean Dice against the truth eroded by margin_mm", "#e69f00"),
+}
+
+
+@dataclass(frozen=True)
 class Choice:
-    """What the margin makes of one file.
+    """The outcome of the margin for one file.
 
     used: the name of the chosen variant. maps: (H, W) class indices of each variant. dice: foreground mean Dice
     against each, eligible or not. confusion: (C, C) counts against the chosen one, for every overlap metric.
@@ -103,24 +129,20 @@ class Choice:
 
 
 def choose(truth, prediction, confusion, labels, radius, spacing):
-    """Dilate and erode the truth, and choose the variant of best foreground mean Dice.
+    """Make every variant of the truth, and choose the one of best foreground mean Dice.
 
     confusion: counts of prediction against the truth itself. A variant that loses a foreground class of the truth
     is not eligible; a later variant must be better by more than 1e-12.
     """
-    maps = {
-        "original": truth,
-        "dilated": dilate(truth, radius, spacing, labels.background),
-        "eroded": erode(truth, radius, spacing, labels.background),
-    }
+    maps = {name: variant.move(truth, radius, spacing, labels.background) for name, variant in VARIANTS.items()}
     confusions = {name: _moved(confusion, truth, variant, prediction) for name, variant in maps.items()}
     foreground = list(labels.foreground)
     dice = {
         name: float(overlap.nan_mean(overlap.class_metrics(counts)["dice"][foreground]))
         for name, counts in confusions.items()
     }
-    used = "original"
-    for name in VARIANTS[1:]:
+    used, *others = VARIANTS
+    for name in others:
         kept = confusions[name].sum(1)[foreground] > 0
         had = confusion.sum(1)[foreground] > 0
         if (kept == had).all() and dice[name] > dice[used] + BETTER:

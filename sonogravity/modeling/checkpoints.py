@@ -4,7 +4,6 @@ Ours hold the weights under ``state_dict`` and everything else beside them. A ba
 code also loads: what it does not hold is taken from options, and a message says so.
 """
 
-import re
 from argparse import ArgumentTypeError
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import torch
 
 from sonogravity.common import files
+from sonogravity.common.file_names import BEST, LAST, is_fold
 from sonogravity.common.files import BROKEN_FILE, load_torch
 from sonogravity.common.messages import InputError, first_line, say, some
 from sonogravity.common.option_types import run_name, scale_factor
@@ -46,7 +46,7 @@ def save(path, content):
     files.write_whole(path, write, content)
 
 
-def write(content, path):
+def write(path, content):
     """Write a dictionary of plain types and tensors to a path of ``files.whole``."""
     with open(path, "wb") as file:
         try:
@@ -80,6 +80,14 @@ def _is_ours(content):
     return "format" in content and "state_dict" in content
 
 
+def epoch_of(path):
+    """Return the epoch of a checkpoint of ours without reading its weights; None if there is no such file."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("epoch")
+    except BROKEN_FILE:
+        return None
+
+
 def find_checkpoint(path, root):
     """A file, or the name of a run in the folder root -> the file. Of a run its best.pth, of one of folds its last.pth.
 
@@ -90,7 +98,7 @@ def find_checkpoint(path, root):
         return path
     if (root / name).is_dir():
         # The best epoch of a fold was chosen by the frames that score it.
-        return root / name / ("last.pth" if re.search(r"_fold_\d+$", name) else "best.pth")
+        return root / name / (LAST if is_fold(name) else BEST)
     runs = sorted(each.name for each in root.iterdir() if each.is_dir()) if root.is_dir() else []
     raise InputError(f"{path}: neither a file nor a run in {root}; runs are {some(runs, 8) or 'not there yet'}")
 

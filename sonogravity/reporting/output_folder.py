@@ -8,22 +8,18 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
+from sonogravity.common.file_names import (
+    FILES_CSV,
+    FILES_XLSX,
+    OUTPUT_FILES,
+    OUTPUT_FOLDERS,
+    PANEL_KINDS,
+    ROWS_DONE,
+    SETTINGS,
+    UNFINISHED,
+)
 from sonogravity.common.files import is_litter
 from sonogravity.common.messages import InputError, NotWritten, warn
-
-OUTPUT_FOLDERS = ("masks", "panels")
-OUTPUT_FILES = (
-    "files.xlsx",
-    "files.csv",
-    "files.partial.csv",
-    "summary.json",
-    "settings.json",
-    "sweep.png",
-    "calibration.png",
-)
-MARKER = "settings.json"  # tells which script wrote a folder
-UNFINISHED = "partial"  # the folder inside an output where files lie until all are there
-ROWS_DONE = "files.partial.csv"
 
 
 def _held(folder):
@@ -38,14 +34,14 @@ def _foreign_in_unfinished(folder, script):
     names = sorted(path.relative_to(folder).as_posix() for path in files)
     if not _written_by(folder, script):
         return names
-    pictures = re.compile(rf"({'|'.join(OUTPUT_FOLDERS)})/[^/]*\.(png|jpg)")
+    pictures = re.compile(rf"({'|'.join(OUTPUT_FOLDERS)})/[^/]*\.({'|'.join(PANEL_KINDS)})")
     return [name for name in names if name not in OUTPUT_FILES and not pictures.fullmatch(name)]
 
 
 def _written_by(folder, script):
     """Whether the folder's settings.json says so."""
     try:
-        settings = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(settings, dict) and settings.get("script") == script
@@ -62,8 +58,8 @@ def _foreign(folder, script):
     if unknown or not held:
         return unknown
     if not _written_by(folder, script):
-        return [MARKER if MARKER in held else min(held)]
-    stems = {Path(row["file"]).stem for row in _rows(folder / "files.csv") if row.get("file")}
+        return [SETTINGS if SETTINGS in held else min(held)]
+    stems = {Path(row["file"]).stem for row in _rows(folder / FILES_CSV) if row.get("file")}
     return sorted(
         f"{part}/{path.name}"
         for part in OUTPUT_FOLDERS
@@ -123,9 +119,9 @@ def new_output(folder, script):
 def _replace(folder, unfinished):
     """Move the files of a finished run up, the workbook last."""
     try:
-        for name in ("files.xlsx", *OUTPUT_FILES, *OUTPUT_FOLDERS):  # first the one that a user may have open
+        for name in (FILES_XLSX, *OUTPUT_FILES, *OUTPUT_FOLDERS):  # first the one that a user may have open
             _remove(folder / name)
-        for path in sorted(unfinished.iterdir(), key=lambda path: path.name == "files.xlsx"):
+        for path in sorted(unfinished.iterdir(), key=lambda path: path.name == FILES_XLSX):
             os.replace(path, folder / path.name)
         unfinished.rmdir()
     except OSError as error:

@@ -5,6 +5,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sonogravity.common.files import short
 from sonogravity.datasets.frames import read_pair
+from sonogravity.metrics.margin import VARIANTS
 from sonogravity.metrics.summary import best_epoch
 
 OVERLAY = 0.45  # share of the class colour laid over the frame
@@ -56,22 +57,20 @@ def panel(image, maps, labels, caption=""):
     return sheet
 
 
-def write_panel(content, path):
-    """Write the panel of (kind, image, maps, labels, caption); kind: ``png`` or ``jpg``."""
-    kind, image, maps, labels, caption = content
+def write_panel(path, kind, image, maps, labels, caption):
+    """Write a panel as ``png`` or ``jpg``."""
     options = {"format": "JPEG", "quality": 90} if kind == "jpg" else {"format": "PNG", "compress_level": 2}
     panel(image, maps, labels, caption).save(path, **options)
 
 
 def epoch_panels(shown, channels, labels):
-    """(prefix, Dice, FileResult) of validation frames -> {file name: (write, content)} of their panels."""
+    """(prefix, Dice, FileResult) of validation frames -> {file name: the arguments of write_panel after the path}."""
     panels = {}
     for prefix, dice, result in shown:
         image, _ = read_pair(result.frame.pair, channels)
         maps = {"truth": result.truth, "prediction": result.prediction}
         stem = result.frame.pair.stem
-        content = ("png", image, maps, labels, f"{stem}  Dice {dice:.4f}")
-        panels[f"{prefix}{short(stem)}.png"] = write_panel, content
+        panels[f"{prefix}{short(stem)}.png"] = "png", image, maps, labels, f"{stem}  Dice {dice:.4f}"
     return panels
 
 
@@ -80,12 +79,11 @@ def plain(text):
     return text.replace("$", r"\$")
 
 
-def write_progress(content, path):
-    """Draw the losses, the Dice (mean and per class) and the learning rate of (history, labels) as PNG."""
+def write_progress(path, history, labels):
+    """Draw the losses, the Dice (mean and per class) and the learning rate of a run as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # no pyplot: no global state, no window
 
-    history, labels = content
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -115,12 +113,11 @@ def write_progress(content, path):
     figure.savefig(path, dpi=110, format="png")
 
 
-def write_calibration(content, path):
-    """Draw the reliability diagram of (summary.json's ``calibration``, labels) as PNG."""
+def write_calibration(path, classes, labels):
+    """Draw the reliability diagram as PNG. classes: the ``calibration`` of summary.json."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    classes, labels = content
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     curves, counts = figure.subplots(1, 2)
@@ -147,7 +144,7 @@ def write_calibration(content, path):
     figure.savefig(path, dpi=110, format="png")
 
 
-def write_sweep(margin, path):
+def write_sweep(path, margin):
     """Draw tolerant Dice and NSD over the margin as PNG. margin: the ``margin`` of summary.json."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -164,9 +161,9 @@ def write_sweep(margin, path):
     scores.set_ylim(0, 1.02)
     scores.legend(loc="lower right")
     below = np.zeros(len(rows))
-    for (name, _), colour in zip(margin["chosen"].items(), ("#bbbbbb", "#56b4e9", "#e69f00"), strict=True):
+    for name, variant in VARIANTS.items():
         counts = np.array([row[name] for row in rows])
-        chosen.bar(steps, counts, 0.2, below, color=colour, label=name)
+        chosen.bar(steps, counts, 0.2, below, color=variant.colour, label=name)
         below += counts
     chosen.set_title("Files by the variant chosen")
     chosen.set_ylim(0, 1.15 * max(below))

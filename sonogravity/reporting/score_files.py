@@ -3,15 +3,16 @@
 import csv
 import math
 import sys
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from sonogravity.common import files, workers
+from sonogravity.common import file_names, files, workers
 from sonogravity.common.messages import say, some, warn
 from sonogravity.datasets.image_files import write_mask
-from sonogravity.datasets.subjects import subjects_of
-from sonogravity.metrics import columns, confidence, margin
+from sonogravity.datasets.subjects import subjects_or_stems
+from sonogravity.metrics import columns, confidence
 from sonogravity.metrics.summary import FEW_SUBJECTS, group_means, pooled, summarise
 from sonogravity.reporting import output_folder, pictures, workbook
 
@@ -22,7 +23,7 @@ class PartialCsv:
     """files.partial.csv: one row per file as soon as it is known, so that a crash loses nothing."""
 
     def __init__(self, folder, names):
-        self._file = open(folder / output_folder.ROWS_DONE, "w", newline="", encoding="utf-8")  # noqa: SIM115 - see __exit__
+        self._file = open(folder / file_names.ROWS_DONE, "w", newline="", encoding="utf-8")  # noqa: SIM115 - see __exit__
         self._writer = csv.DictWriter(self._file, names, restval="")
         self._writer.writeheader()
 
@@ -48,10 +49,10 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
     names = _column_names(pairs, measure, groups, certain)
     columns.check(names, measure.labels.column_names)
     with output_folder.new_output(folder, request.script) as unfinished:
-        for name, wanted in (("masks", request.predicting), ("panels", request.panels)):
+        for name, wanted in ((file_names.MASKS, request.predicting), (file_names.PANELS, request.panels)):
             if wanted:
                 (unfinished / name).mkdir()
-        files.write_whole(unfinished / output_folder.MARKER, workbook.write_json, settings)
+        files.write_whole(unfinished / file_names.SETTINGS, workbook.write_json, settings)
         rows, confusions, measured, empty, reliability = _score_each(
             results, names, len(pairs), unfinished, measure, request, natives, groups
         )
@@ -62,16 +63,16 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
             summary["groups"] = {
                 by: group_means(rows, by, measure.labels, measure.names) for by in next(iter(groups.values()))
             }
-        files.write_whole(unfinished / "files.csv", workbook.write_csv, rows)
+        files.write_whole(unfinished / file_names.FILES_CSV, workbook.write_csv, rows)
         if summary is not None:
-            files.write_whole(unfinished / "summary.json", workbook.write_json, summary)
+            files.write_whole(unfinished / file_names.SUMMARY, workbook.write_json, summary)
             if "margin" in summary:
-                files.write_whole(unfinished / "sweep.png", pictures.write_sweep, summary["margin"])
+                files.write_whole(unfinished / file_names.SWEEP, pictures.write_sweep, summary["margin"])
             if reliability is not None:
-                content = (summary["calibration"], measure.labels)
-                files.write_whole(unfinished / "calibration.png", pictures.write_calibration, content)
-        files.write_whole(unfinished / "files.xlsx", workbook.write_files, (rows, summary, settings, few))
-        (unfinished / output_folder.ROWS_DONE).unlink()
+                path = unfinished / file_names.CALIBRATION
+                files.write_whole(path, pictures.write_calibration, summary["calibration"], measure.labels)
+        files.write_whole(unfinished / file_names.FILES_XLSX, workbook.write_files, rows, summary, settings, few)
+        (unfinished / file_names.ROWS_DONE).unlink()
     _report(rows, summary, few, empty, measure, folder)
     return summary
 
@@ -104,7 +105,7 @@ def _score_each(results, names, count, folder, measure, request, natives, groups
         row["seconds"] = result.seconds
         if request.predicting:
             values = labels.to_values(result.prediction)
-            files.write_whole(folder / "masks" / f"{pair.stem}.png", write_mask, values)
+            files.write_whole(folder / file_names.MASKS / file_names.mask_name(pair.stem), write_mask, values)
         if request.panels:
             _write_panel(folder, request.panels, natives.pop(pair.stem), result, found, row, labels)
         is_empty = (result.prediction == labels.background).all()
@@ -135,11 +136,11 @@ def _write_panel(folder, kind, image, result, found, row, labels):
         maps["truth"] = result.truth
         caption += f"  Dice {row['dice']:.4f}"
         if found.choice is not None:
-            maps |= {name: found.choice.maps[name] for name in margin.VARIANTS[1:]}
+            maps |= {name: moved for name, moved in found.choice.maps.items() if moved is not result.truth}
             caption += f"  tolerant Dice {row['tolerant_dice']:.4f} ({found.choice.used})"
     maps["prediction"] = result.prediction
-    content = (kind, image, maps, labels, caption)
-    files.write_whole(folder / "panels" / f"{stem}.{kind}", pictures.write_panel, content)
+    path = folder / file_names.PANELS / file_names.panel_name(stem, kind)
+    files.write_whole(path, pictures.write_panel, kind, image, maps, labels, caption)
 
 
 def _summarise(rows, confusions, measured, measure, subject_regex):
@@ -147,9 +148,7 @@ def _summarise(rows, confusions, measured, measure, subject_regex):
     rows = [row for row in rows if "dice" in row]
     if not rows:
         return None, None
-    stems = [row["file"].rsplit(".", 1)[0] for row in rows]
-    subjects = subjects_of(stems, subject_regex)
-    groups = [subject or stem for subject, stem in zip(subjects, stems, strict=True)]
+    groups = subjects_or_stems([Path(row["file"]).stem for row in rows], subject_regex)
     summary = summarise(rows, measure.labels, groups, measure.names)
     summary["pooled"] = pooled(confusions, measure.labels)
     for what in ("missed", "spurious"):
@@ -192,4 +191,4 @@ def _report(rows, summary, few, empty, measure, folder):
         say(f"no mask tells how good these are; look first at the least expected Dice: {', '.join(first)}")
     if empty:
         warn(f"{len(empty)} of {len(rows)} predictions are background only: {some(empty)}")
-    say(f"written: {folder / 'files.xlsx'}")
+    say(f"written: {folder / file_names.FILES_XLSX}")

@@ -22,9 +22,6 @@ HEADER_FILL = PatternFill("solid", fgColor="1F4E78")
 HEADER_FONT = Font(bold=True, color="FFFFFF")
 BEST_FILL = PatternFill("solid", fgColor="C6E0B4")
 NOTE_FONT = Font(italic=True, color="7F7F7F")
-VARIANT_FILLS = dict(
-    zip(VARIANTS, (PatternFill("solid", fgColor=colour) for colour in ("D9D9D9", "BDD7EE", "F8CBAD")), strict=True)
-)
 NOT_IN_XML = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")  # 1.0, and what openpyxl refuses
 
 
@@ -33,7 +30,7 @@ def column_names(rows):
     return list(max(rows, key=len))
 
 
-def write_csv(rows, path):
+def write_csv(path, rows):
     """Rows as CSV in full precision; NaN and infinity are empty."""
     import pandas as pd  # a fifth of a second, while the first frame waits
 
@@ -41,7 +38,7 @@ def write_csv(rows, path):
     frame.to_csv(path, index=False)
 
 
-def write_json(content, path):
+def write_json(path, content):
     """A dictionary as JSON; NaN and infinity are null, and what is no Unicode is written as an escape."""
 
     def plain(value):
@@ -56,9 +53,8 @@ def write_json(content, path):
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def write_epochs(content, path):
-    """The workbook of a run, of (history, settings): Epochs (best marked), Curves, Settings, Definitions."""
-    history, settings = content
+def write_epochs(path, history, settings):
+    """Write the workbook of a run: Epochs (best marked), Curves, Settings, Definitions."""
     book = Workbook()
     sheet = book.active
     sheet.title = "Epochs"
@@ -74,13 +70,12 @@ def write_epochs(content, path):
     book.save(path)
 
 
-def write_files(content, path):
-    """The workbook of (rows, summary, settings, few_subjects): Files, Worst first, Summary, Settings, Definitions.
+def write_files(path, rows, summary, settings, few_subjects):
+    """Write the workbook of scored files: Files, Worst first, Summary, Settings, Definitions.
 
     summary: the content of summary.json, or None if no file had a mask.
     few_subjects: the number of subjects, if it is so small that the interval means little, else None.
     """
-    rows, summary, settings, few_subjects = content
     book = Workbook()
     add_table(book.active, rows)
     _colour_variants(book.active, rows)
@@ -127,6 +122,12 @@ def write_cell(sheet, row, column, value, number_format=None):
     return cell
 
 
+def _variant_fill(name):
+    """The colour of a variant of the truth, half as strong as in pictures, so that numbers stay legible on it."""
+    red, green, blue = bytes.fromhex(VARIANTS[name].colour[1:])
+    return PatternFill("solid", fgColor="".join(f"{(part + 255) // 2:02X}" for part in (red, green, blue)))
+
+
 def _header(sheet, names):
     for column, name in enumerate(names, 1):
         cell = write_cell(sheet, 1, column, name)
@@ -155,7 +156,7 @@ def _colour_variants(sheet, rows):
     for i, row in enumerate(rows):
         if used := row.get("mask_used"):
             for name in ("mask_used", f"dice_{used}"):
-                sheet.cell(i + 2, names.index(name) + 1).fill = VARIANT_FILLS[used]
+                sheet.cell(i + 2, names.index(name) + 1).fill = _variant_fill(used)
 
 
 def line_chart(data, title, names, columns, last, from_zero_to_one):
@@ -246,7 +247,7 @@ def _chosen(sheet, margin, row):
     text = f"files by the variant chosen, at a margin of {margin['mm']:g} mm; pixels per mm: {source}"
     write_cell(sheet, row, 1, text).font = NOTE_FONT
     for offset, (name, count) in enumerate(margin["chosen"].items(), 1):
-        write_cell(sheet, row + offset, 1, name).fill = VARIANT_FILLS[name]
+        write_cell(sheet, row + offset, 1, name).fill = _variant_fill(name)
         write_cell(sheet, row + offset, 2, count, "0")
 
 

@@ -12,38 +12,37 @@ class Outbox:
     """Files to write, each whole or not at all, in the order in which they were put."""
 
     def __init__(self):
-        self._waiting = {}  # path -> (write, content)
-        self._kept = set()  # of these, content that later work cannot change any more
+        self._waiting = {}  # path -> (write, arguments)
+        self._kept = set()  # of these, arguments that later work cannot change any more
         self._optional = set()
         self._given_up = []
 
-    def put(self, path, write, content, optional=False):
-        """Queue a file, in place of an earlier content of it: ``write(content, path)`` writes it to a path.
+    def put(self, path, write, *arguments, optional=False):
+        """Queue a file, in place of its earlier content: ``write(path, *arguments)`` writes it.
 
-        optional: the oldest of these are given up where many wait.
+        optional: if many of these wait, the oldest are given up.
         """
         if optional:
             self._optional.add(path)
         self._waiting.pop(path, None)
         self._kept.discard(path)
-        self._waiting[path] = write, content
+        self._waiting[path] = write, arguments
 
-    def content_of(self, path):
-        """The content of a file that could not be written yet, else None."""
-        return self._waiting.get(path, (None, None))[1]
+    def waiting(self, path):
+        """Return the arguments of a file that could not be written yet, else ()."""
+        return self._waiting.get(path, (None, ()))[1]
 
     def send(self):
         """Write what waits; warn of what the disk refuses, and keep that for the next time."""
         refused = {}
-        for path, (write, content) in list(self._waiting.items()):
+        for path, (write, arguments) in list(self._waiting.items()):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with files.whole(path) as beside:
-                    write(content, beside)
+                files.write_whole(path, write, *arguments)
             except OSError as error:
                 refused[path] = error.strerror or str(error)
                 if path not in self._kept:  # training goes on and would change it
-                    self._waiting[path] = write, copy.deepcopy(content)
+                    self._waiting[path] = write, copy.deepcopy(arguments)
                     self._kept.add(path)
             else:
                 del self._waiting[path]

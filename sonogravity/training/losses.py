@@ -28,22 +28,25 @@ def soft_dice_loss(logits, classes, background=0):
     return ((1 - dice) * counted).sum() / counted.sum().clamp_min(1)
 
 
+def cross_entropy_loss(logits, classes, background=0):
+    """Mean cross-entropy over the pixels of frames. Shapes as of soft_dice_loss."""
+    return F.cross_entropy(logits, classes, ignore_index=IGNORE_INDEX)
+
+
+TERMS = {"ce": cross_entropy_loss, "dice": soft_dice_loss}
+
+
 class SegmentationLoss(nn.Module):
-    """``ce``, ``dice`` or their sum ``ce+dice`` of (N, C, H, W) logits and (N, H, W) class indices."""
+    """A sum of TERMS, named as ``ce``, ``dice`` or ``ce+dice``, of (N, C, H, W) logits and (N, H, W) class indices."""
 
     def __init__(self, kind, background=0):
         super().__init__()
-        self.terms = kind.split("+")
+        self.terms = [TERMS[name] for name in kind.split("+")]
         self.background = background
 
     def forward(self, logits, classes):
         logits = logits.float()
-        loss = logits.new_zeros(())
-        if "ce" in self.terms:
-            loss = loss + F.cross_entropy(logits, classes, ignore_index=IGNORE_INDEX)
-        if "dice" in self.terms:
-            loss = loss + soft_dice_loss(logits, classes, self.background)
-        return loss
+        return sum(term(logits, classes, self.background) for term in self.terms)
 
 
 class HeadsLoss(nn.Module):

@@ -1,6 +1,8 @@
 """Optimizers, learning-rate schedules, and the state of both that a resumed run takes up."""
 
+import inspect
 import math
+from dataclasses import dataclass
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
@@ -14,48 +16,76 @@ POLY_POWER = 0.9  # Chen et al. 2017
 GRADIENT_CLIP_NORM = 1.0
 
 
+OPTIMIZERS = {
+    "adam": (torch.optim.Adam, {}),
+    "adamw": (torch.optim.AdamW, {}),
+    "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+    "rmsprop": (torch.optim.RMSprop, {"momentum": 0.9}),
+}
+
+
 def make_optimizer(kind, parameters, learning_rate, weight_decay):
-    """Adam, AdamW, SGD with Nesterov momentum 0.9, or RMSprop with momentum 0.9; KeyError for another kind.
-
-    All but the last update all weights in one pass over memory where torch can (``fused``).
-    """
+    """Return the optimizer of OPTIMIZERS; it updates all weights in one pass over memory if torch can (``fused``)."""
     parameters = list(parameters)
-    fused = parameters[0].device.type in ("cpu", "cuda")
-    if kind == "sgd":
-        return torch.optim.SGD(
-            parameters, learning_rate, momentum=0.9, nesterov=True, weight_decay=weight_decay, fused=fused
-        )
-    if kind == "rmsprop":
-        return torch.optim.RMSprop(parameters, learning_rate, momentum=0.9, weight_decay=weight_decay)
-    build = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
-    return build(parameters, learning_rate, weight_decay=weight_decay, fused=fused)
+    build, options = OPTIMIZERS[kind]
+    if "fused" in inspect.signature(build).parameters:
+        options = options | {"fused": parameters[0].device.type in ("cpu", "cuda")}
+    return build(parameters, learning_rate, weight_decay=weight_decay, **options)
 
 
-def schedule_factor(kind, step, total_steps):
-    """Share of the full learning rate at a step (counted from 0) of ``cosine``, ``poly``, ``constant``."""
-    if kind == "constant":
-        return 1.0
+@dataclass(frozen=True)
+class Plan:
+    """The number of epochs that a run was to have: [[0, E]], and a further pair for each time that it was lengthened.
+
+    pairs: [epochs completed at the time, epochs in all as planned from then on].
+    """
+
+    pairs: list
+
+    @classmethod
+    def from_stored(cls, pairs):
+        """The Plan that settings.json holds; ValueError, TypeError or LookupError if it holds none."""
+        if pairs[0][0] != 0 or not all(0 <= done < planned for done, planned in pairs):
+            raise ValueError(f"plan {pairs}")
+        return cls(pairs)
+
+    def lengthened(self, done, epochs):
+        """The plan of a run that is resumed after ``done`` epochs to have ``epochs`` in all."""
+        return self if epochs == self.pairs[-1][1] else Plan([*self.pairs, [done, epochs]])
+
+    def epochs(self, done):
+        """Epochs in all, as planned when ``done`` of them were completed."""
+        return [planned for begun, planned in self.pairs if begun <= done][-1]
+
+
+# Share of the full learning rate when a share ``done`` of the steps after the warm-up is done.
+DECAYS = {
+    "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
+    "poly": lambda done: (1 - done) ** POLY_POWER,
+}
+
+
+def decayed(kind, step, total_steps):
+    """Share of the full learning rate at a step, counted from 0: a linear warm-up, then the decay of that name."""
     warm_up = max(1, round(WARM_UP_SHARE * total_steps))
     if step < warm_up:
         return (step + 1) / warm_up
-    done = min(1.0, (step - warm_up) / max(1, total_steps - warm_up))
-    return {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "poly": (1 - done) ** POLY_POWER}[kind]
+    return DECAYS[kind](min(1.0, (step - warm_up) / max(1, total_steps - warm_up)))
 
 
 def make_scheduler(kind, optimizer, plan, steps_per_epoch):
-    """``plateau`` follows the validation Dice, once per epoch; the others are stepped after each batch.
+    """Return the schedule: ``plateau``, stepped after each epoch, ``constant``, or one of DECAYS, stepped with weights.
 
-    plan: [epochs done, epochs in all as planned from there on] pairs, [[0, E]] at first. The rate is a function of the
-    step and the plan alone, so a run resumed with more epochs goes on along the longer curve, and can be repeated.
+    The rate of a decay is a function of the step and the Plan alone. So a run that is resumed with more epochs follows
+    the longer curve from then on, and can be repeated.
     """
     if kind == "plateau":
         return ReduceLROnPlateau(optimizer, mode="max", factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE)
-
-    def factor(step):
-        epochs = [planned for done, planned in plan if done * steps_per_epoch <= step][-1]
-        return schedule_factor(kind, step, epochs * steps_per_epoch)
-
-    return LambdaLR(optimizer, factor)
+    if kind == "constant":
+        return LambdaLR(optimizer, lambda step: 1.0)
+    if kind not in DECAYS:
+        raise KeyError(kind)
+    return LambdaLR(optimizer, lambda step: decayed(kind, step, plan.epochs(step // steps_per_epoch) * steps_per_epoch))
 
 
 class Optimization:

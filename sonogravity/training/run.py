@@ -4,10 +4,8 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
+from sonogravity.common import file_names as names
 from sonogravity.common import files
-from sonogravity.common.files import BROKEN_FILE
 from sonogravity.common.messages import InputError, NotWritten, complain, say, some, warn
 from sonogravity.common.processes import is_first_process
 from sonogravity.datasets.labels import Labels
@@ -37,7 +35,12 @@ class Run:
     @property
     def last(self):
         """The checkpoint to resume from."""
-        return self.checkpoints / "last.pth"
+        return self.checkpoints / names.LAST
+
+    @property
+    def best(self):
+        """The checkpoint of the best epoch."""
+        return self.checkpoints / names.BEST
 
     @property
     def next_epoch(self):
@@ -80,7 +83,7 @@ class Run:
         """Write settings.json and the first state: a disk that refuses them ends the run at once."""
         if not self.writing:
             return
-        files.write_whole(self.results / "settings.json", workbook.write_json, self.settings)
+        files.write_whole(self.results / names.SETTINGS, workbook.write_json, self.settings)
         checkpoints.save(self.last, self._content(0, optimization))
 
     def record(self, row):
@@ -104,15 +107,15 @@ class Run:
             put = self.outbox.put
             self._report()
             if epoch % options["save_every"] == 0 or epoch == options["epochs"]:
-                folder = self.results / "panels" / f"epoch_{epoch:03d}"
-                for name, (write, content) in pictures.epoch_panels(frames, predictor.channels, self.labels).items():
-                    put(folder / name, write, content, optional=True)
+                folder = self.results / names.PANELS / names.epoch_name(epoch)
+                for name, panel in pictures.epoch_panels(frames, predictor.channels, self.labels).items():
+                    put(folder / name, pictures.write_panel, *panel, optional=True)
             content = self._content(epoch, optimization)
             put(self.last, checkpoints.write, content)
             self._put_copies(epoch, {key: value for key, value in content.items() if key != "training"})
             self.outbox.send()
-        names = [self.labels.names[c] for c in self.labels.foreground]
-        per_class = ", ".join(f"{name} {row[f'dice_{name}']:.4f}" for name in names)
+        classes = [self.labels.names[c] for c in self.labels.foreground]
+        per_class = ", ".join(f"{name} {row[f'dice_{name}']:.4f}" for name in classes)
         say(
             f"epoch {epoch}/{options['epochs']}  train loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
             f"Dice {row['dice']:.6f} ({per_class})  {row['seconds']:.0f} s, {row['images_per_second']:.2f} img/s"
@@ -121,8 +124,7 @@ class Run:
 
     def go_back(self, optimization):
         """Set model, optimization and history back to the last completed epoch, from disk or from what waits for it."""
-        content = self.outbox.content_of(self.last)
-        content = content or torch.load(self.last, map_location="cpu", weights_only=True)
+        [content] = self.outbox.waiting(self.last) or [checkpoints.read(self.last)]
         optimization.model.load_state_dict(content["state_dict"])
         optimization.restore(content["training"], self.last)
         self.history[:] = content["training"]["history"]
@@ -134,9 +136,10 @@ class Run:
 
     def _put_copies(self, epoch, content):
         if best_epoch(self.history) == epoch:
-            self.outbox.put(self.checkpoints / "best.pth", checkpoints.write, content)
+            self.outbox.put(self.best, checkpoints.write, content)
         if epoch % self.settings["options"]["save_every"] == 0:
-            self.outbox.put(self.checkpoints / f"epoch_{epoch:03d}.pth", checkpoints.write, content, optional=True)
+            path = self.checkpoints / f"{names.epoch_name(epoch)}.pth"
+            self.outbox.put(path, checkpoints.write, content, optional=True)
 
     def _take_up(self, resumed):
         """Bring a resumed run's files up to its last.pth: those that a kill, or a full disk, kept from following."""
@@ -144,12 +147,12 @@ class Run:
             return
         for folder in (self.checkpoints, self.results):
             files.remove_leftovers(folder)
-        files.write_whole(self.results / "settings.json", workbook.write_json, self.settings)
+        files.write_whole(self.results / names.SETTINGS, workbook.write_json, self.settings)
         if not self.history:
             return
         best = best_epoch(self.history)
-        if best < resumed.epoch and epoch_of(self.checkpoints / "best.pth") != best:
-            warn(f"{self.checkpoints / 'best.pth'}: is not of epoch {best}, the best so far, whose weights are lost")
+        if best < resumed.epoch and checkpoints.epoch_of(self.best) != best:
+            warn(f"{self.best}: is not of epoch {best}, the best so far, whose weights are lost")
         self._put_copies(resumed.epoch, {**self.shared, "epoch": resumed.epoch, "state_dict": resumed.state_dict})
         self._report()
         self.outbox.send()
@@ -157,14 +160,14 @@ class Run:
     def _report(self):
         """Queue settings.json, epochs.csv, epochs.xlsx and progress.png: all anew, whoever removed them."""
         put = self.outbox.put
-        put(self.results / "settings.json", workbook.write_json, self.settings)
-        put(self.results / "epochs.csv", workbook.write_csv, self.history)
-        put(self.results / "epochs.xlsx", workbook.write_epochs, (self.history, self.settings))
-        put(self.results / "progress.png", pictures.write_progress, (self.history, self.labels))
+        put(self.results / names.SETTINGS, workbook.write_json, self.settings)
+        put(self.results / names.EPOCHS_CSV, workbook.write_csv, self.history)
+        put(self.results / names.EPOCHS_XLSX, workbook.write_epochs, self.history, self.settings)
+        put(self.results / names.PROGRESS, pictures.write_progress, self.history, self.labels)
 
     def _how_to_resume(self):
         """What to do after an interruption."""
-        epoch = epoch_of(self.last)
+        epoch = checkpoints.epoch_of(self.last)
         if not epoch:
             return "no epoch was completed; give the same command again"
         return f"epoch {epoch} is kept; resume with: --resume {self.last}"
@@ -175,24 +178,16 @@ class Run:
             patience = self.settings["options"]["patience"]
             say(f"stopped: no better Dice for {patience} epochs (--patience)")
         best = self.history[best_epoch(self.history) - 1]
-        say(f"best: epoch {best['epoch']}, Dice {best['dice']:.6f}: {self.checkpoints / 'best.pth'}")
-        say(f"figures: {self.results / 'epochs.xlsx'}")
+        say(f"best: epoch {best['epoch']}, Dice {best['dice']:.6f}: {self.best}")
+        say(f"scores: {self.results / names.EPOCHS_XLSX}")
         if not self.writing:
             return
         missing = self.outbox.close()
-        if epoch_of(self.checkpoints / "best.pth") != best["epoch"]:
-            missing.append(self.checkpoints / "best.pth")
+        if checkpoints.epoch_of(self.best) != best["epoch"]:
+            missing.append(self.best)
         if missing:
-            names = dict.fromkeys(missing)
+            unwritten = dict.fromkeys(missing)
             raise NotWritten(
-                f"{len(names)} files could not be written: {some(names)}; make room, or close them elsewhere, "
+                f"{len(unwritten)} files could not be written: {some(unwritten)}; make room, or close them elsewhere, "
                 f"then --resume {self.last} writes what it can"
             )
-
-
-def epoch_of(path):
-    """The epoch of a checkpoint of ours, None if there is none."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("epoch")
-    except BROKEN_FILE:
-        return None

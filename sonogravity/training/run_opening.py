@@ -4,12 +4,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sonogravity.common import files
+from sonogravity.common.file_names import BEST, EPOCHS_CSV, EPOCHS_XLSX, LAST, epoch_name
 from sonogravity.common.messages import InputError, some, warn
 from sonogravity.common.processes import is_first_process, process_count
 from sonogravity.common.provenance import commit, describe_versions, digest_of_weights
 from sonogravity.metrics.columns import check
+from sonogravity.modeling.checkpoints import epoch_of
 from sonogravity.training import stored_options
-from sonogravity.training.run import Run, epoch_of
+from sonogravity.training.run import Run
 from sonogravity.training.steps import epoch_columns
 
 
@@ -58,7 +60,7 @@ def _settings_of(beginning, options, found, model_name):
         "model": model_name,
         "options": options | {"resume": None, "repeat": None, "check": False},
         **found,
-        "plan": beginning.plan,
+        "plan": beginning.plan.pairs,
         "parts": beginning.parts,
         "processes": process_count(),
         "commit": commit(),
@@ -77,14 +79,14 @@ def _settings_of(beginning, options, found, model_name):
 
 def _free_name(kept, results, name):
     """InputError if a run of that name has figures to lose; one that was stopped in its first epoch has none."""
-    if epoch_of(kept / "last.pth") == 0:
-        for path in (kept / "best.pth", kept / "epoch_001.pth", results / "epochs.csv", results / "epochs.xlsx"):
+    if epoch_of(kept / LAST) == 0:
+        for path in (kept / BEST, kept / f"{epoch_name(1)}.pth", results / EPOCHS_CSV, results / EPOCHS_XLSX):
             path.unlink(missing_ok=True)  # of an epoch that was never completed
         for folder in (kept, results):
             files.remove_leftovers(folder)
-    elif any(kept.glob("*.pth")) or (results / "epochs.csv").exists():
+    elif any(kept.glob("*.pth")) or (results / EPOCHS_CSV).exists():
         raise InputError(
-            f"{kept}: the run '{name}' exists; give another --name, or resume it with --resume {kept / 'last.pth'}"
+            f"{kept}: the run '{name}' exists; give another --name, or resume it with --resume {kept / LAST}"
         )
 
 
@@ -97,8 +99,8 @@ def _same_data(path, earlier, now):
 
 
 def _same_program(path, earlier, now):
-    commits = [str(settings.get("commit"))[:12] for settings in (earlier, now)]
-    if earlier.get("commit") != now["commit"]:
+    commits = [str(settings["commit"])[:12] for settings in (earlier, now)]
+    if earlier["commit"] != now["commit"]:
         warn(
             f"{path}: is of commit {commits[0]} of this program, which is now at {commits[1]} (+: files were changed): "
             "where training itself has changed, so do the figures"
@@ -114,8 +116,7 @@ def _same_start(path, earlier, now):
             f"{path}: that run began with other weights; bring back its --load or --pretrained file, or torch "
             f"{earlier['versions'].get('torch')} (here {now['versions']['torch']})"
         )
-    differing = [name for name in ("device", "mixed_precision") if earlier.get(name) != now[name]]
-    differing += ["processes"] if earlier.get("processes", 1) != now["processes"] else []
+    differing = [name for name in ("device", "mixed_precision", "processes") if earlier[name] != now[name]]
     differing += [name for name, value in now["versions"].items() if earlier["versions"].get(name) != value]
     if differing:
         warn(f"{path}: not as it was: {some(differing, 20)}; the figures may differ in their last digits")

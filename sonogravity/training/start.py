@@ -1,30 +1,16 @@
 """How a training run starts: anew, from given weights, resumed, or as the repetition of an earlier run."""
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sonogravity.common import files, processes
-from sonogravity.common.messages import InputError, say, some, warn
+from sonogravity.common.file_names import LAST, fold_run_name
+from sonogravity.common.messages import InputError, say, warn
 from sonogravity.modeling import checkpoints
-from sonogravity.training import distributed, stored_options
-from sonogravity.training.memory import Memory
+from sonogravity.training import distributed, run_settings, stored_options
+from sonogravity.training.optimization import DECAYS, Plan
 
-SETTINGS = {
-    "options": dict,
-    "data": dict,
-    "device": str,
-    "initial_weights": str,
-    "memory": dict,
-    "versions": dict,
-    "plan": list,
-}
 FINE_TUNING_RATE = 0.1  # of the recipe's learning rate, for weights that are already trained
-
-
-def fold_run_name(name, fold):
-    """The name of the run of one fold."""
-    return f"{name}_fold_{fold}"
 
 
 def time_stamp():
@@ -36,12 +22,12 @@ def time_stamp():
 class Beginning:
     """Where a run starts. Of loaded, resumed (Checkpoints) and repeated (settings) those that apply, else None.
 
-    A resumed Checkpoint is also the loaded one. plan: see optimization.make_scheduler. parts: {name of a part of
-    train.py that an experiment replaces: what by}, in words.
+    A resumed Checkpoint is also the loaded one. plan: an optimization.Plan. parts: {name of a part of train.py that an
+    experiment replaces: what by}, in words.
     """
 
     options: object
-    plan: list
+    plan: Plan
     parts: dict
     loaded: object = None
     resumed: object = None
@@ -89,12 +75,12 @@ def begin(options, model_class, parts=None):
         options = options.with_given(load=file)
         loaded = checkpoints.load(file, model_class)
         options = _adopt(options, loaded)
-    last = options.checkpoints / model_class.NAME / options.name / "last.pth"
+    last = options.checkpoints / model_class.NAME / options.name / LAST
     if (processes.restarted() or options.fold is not None) and last.is_file():
         say(f"{'restarted by torchrun' if processes.restarted() else 'was begun'}: resumes from {last}")
         return _resume(options, last, model_class, parts, wanted=options)
     _check_augmentation(options, parts)
-    return Beginning(options, [[0, options.epochs]], parts, loaded)
+    return Beginning(options, Plan([[0, options.epochs]]), parts, loaded)
 
 
 def _check_fold(options):
@@ -116,7 +102,7 @@ def _check_augmentation(options, parts):
 
 def _refuse_other_parts(settings, parts, path):
     """InputError if a run was trained with other parts than are given now: it would silently train otherwise."""
-    earlier = settings.get("parts", {})
+    earlier = settings["parts"]
     if earlier != parts:
         words = [", ".join(f"{name} {part}" for name, part in each.items()) or "none" for each in (earlier, parts)]
         raise InputError(
@@ -129,7 +115,8 @@ def _resume(options, path, model_class, parts, wanted=None):
     resumed = checkpoints.load(path, model_class)
     if resumed.training is None:
         raise InputError(f"{path}: holds weights only; resume from last.pth beside it, or start a new run with --load")
-    settings = _checked(resumed.training["settings"], path)
+    settings = run_settings.checked(resumed.training["settings"], path, model_class.NAME)
+    resumed = replace(resumed, training={**resumed.training, "settings": settings})
     _refuse_other_parts(settings, parts, path)
     options = stored_options.take_up(options, settings["options"], path, stored_options.FREE_ON_RESUME)
     if wanted is not None:  # scores of folds that were trained in different ways would be put together
@@ -138,56 +125,24 @@ def _resume(options, path, model_class, parts, wanted=None):
     if files.absolute(path).parent != expected:
         raise InputError(f"{path}: belongs in {expected}; move it back, or give --checkpoints ROOT and --results ROOT")
     options = options.with_given(load=None)  # its weights have long gone into the run
-    plan = settings["plan"]
-    if plan[-1][1] != options.epochs:
-        plan = [*plan, [resumed.epoch, options.epochs]]
-        if options.scheduler in ("cosine", "poly"):
-            warn(
-                f"--epochs {options.epochs}: the {options.scheduler} schedule was drawn over {plan[-2][1]} and is now "
-                "drawn over these, so the learning rate leaps when the run is resumed"
-            )
+    earlier = Plan.from_stored(settings["plan"])
+    plan = earlier.lengthened(resumed.epoch, options.epochs)
+    if plan != earlier and options.scheduler in DECAYS:
+        warn(
+            f"--epochs {options.epochs}: the {options.scheduler} schedule was planned for "
+            f"{earlier.epochs(resumed.epoch)} epochs, so the learning rate leaps when the run is resumed"
+        )
     return Beginning(options, plan, parts, resumed, resumed)
 
 
 def _repeat(options, path, model_class, parts):
-    settings = _read_settings(path, model_class.NAME)
+    settings = run_settings.read(path, model_class.NAME)
     _refuse_other_parts(settings, parts, path)
     run = stored_options.take_up(options, settings["options"], path, stored_options.FREE_ON_REPEAT)
     device = options.device if "device" in options.given else settings["device"]
     options = run.with_given(name=options.name or distributed.broadcast(time_stamp()), device=device)
     loaded = checkpoints.load(options.load, model_class) if options.load else None
-    return Beginning(options, settings["plan"], parts, loaded, None, settings)
-
-
-def _read_settings(path, model_name):
-    """The settings.json of a training run of this model; InputError if it is none."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give the settings.json of a training run")
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: is no JSON that can be read ({error}); give a run's settings.json") from error
-    found = settings.get("script") if isinstance(settings, dict) else type(settings).__name__
-    if found != "train":
-        raise InputError(f"{path}: is of {found}; --repeat wants the settings.json of a train.py")
-    if settings.get("model") != model_name:
-        raise InputError(f"{path}: is of the model {settings.get('model')}, this script trains {model_name}")
-    return _checked(settings, path)
-
-
-def _checked(settings, path):
-    """The settings of a training run, if they are what train.py writes; InputError names ``path``."""
-    damaged = [name for name, kind in SETTINGS.items() if not isinstance(settings.get(name), kind)]
-    damaged += [] if isinstance(settings.get("parts", {}), dict) else ["parts"]  # a run may be older than parts
-    try:
-        Memory(**settings["memory"]).parts(1, 1)
-        if settings["plan"][0][0] != 0 or not all(0 <= done < planned for done, planned in settings["plan"]):
-            damaged.append("plan")
-    except (LookupError, TypeError, ValueError, ArithmeticError):
-        damaged = damaged or ["memory or plan"]
-    if damaged:
-        raise InputError(f"{path}: is damaged: {some(damaged)} missing or wrong; give the file as train.py wrote it")
-    return settings
+    return Beginning(options, Plan.from_stored(settings["plan"]), parts, loaded, None, settings)
 
 
 def _adopt(options, loaded):

@@ -7,7 +7,7 @@ from sonogravity.common import files
 
 def test_a_file_is_whole_or_as_it_was(tmp_path):
     path = tmp_path / "a.txt"
-    files.write_whole(path, lambda text, beside: beside.write_text(text), "old")
+    files.write_whole(path, lambda beside, text: beside.write_text(text), "old")
     with pytest.raises(RuntimeError), files.whole(path) as beside:
         beside.write_text("half of the n")
         raise RuntimeError

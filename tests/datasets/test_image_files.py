@@ -117,7 +117,7 @@ def test_one_bit_masks_are_0_and_255(tmp_path):
 @pytest.mark.parametrize("values", [[[0, 128]], [[0, 60000]]])
 def test_written_masks_are_read_back(tmp_path, values):
     array = np.array(values, np.uint8 if max(values[0]) < 256 else np.uint16)
-    write_mask(array, tmp_path / "a.png")
+    write_mask(tmp_path / "a.png", array)
     assert decode_mask(tmp_path / "a.png").tolist() == values
 
 

@@ -265,7 +265,7 @@ def test_what_cannot_be_exported_is_one_line(best, trained, images, tmp_path, re
 @needs_onnx
 def test_an_exported_deeplab_takes_any_size_and_number(tmp_path):
     model = with_statistics(MODELS["mobilenet"])
-    exported.write_onnx((predictor_of(model), {}), tmp_path / "model.onnx")
+    exported.write_onnx(tmp_path / "model.onnx", predictor_of(model), {})
     network = engines.onnx_network(tmp_path / "model.onnx")
     for shape in ((1, 1, 40, 37), (3, 1, 65, 101)):
         x = torch.rand(shape)

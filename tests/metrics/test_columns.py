@@ -21,7 +21,7 @@ LABELS = Labels.create([0, 128, 255], class_names=["bone", "top_px"])
         ("dice_background", "dice of class background alone", "0 to 1"),
         ("dice_top_px", "dice of class top_px alone", "0 to 1"),
         ("tolerant_iou_bone", "iou of class bone alone, against the chosen variant of the truth (mask_used)", "0 to 1"),
-        ("dice_dilated", "the same against the truth dilated by margin_mm", "0 to 1"),
+        ("dice_dilated", "foreground mean Dice against the truth dilated by margin_mm", "0 to 1"),
         ("n_dice_bone", "files that have dice_bone", ""),
     ],
 )

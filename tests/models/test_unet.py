@@ -14,7 +14,7 @@ from sonogravity.datasets.labels import IGNORE_INDEX
 from sonogravity.datasets.loader import collate, heights
 from sonogravity.modeling.depth_channel import with_depth
 from sonogravity.training.losses import HeadsLoss, SegmentationLoss, soft_dice_loss
-from sonogravity.training.optimization import make_optimizer, make_scheduler, schedule_factor
+from sonogravity.training.optimization import Plan, decayed, make_optimizer, make_scheduler
 from unet.model import UNet
 
 
@@ -211,17 +211,16 @@ def test_optimizers_move_weights_down(kind):
 
 
 def test_schedules():
-    assert schedule_factor("constant", 70, 100) == 1
     for kind in ("cosine", "poly"):
-        factors = [schedule_factor(kind, step, 100) for step in range(101)]
+        factors = [decayed(kind, step, 100) for step in range(101)]
         assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
         assert all(a > b for a, b in pairwise(factors[5:])) and factors[-1] == pytest.approx(0)
-    assert schedule_factor("cosine", 52, 99) == pytest.approx(0.5, abs=0.02)
+    assert decayed("cosine", 52, 99) == pytest.approx(0.5, abs=0.02)
 
 
 def test_plateau_cuts_the_rate_when_dice_stalls():
     optimizer = make_optimizer("adam", [torch.nn.Parameter(torch.zeros(1))], 1e-2, 0)
-    scheduler = make_scheduler("plateau", optimizer, [[0, 100]], 1)
+    scheduler = make_scheduler("plateau", optimizer, Plan([[0, 100]]), 1)
     for dice in [0.5] + [0.4] * 6:
         scheduler.step(dice)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-3)

@@ -31,8 +31,8 @@ def test_each_frame_has_a_panel_of_three_pictures(results, tmp_path):
     panels = pictures.epoch_panels([("", 0.5, results[0]), ("worst_", 0.25, results[1])], 1, LABELS)
     first, second = panels
     assert first == "short.png" and second.startswith("worst_xxx") and len(second) < 70
-    for name, (write, content) in panels.items():
-        write(content, tmp_path / name)
+    for name, panel in panels.items():
+        pictures.write_panel(tmp_path / name, *panel)
         with Image.open(tmp_path / name) as picture:
             assert picture.width == 3 * 36 + 2 * pictures.GAP and picture.height > 40
     with Image.open(tmp_path / first) as picture:

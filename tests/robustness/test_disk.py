@@ -45,7 +45,7 @@ def refuse(monkeypatch):
     return Refusal
 
 
-def write_list(content, path):
+def write_list(path, content):
     path.write_text(str(content))
 
 
@@ -57,7 +57,7 @@ def test_what_is_refused_waits_as_it_was(tmp_path, refuse, capsys):
     outbox.send()
     assert "No space left" in capsys.readouterr().err
     growing.append(2)
-    assert (tmp_path / "b.txt").read_text() == "[1]" and outbox.content_of(tmp_path / "a.txt") == [1]
+    assert (tmp_path / "b.txt").read_text() == "[1]" and outbox.waiting(tmp_path / "a.txt") == ([1],)
     outbox.send()
     growing.append(3)
     refuse.names = lambda name: False

@@ -27,7 +27,7 @@ from sonogravity.datasets.spacing import read_table
 from sonogravity.inference.predictor import Predictor
 from sonogravity.modeling import checkpoints
 from sonogravity.reporting import workbook
-from sonogravity.training import start
+from sonogravity.training import run_settings, start
 from unet import train
 from unet.model import UNet
 
@@ -183,7 +183,7 @@ json_values = st.recursive(
 @in_one_folder
 @given(st.dictionaries(texts, json_values, max_size=4))
 def test_json_can_be_read_again(tmp_path, content):
-    workbook.write_json(content, tmp_path / "a.json")
+    workbook.write_json(tmp_path / "a.json", content)
     read = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     assert list(read) == list(content)
 
@@ -292,7 +292,7 @@ def test_checkpoints_of_altered_content(tmp_path, content):
 @in_one_folder
 @given(
     st.dictionaries(st.sampled_from([*vars(train.build_parser().parse_args([])), "magic"]), json_values, max_size=5),
-    st.dictionaries(st.sampled_from(list(start.SETTINGS)), json_values, max_size=2),
+    st.dictionaries(st.sampled_from(list(run_settings.ENTRIES)), json_values, max_size=2),
 )
 def test_settings_to_repeat(tmp_path, options, entries):
     content = {
@@ -302,6 +302,11 @@ def test_settings_to_repeat(tmp_path, options, entries):
         "device": "cpu",
         "initial_weights": "",
         "versions": {},
+        "labels": {},
+        "image_maximum": None,
+        "mixed_precision": "float32",
+        "processes": 1,
+        "commit": None,
         "memory": {"checkpointing": False, "micro_batch": None},
         "plan": [[0, 3]],
         "options": options,
@@ -313,7 +318,7 @@ def test_settings_to_repeat(tmp_path, options, entries):
     except InputError as error:
         assert "settings.json" in str(error) or f"{options.get('load')}:" in str(error)  # or the file that they name
     else:
-        assert begun.options.epochs >= 1 and begun.plan[0][0] == 0
+        assert begun.options.epochs >= 1 and begun.plan.pairs[0][0] == 0
 
 
 @in_one_folder

@@ -1,0 +1,57 @@
+"""settings.json of a training run, which its last.pth holds too: what stands in it, and the one way to read it."""
+
+import json
+
+from sonogravity.common.messages import InputError, some
+from sonogravity.training.memory import Memory
+from sonogravity.training.optimization import Plan
+
+ENTRIES = {
+    "script": str,
+    "model": str,
+    "options": dict,
+    "labels": dict,
+    "data": dict,
+    "image_maximum": int | None,
+    "device": str,
+    "mixed_precision": str,
+    "initial_weights": str,
+    "memory": dict,
+    "plan": list,
+    "parts": dict,
+    "processes": int,
+    "commit": str | None,
+    "versions": dict,
+}
+# What runs older than an entry are taken to have. An entry added to the table above needs its value here, too.
+OLDER = {"parts": {}}
+
+
+def read(path, model_name):
+    """Return the settings of a training run of this model; InputError if the file holds none."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the settings.json of a training run")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error}); give a run's settings.json") from error
+    return checked(settings, path, model_name)
+
+
+def checked(settings, path, model_name):
+    """Return settings as train.py writes them, entries that the run is older than included; else InputError."""
+    found = settings.get("script") if isinstance(settings, dict) else type(settings).__name__
+    if found != "train":
+        raise InputError(f"{path}: is of {found}; give a settings.json that train.py wrote")
+    if settings.get("model") != model_name:
+        raise InputError(f"{path}: is of the model {settings.get('model')}, this script trains {model_name}")
+    settings = OLDER | settings
+    damaged = [name for name, kind in ENTRIES.items() if not isinstance(settings.get(name, ...), kind)]
+    try:
+        Memory(**settings["memory"]).parts(1, 1)
+        Plan.from_stored(settings["plan"])
+    except (LookupError, TypeError, ValueError, ArithmeticError):
+        damaged = damaged or ["memory or plan"]
+    if damaged:
+        raise InputError(f"{path}: is damaged: {some(damaged)} missing or wrong; give the file as train.py wrote it")
+    return settings
