@@ -1,6 +1,6 @@
-# make demo   generate frames, train a small U-Net, predict, evaluate (needs only Python, git, make)
-# make test   style check and the whole test suite
-# make soak   the long harnesses: runs killed and resumed, files fuzzed, every recipe (about half an hour)
+# make demo   generate frames, train a small U-Net, predict, evaluate (needs only Python, git and make)
+# make test   check the style and run all tests
+# make soak   run the long tests: kill and resume runs, fuzz files, train every recipe (about half an hour)
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/installed

@@ -1,8 +1,9 @@
-"""What the benchmarks share: processes that take turns, the processor's ceiling, counted operations, frames, tables.
+"""Functions shared by the benchmarks: worker processes, the processor's ceiling, operation counts, frames, tables.
 
-Every setting lives in a process of its own (so its peak memory is its own) and computes only when asked.
-The process that asks imports no torch and computes nothing, and asks one setting after another, round after round
-(A B C, A B C, ...), so that whatever else the machine does falls on all of them alike.
+Each setting runs in its own process, so its peak memory is measured separately. It computes only when asked.
+The main process imports no torch and computes nothing. It asks one setting after another, round after round
+(A B C, A B C, ...), so that other load on the machine affects all settings equally. The ceiling is the
+speed of a large matrix product.
 """
 
 import atexit
@@ -21,7 +22,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# What is measured beside ours, by the name of its setting: reference.py's arguments.
+# Settings measured for comparison with ours: {name: source and precision in reference.py}.
 REFERENCES = {
     "study float32": {"source": "study"},
     "smp float32": {"source": "smp"},
@@ -31,17 +32,17 @@ REFERENCES = {
 }
 MODELS = ("unet", "resnet50", "mobilenet_v3_large")
 FRAME = (800, 740)  # (H, W) of the generated frames
-REST_S = 0.3  # between turns: threads that still spin for work would take the cores from the next one
+REST_S = 0.3  # between turns: threads of the last worker may still spin and slow down the next one
 CEILING_SIDE = {"cpu": 2048, "cuda": 8192}
 CEILING_REPEATS = 5
 _started = {"mb": 0.0}
 
 
 class Worker:
-    """A process that holds what ``build(**setting)`` made, a function, and calls it for each ``ask``.
+    """A process that calls the function returned by ``build(**setting)`` once per ``ask``.
 
-    build: a function of a benchmark's module. Questions and answers are lines of JSON, so paths arrive as text.
-    refused: why it does not run, or None. build calls ``imported()`` between imports and work.
+    build: a function of a benchmark's module; it calls ``imported()`` between imports and work. Questions and answers
+    are lines of JSON, so paths arrive as text. refused: the reason why the setting does not run, or None.
     """
 
     def __init__(self, build, **setting):
@@ -51,7 +52,7 @@ class Worker:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
         )
-        atexit.register(self.close)  # also where the benchmark itself fails
+        atexit.register(self.close)  # also if the benchmark itself fails
         self.refused = self._answer_to(setting)[1]
 
     def _answer_to(self, question):
@@ -63,18 +64,18 @@ class Worker:
         return json.loads(line)
 
     def ask(self, *question):
-        """One turn; None where memory ran out, and then the worker says so in ``refused``."""
+        """Run one turn and return its answer. If it fails, return None and set ``refused`` to the reason."""
         time.sleep(REST_S)
         answer, refused = self._answer_to(question)
         self.refused = self.refused or refused
         return answer
 
     def memory(self):
-        """{"peak_mb", "start_mb"}: at its peak, and after the imports."""
+        """Return the process's peak memory so far and after the imports: {"peak_mb", "start_mb"}."""
         return self._answer_to(None)[0]
 
     def close(self):
-        self._process.stdin.close()  # at the end of its questions it ends
+        self._process.stdin.close()  # the worker ends when its input ends
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
@@ -82,9 +83,9 @@ class Worker:
 
 
 def serve(build):
-    """The life of a worker: a setting, then questions, one JSON line each on standard input; answers on the output."""
+    """Run a worker: read a setting, then questions, as JSON lines on standard input; answer on standard output."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the program prints is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # printed text must not mix with the answers
     os.environ["TQDM_DISABLE"] = "1"  # no progress bars
     from sonogravity.common.messages import InputError, first_line, is_out_of_memory
 
@@ -115,17 +116,17 @@ def serve(build):
 
 
 def imported():
-    """Called in a worker between imports and work: what is taken from here on is the work's."""
+    """Record the memory after the imports of a worker. Memory taken later belongs to its work."""
     _started["mb"] = peak_mb()
 
 
 def on_gpu():
-    """Whether torch is loaded here and sees a CUDA device."""
+    """Return whether torch is loaded and a CUDA device is available."""
     return "torch" in sys.modules and sys.modules["torch"].cuda.is_available()
 
 
 def peak_mb():
-    """Peak memory of this process: of the GPU's allocator where there is one, else resident memory."""
+    """Return the peak memory of this process in MB: of the GPU's allocator if there is a GPU, else resident memory."""
     if on_gpu():
         return sys.modules["torch"].cuda.max_memory_allocated() / 2**20
     unit = 2**20 if sys.platform == "darwin" else 2**10
@@ -133,33 +134,33 @@ def peak_mb():
 
 
 def _give_back():
-    """Let the next worker have the GPU's memory that this one only keeps in reserve."""
+    """Release the cached GPU memory of this worker for the next one."""
     if on_gpu():
         sys.modules["torch"].cuda.empty_cache()
 
 
 def clock():
-    """Seconds, once the GPU has done all it was asked to."""
+    """Return the time in seconds after the GPU has finished its work."""
     if on_gpu():
         sys.modules["torch"].cuda.synchronize()
     return time.perf_counter()
 
 
 def timed(function, *arguments):
-    """Seconds that a call takes."""
+    """Return the duration of a call in seconds."""
     start = clock()
     function(*arguments)
     return clock() - start
 
 
 def quietly(function, *arguments):
-    """Call it without what it prints."""
+    """Call a function and discard its printed text."""
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         return function(*arguments)
 
 
 def in_turns(workers, rounds, question, answers=None):
-    """{name: answers}: each worker that runs is asked once a round; a question may depend on the worker's name."""
+    """Return {name: answers}. Each running worker is asked once per round; a question may depend on its name."""
     answers = answers or {name: [] for name in workers}
     for _ in range(rounds):
         for name, worker in workers.items():
@@ -171,7 +172,7 @@ def in_turns(workers, rounds, question, answers=None):
 
 
 def ceiling():
-    """Build of a worker that measures the processor: each turn gives {"float32", "bfloat16"} in GFLOP/s."""
+    """Return the turn of a worker that measures the processor: {"float32", "bfloat16"} in GFLOP/s."""
     import torch
 
     from sonogravity.common import devices
@@ -199,7 +200,7 @@ def ceiling():
 
 
 def ceiling_of(answers):
-    """The ceiling worker's answers -> their medians, and "best", bfloat16 where the processor has it."""
+    """Return the medians of the ceiling worker's answers. "best" is bfloat16 if the processor has it, else float32."""
     found = dict(answers[0])
     for kind in ("float32", "bfloat16"):
         if kind in found:
@@ -213,7 +214,7 @@ def describe_ceiling(found):
 
 
 def gflop_a_frame(build_model, size, channels=1):
-    """Operations of one forward pass, counted by torch on its meta device: nothing is computed."""
+    """Return the GFLOP of one forward pass, counted on torch's meta device without computing."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -226,7 +227,7 @@ def gflop_a_frame(build_model, size, channels=1):
 
 
 def make_frames(folder, count, height=FRAME[0], validation=1):
-    """Generate ``count`` frames and masks under folder/train, some under folder/validation; the former's paths."""
+    """Generate ``count`` frames with masks in folder/train, others in folder/validation. Return the former's paths."""
     script = ROOT / "data" / "make_phantom.py"
     options = {"--output": folder, "--train-frames": count, "--validation-frames": validation, "--height": height}
     command = [sys.executable, script, *(part for option in options.items() for part in option)]
@@ -235,7 +236,7 @@ def make_frames(folder, count, height=FRAME[0], validation=1):
 
 
 def copy_frames(images, folder, count):
-    """Copies of frames and masks under folder/images and folder/masks, ``count`` in all, each under its own name."""
+    """Copy ``count`` frames and masks to folder/images and folder/masks, each with its own name; images may repeat."""
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True)
     for i in range(count):
@@ -245,13 +246,13 @@ def copy_frames(images, folder, count):
 
 
 def environment():
-    """Variables under which a process finds the packages of this repository, installed or not."""
+    """Return environment variables with which a process finds this repository's packages, installed or not."""
     found = [str(ROOT), os.environ.get("PYTHONPATH")]
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, found))}
 
 
 def pairs_of(images):
-    """Frames under images/ -> Pairs with their masks, which lie under masks/ beside it."""
+    """Return Pairs of frames under images/ and their masks, which are under masks/ in the same folder."""
     from sonogravity.datasets.pairs import Pair
 
     images = map(Path, images)
@@ -259,13 +260,13 @@ def pairs_of(images):
 
 
 def percentile(values, share):
-    """The value that a share of all does not exceed."""
+    """Return the value below which the given fraction of the values lies."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def add_ratio(rows, key, is_base, name, alike=()):
-    """Give each row ``name``: how many times faster it is than the base row that is alike in these entries."""
+    """Add ``name`` to each row: its speed relative to the base row that has the same values of the keys ``alike``."""
     for row in rows:
         bases = [base for base in rows if is_base(base) and all(base.get(k) == row.get(k) for k in alike)]
         if bases and row.get(key) and bases[0].get(key):
@@ -273,7 +274,10 @@ def add_ratio(rows, key, is_base, name, alike=()):
 
 
 def print_table(rows, columns):
-    """columns: {heading: (key, format)}; a missing or None value is a dash. Text stands left, numbers right."""
+    """Print rows as a table, with text left-aligned and numbers right-aligned. A missing value or None is a dash.
+
+    columns: {heading: (key, format)}.
+    """
     texts = [list(columns)]
     for row in rows:
         texts.append(["-" if row.get(key) is None else format(row[key], spec) for key, spec in columns.values()])
@@ -288,5 +292,5 @@ def print_table(rows, columns):
 
 
 def print_json(script, content):
-    """All figures as one line, the last of the output."""
+    """Print all results as one JSON line, the last of the output."""
     print(json.dumps({"benchmark": script, **content}))

@@ -1,21 +1,21 @@
-"""Data and scaling: does the loader keep up with the network, and do time and memory grow with the work alone?
+"""Measure whether the loader keeps up with the network, and how time and memory grow with frames and pixels.
 
     python benchmarks/data.py [--rounds 3] [--counts 100 200 400 800 1600] [--scales 0.125 0.25 0.5 1]
 
-Four tables and one line of JSON; every setting is a process of its own, asked in turns:
+The output is four tables and one line of JSON. Each setting runs in its own process, and the settings take turns:
 
-loader      frames a second of the project's training loader alone: kept in memory or decoded at each use, with and
-            without augmentation, by worker processes (0: in the process that trains, so its time adds to the step's);
-            and frames a second that training consumes. "of a step" is the loader's share of the time of loading and
-            training one after the other
-frames      ``unet/train.py`` itself on 100 to 1600 frames of 200x185 (and a quarter as many for validation) with two
-            channels: seconds of an epoch, validation and scores included, as epochs.csv has them, and of its training
-            alone. The first epoch is left out. The fitted line tells what an epoch costs whatever the number of frames
-pixels      the same script on frames of 800x740 at scales 0.125 to 1: seconds a training step, per pixel of the frame
-            and per pixel that U-Net computes, which pads each side to a multiple of 16
-memory      the script's peak on 100 to 1600 frames with a cache that is far too small for them (--cache-mb 2)
+loader      frames per second of the project's training loader alone, kept in memory or decoded at each use, with and
+            without augmentation, per number of worker processes (0: loading runs in the training process and adds to
+            the time of a step); and frames per second that training consumes. "of a step" is the loader's share of the
+            time if loading and training run one after the other
+frames      ``unet/train.py`` on 100 to 1600 frames of 200x185 (and a quarter as many for validation) with two base
+            channels: seconds per epoch as in epochs.csv, with validation and scores, and seconds of training alone.
+            The first epoch is left out. The intercept of the fitted line is the fixed cost of an epoch
+pixels      the same script on frames of 800x740 at scales 0.125 to 1: seconds per training step, ns per pixel of the
+            frame and ns per pixel that U-Net computes, because it pads each side to a multiple of 16
+memory      peak memory of the script on 100 to 1600 frames with a cache that is far too small for them (--cache-mb 2)
 
-"off linear" is how much the cost of a unit differs from the median of its column. About 30 minutes on two cores.
+"off linear" is the deviation of the unit cost from the median of its column. About 30 minutes on two cores.
 """
 
 import argparse
@@ -34,11 +34,11 @@ import training
 SMALL_HEIGHT = 200
 SMALL_CACHE_MB = 2
 BATCH = 2
-MULTIPLE = 16  # U-Net's: see unet/model.py
+MULTIPLE = 16  # of U-Net's padding, see unet/model.py
 
 
 def loader(images, scale, cached, augment, workers):
-    """Build of a worker: the training loader. A turn is an epoch without a network, in frames per second."""
+    """Return the turn of a worker with the training loader: an epoch without a network, in frames per second."""
     from sonogravity.common import devices
     from sonogravity.datasets.labels import Labels
     from sonogravity.datasets.loader import training_loader
@@ -54,12 +54,12 @@ def loader(images, scale, cached, augment, workers):
         for _ in batches:
             pass
 
-    epoch()  # worker processes start
+    epoch()  # starts the worker processes
     return lambda: len(images) / common.timed(epoch)
 
 
 def loader_table(images, args):
-    """Frames a second of each kind of loading, beside those that training consumes in the same rounds."""
+    """Measure frames per second of each kind of loading, and of training in the same rounds."""
     images = [images[i % len(images)] for i in range(args.loader_frames)]
     kinds = [
         (cached, augment, workers) for cached in (True, False) for augment in (False, True) for workers in args.workers
@@ -117,7 +117,7 @@ def loader_table(images, args):
 
 
 def run_training(root, data_folder, *options):
-    """unet/train.py as a process -> its rows of epochs.csv, and its peak memory in MB."""
+    """Run unet/train.py as a process. Return its rows of epochs.csv and its peak memory in MB."""
     command = [
         sys.executable,
         common.ROOT / "unet" / "train.py",
@@ -150,7 +150,7 @@ def run_training(root, data_folder, *options):
 
 
 def with_deviation(rows, key):
-    """Add to each row how far its figure lies from the column's median."""
+    """Add to each row the relative deviation of ``key`` from the median of the column."""
     middle = statistics.median(row[key] for row in rows)
     for row in rows:
         row[f"{key}_off"] = row[key] / middle - 1
@@ -158,7 +158,7 @@ def with_deviation(rows, key):
 
 
 def frames_tables(root, args):
-    """Time of an epoch, and peak memory with a small cache, against the number of frames."""
+    """Measure the time per epoch, and the peak memory with a small cache, against the number of frames."""
     images = common.make_frames(root / "small", 50, SMALL_HEIGHT, validation=10)
     unseen = sorted((root / "small" / "validation" / "images").iterdir())
     for count in args.counts:
@@ -204,7 +204,7 @@ def frames_tables(root, args):
     if len(args.counts) > 1:
         unit, fixed = statistics.linear_regression(args.counts, [row["seconds"] for row in times])
         off = max(abs(row["seconds"] / (fixed + unit * row["frames"]) - 1) for row in times)
-        print(f"fitted: {fixed:.2f} s + {1000 * unit:.2f} ms a frame; at most {off:.1%} off this line\n")
+        print(f"fitted: {fixed:.2f} s + {1000 * unit:.2f} ms per frame; at most {off:.1%} off this line\n")
         line = {"fixed_s": fixed, "unit_s": unit, "off": off}
     print(f"peak memory against frames, --cache-mb {SMALL_CACHE_MB}:")
     common.print_table(
@@ -214,7 +214,7 @@ def frames_tables(root, args):
 
 
 def pixels_table(root, args):
-    """Time of a training step against the pixels that the network sees."""
+    """Measure the time per training step against the number of pixels in the network."""
     channels = ("--base-channels", args.base_channels, *(["--amp"] if args.amp else []))
     seconds = {scale: [] for scale in args.scales}
     for _ in range(args.rounds):

@@ -1,10 +1,10 @@
-"""Time the scores of one frame: ours beside MONAI's and medpy's, the margin, and how cost grows with the image.
+"""Time the scores of one frame against MONAI and medpy, the margin, and the growth of cost with image size.
 
     python benchmarks/metrics.py [--masks FOLDER]
 
-Frames are masks (0, 128, 255) of FOLDER, else generated phantoms of 800x740; the prediction is the truth shifted
-and roughened. All figures are medians of one run on this machine; each tool gives all overlap scores, HD, HD95, ASSD
-and NSD of both foreground classes.
+Frames are masks (0, 128, 255) of FOLDER, else generated phantoms of 800x740. The prediction is the truth, shifted
+and roughened. All times are medians of one run on this machine. Each tool computes all overlap scores, HD, HD95, ASSD
+and NSD (except medpy) of both foreground classes.
 """
 
 import argparse
@@ -30,7 +30,7 @@ FRAMES = 9
 
 
 def phantom_masks(folder):
-    """Class maps of the folder's masks, or of frames generated here."""
+    """Return the class maps of the folder's masks, or of generated phantoms if ``folder`` is None."""
     if folder is None:
         import runpy
 
@@ -45,7 +45,7 @@ def phantom_masks(folder):
 
 
 def roughened(truth, seed=0, shift=(2, 3), amplitude=2.5):
-    """A prediction: the truth shifted, its borders displaced by a smooth random field of a few pixels."""
+    """Return a prediction: the truth, shifted, with borders displaced by a smooth random field of a few pixels."""
     rng = np.random.default_rng(seed)
     fields = [gaussian_filter(rng.standard_normal(truth.shape), 4) for _ in range(2)]
     rows, columns = np.indices(truth.shape)
@@ -91,7 +91,7 @@ def with_monai(truth, prediction):
 
 
 def with_medpy(truth, prediction):
-    """medpy has no NSD, so it does less."""
+    """Score with medpy, which computes less because it has no NSD."""
     from medpy.metric import binary
 
     found = []
@@ -146,9 +146,9 @@ def main(argv=None):
     for name, function, rounds in peers:
         took = median_ms(function, frames, rounds)
         base = base or took
-        print(f"{name:8} {took:8.2f} ms a frame  {took / base:6.1f} times ours")
+        print(f"{name:8} {took:8.2f} ms per frame  {took / base:6.1f} times ours")
     print(
-        f"margin   {median_ms(ours_with_margin, frames, 3):8.2f} ms a frame (both variants and the choice, "
+        f"margin   {median_ms(ours_with_margin, frames, 3):8.2f} ms per frame (both variants and the choice, "
         f"r {RADIUS_PX} px; the confusion matrix is counted in)"
     )
     print("growth with the image (one frame enlarged; scores and margin, the radius in pixels unchanged):")

@@ -1,9 +1,9 @@
-"""Parameters and floating-point operations of each model, by torch's own counter.
+"""Count the parameters and floating-point operations of each model with torch's own counter.
 
     python benchmarks/models.py
 
-A frame of 370x400 (half of 740x800), one grey channel, three classes; counted on torch's meta device, so
-nothing is computed. An addition and a multiplication count as two operations.
+The frame is 400 pixels high and 370 wide (half of 800x740), with one grey channel and three classes. Operations are
+counted on torch's meta device, without computing. An addition and a multiplication count as two operations.
 """
 
 import torch
@@ -16,7 +16,7 @@ from unet.model import UNet
 def main():
     models = {"unet": lambda: UNet(1, 3), "unet --bilinear": lambda: UNet(1, 3, bilinear=True)}
     models |= {f"deeplab {name}": lambda name=name: DeepLabV3(1, 3, name) for name in BUILDERS}
-    print(f"{'model':30}{'parameters':>12}{'GFLOP a frame':>15}")
+    print(f"{'model':30}{'parameters':>12}{'GFLOP per frame':>15}")
     for name, build in models.items():
         with torch.device("meta"):
             model = build().eval()

@@ -1,16 +1,17 @@
-"""Prediction side by side: a plain study's way, the libraries' models, and our engines; per file, latency, start-up.
+"""Compare prediction by a plain study's code, by library models and by our engines: per file, latency, start-up.
 
     python benchmarks/prediction.py [--models unet resnet50 mobilenet_v3_large] [--rounds 5] [--frames 24]
 
-Wants ``pip install -e .[benchmark]``. Frames of 800x740 are generated. Each setting is a process of its own; they take
-turns. The checkpoints are of a short training of the real scripts on these frames (--train-epochs), or those given:
---checkpoint unet=PATH. Printed are, as medians over the rounds, three tables and one line of JSON:
+Requires ``pip install -e .[benchmark]``. Frames of 800x740 are generated. Each setting runs in its own process, and
+the settings take turns. The checkpoints come from a short training of the real scripts on these frames
+(--train-epochs), or are given with --checkpoint unet=PATH. The output is four tables and one line of JSON:
 
-per file    from file to mask file and worksheet row, by the project's whole path (boundary distances, CSV, workbook,
-            summary included): (T(many) - T(few)) / (many - few), and the mean T(many) / many; --panels of each kind.
-            "study" is the plain way, with two passes a frame and overlap scores only (it does less than ours)
+per file    from file to mask file and worksheet row, with all steps of the project (boundary distances, CSV, workbook,
+            summary): (T(many) - T(few)) / (many - few), and the mean T(many) / many, for each kind of --panels.
+            "study" is the plain code, with two passes per frame and overlap scores only (it does less than ours)
 latency     decode to label map at native size, batch 1, warm: p50 and p95 of the time from one label map to the next,
-            with frames decoded ahead, and "alone", each decoded only when the one before is done. One pass for all
+            with frames decoded ahead, and "alone", with each frame decoded after the previous one is done. One pass
+            per frame in every setting
 network     from the resized frame in memory to logits at native size, in batches of --batch-sizes; share of the ceiling
 start-up    the whole process of predict.py on one file, and of predict.py --help
 
@@ -39,7 +40,7 @@ SETTINGS = {
     "openvino amp": {"engine": "openvino", "amp": True},
 }
 WARM_UP = 3  # frames, or batches
-CALLS = 5  # batches a turn
+CALLS = 5  # batches per turn
 FOLDERS = {"unet": "unet", "resnet50": "deeplab", "mobilenet_v3_large": "deeplab"}
 FILES = {
     "model": ("model", ""),
@@ -78,7 +79,7 @@ NETWORK = {
 
 
 def plain(model, source, scale, bfloat16=False, **_):
-    """Build of a worker: a source's model, used plainly. Turns: see ``ours``."""
+    """Return the turns of a worker that predicts with a source's model in plain code; see ``ours``."""
     import reference
     import torch
 
@@ -114,9 +115,10 @@ def plain(model, source, scale, bfloat16=False, **_):
 
 
 def ours(model, checkpoint, scale, engine, amp):
-    """Build of a worker: the project's predictor. Its turns, all in seconds:
+    """Return the turns of a worker that predicts with the project's predictor, in seconds except ``gflop``.
 
-    files: a folder through predict.py's path; latency: each frame, decode to label map; network: each batch; and gflop.
+    files: a folder, with all steps of predict.py; latency: each frame, decode to label map; network: each batch;
+    gflop: GFLOP per frame.
     """
     import importlib
 
@@ -166,12 +168,12 @@ def ours(model, checkpoint, scale, engine, amp):
 
 
 def _calls(function, *arguments):
-    """Seconds of each call, after some that are not counted."""
+    """Return the seconds of each call, without the warm-up calls."""
     return [common.timed(function, *arguments) for _ in range(WARM_UP + CALLS)][WARM_UP:]
 
 
 def trained(model, root, epochs):
-    """A checkpoint of a short training at a small size, by the real script; its masks are rough, but no noise."""
+    """Train briefly at a small size with the real script. Return the checkpoint; its masks are rough but plausible."""
     options = {
         "--train": root / "frames" / "train",
         "--validation": root / "frames" / "validation",
@@ -191,7 +193,7 @@ def trained(model, root, epochs):
 
 
 def _run(script, *options):
-    """Seconds that a script of the repository takes as a process."""
+    """Run a script of the repository as a process. Return its seconds."""
     command = [sys.executable, common.ROOT / script, *options]
     start = time.perf_counter()
     subprocess.run([str(part) for part in command], check=True, capture_output=True, env=common.environment())
@@ -199,7 +201,7 @@ def _run(script, *options):
 
 
 def compare(model, scale, checkpoint, images, args, ceiling, root):
-    """All settings of one model in turns -> rows of the three tables, and the ceiling measured between them."""
+    """Measure all settings of one model in turns. Return the rows of three tables, and the measured ceiling."""
     workers = {}
     for name in args.settings:
         setting = SETTINGS[name] | {"model": model, "scale": scale}
@@ -216,11 +218,11 @@ def compare(model, scale, checkpoint, images, args, ceiling, root):
     questions |= {("network", batch): ("network", images[0], batch) for batch in args.batch_sizes}
     found = {key: {name: [] for name in workers} for key in questions}
     ceilings = []
-    for turn in range(args.rounds + 1):  # the first, which is not counted, warms up
+    for turn in range(args.rounds + 1):  # the first turn warms up and is not counted
         ceilings.append(ceiling.ask())
         for key, question in questions.items():
             for name, worker in workers.items():
-                whole_files = SETTINGS[name].get("source", "study") == "study"  # the libraries have no such path
+                whole_files = SETTINGS[name].get("source", "study") == "study"  # the libraries do not write files
                 if worker.refused or (key[0] == "files" and not whole_files):
                     continue
                 answer = worker.ask(*question)
@@ -245,7 +247,7 @@ def compare(model, scale, checkpoint, images, args, ceiling, root):
 
 
 def files_figures(answers, args):
-    """A row for each kind of panels: what a file more takes, and the mean of all."""
+    """Yield one row per kind of panels: the time per additional file, and the mean time per file."""
     for panels in args.panels:
         few, many = (answers["files", panels, folder] for folder in ("few", "many"))
         if many and len(few) == len(many):
@@ -255,7 +257,7 @@ def files_figures(answers, args):
 
 
 def latency_figures(answers):
-    """p50 and p95 over the frames of all turns, decoded ahead and alone."""
+    """Return p50 and p95 over the frames of all turns, decoded ahead and alone."""
     figures = {}
     for prefix, ahead in (("", True), ("alone_", False)):
         times = [1000 * seconds for turn in answers["latency", ahead] for seconds in turn]
@@ -265,7 +267,7 @@ def latency_figures(answers):
 
 
 def network_figures(answers, args, gflop, ceiling):
-    """A row for each batch size: the network alone."""
+    """Yield one row per batch size: the network alone."""
     for batch in args.batch_sizes:
         calls = [seconds for turn in answers["network", batch] for seconds in turn]
         if calls and gflop:
@@ -282,7 +284,7 @@ def network_figures(answers, args, gflop, ceiling):
 
 
 def _look_and_clear(output, name):
-    """Remove what was predicted; given a name, say its Dice first, so that scores of nonsense are seen."""
+    """Remove the predictions. If a name is given, first print their mean Dice, which reveals useless predictions."""
     table = output / "files.csv"
     if name is not None and table.is_file():
         with open(table, newline="", encoding="utf-8") as file:
@@ -292,7 +294,7 @@ def _look_and_clear(output, name):
 
 
 def start_up(model, checkpoint, image, root, rounds):
-    """Seconds of the whole process: one file predicted, and --help."""
+    """Return the seconds of whole processes: prediction of one file, and --help."""
     script, rows = f"{FOLDERS[model]}/predict.py", []
     for _ in range(rounds):
         first = _run(script, "--load", checkpoint, "--input", image, "--output", root / "first", "--panels", "none")

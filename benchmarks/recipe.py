@@ -1,14 +1,15 @@
-"""How well recipes train: named ones at equal epochs, frames, scale and seed, each run logged.
+"""Train and score recipes with equal epochs, frames, scale and seed, and log each run.
 
     python benchmarks/recipe.py --data FOLDER --models mobilenet_v3_large --recipes original default --folds 3
     python benchmarks/recipe.py --data FOLDER --models unet --recipes original default --seeds 0 1 2
 
-FOLDER holds train/ and validation/. With --folds the subjects of train/ are cross-validated: by this recipes are
-chosen. Without it validation/ scores, which is for reporting alone. A recipe (see recipes.py) is a list of train.py's
-options and, where something is tried that train.py does not have, parts that its ``train`` takes in place of its own.
+FOLDER holds train/ and validation/. With --folds the subjects of train/ are cross-validated; recipes are chosen by
+these scores. Without it the recipes are scored on validation/, which serves for reporting only. A recipe (see
+recipes.py) is a list of train.py's options. If an experiment needs more, the recipe also has parts that replace those
+of train.py's ``train``.
 
-Every run appends a line to --log: Dice epoch by epoch, and the figures of the last epoch's weights at native size,
-boundary figures in pixels. With folds a last line holds the frames of all folds together.
+Each run appends one line to --log: the Dice per epoch, and the scores of the last epoch's weights at native size, with
+boundary scores in pixels. With --folds an additional line has the scores over the frames of all folds.
 """
 
 import argparse
@@ -54,11 +55,11 @@ COLUMNS = (
 )
 
 
-NAMES = {"missed": str, "spurious": str}  # of classes, which may look like numbers
+NAMES = {"missed": str, "spurious": str}  # names of classes, which may look like numbers
 
 
 def folder_and_options(model):
-    """A model's name here (unet, unet_16 for 16 base channels, a backbone) -> its folder, options that choose it."""
+    """Return the folder and options of a model: unet, unet_16 (16 base channels), or a backbone of DeepLabV3."""
     if model.startswith("unet"):
         channels = model.removeprefix("unet").removeprefix("_")
         return "unet", ["--base-channels", channels] if channels else []
@@ -66,7 +67,7 @@ def folder_and_options(model):
 
 
 def train_and_score(model, recipe, data, fold, folds, options):
-    """One run -> {"epochs", "files"}: the rows of epochs.csv, and of files.csv of the frames held out."""
+    """Train and score one run. Return {"epochs", "files"}: rows of epochs.csv, and of files.csv for held-out frames."""
     import importlib
 
     from sonogravity.datasets.pairs import find_training_pairs
@@ -98,7 +99,7 @@ def train_and_score(model, recipe, data, fold, folds, options):
 
 
 def in_a_process(series, data, fold, folds, fixed):
-    """train_and_score() of a (seed, model, recipe) in a process of its own -> tables of epochs and of files."""
+    """Call train_and_score() for a (seed, model, recipe) in its own process. Return the tables of epochs and files."""
     seed, model, recipe = series
     question = [model, recipe, str(data), fold, folds, [*fixed, "--seed", seed]]
     command = [sys.executable, __file__, "--one", json.dumps(question)]
@@ -108,9 +109,9 @@ def in_a_process(series, data, fold, folds, fixed):
 
 
 def row_of(runs):
-    """The figures of one run, or of the runs of several folds with all their frames together, as the log keeps them.
+    """Return the log's scores of one run, or of the runs of several folds over all their frames.
 
-    runs: of in_a_process().
+    runs: results of in_a_process().
     """
     files = pd.concat([of_run for _, of_run in runs])
     frames = [len(of_run) for _, of_run in runs]
@@ -132,7 +133,7 @@ def row_of(runs):
 
 
 def append(log, row):
-    """Add a line to the log, with a header if it is new."""
+    """Append a line to the log, with a header if the file is new."""
     new = not log.exists()
     with open(log, "a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)

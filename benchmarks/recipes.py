@@ -1,4 +1,4 @@
-"""The recipes that recipe.py can train: train.py's options, and parts that its ``train`` takes in place of its own."""
+"""Recipes for recipe.py: options of train.py, and parts that replace those of its ``train``."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from sonogravity.training.losses import soft_dice_loss
 
 @dataclass(frozen=True)
 class Recipe:
-    """options: of train.py. parts: keywords of its ``train``. model: a function of the folder's model class."""
+    """options: of train.py. parts: keyword arguments of its ``train``. model: function that changes the model class."""
 
     options: tuple = ()
     parts: dict = field(default_factory=dict)
@@ -26,7 +26,7 @@ class Recipe:
 
 
 def moving_average(decay):
-    """Part ``averaging``: an exponential moving average of the weights, over fewer steps at first."""
+    """Return the part ``averaging``: an exponential moving average of the weights, over fewer steps at first."""
 
     def average(averaged, current, steps):
         keep = min(decay, float(steps) / (float(steps) + 10))
@@ -36,7 +36,7 @@ def moving_average(decay):
 
 
 class Loss(torch.nn.Module):
-    """Part ``criterion``: a loss of (N, C, H, W) logits, (N, H, W) classes and the background's index."""
+    """Part ``criterion``: a loss of (N, C, H, W) logits and (N, H, W) classes, with the index of the background."""
 
     def __init__(self, function, kind, background=0):
         super().__init__()
@@ -48,7 +48,7 @@ class Loss(torch.nn.Module):
 
 
 def loss(function):
-    """A recipe's parts with another loss; --loss then says nothing."""
+    """Return a recipe's parts with another loss; --loss then has no effect."""
     return {"criterion": partial(Loss, function)}
 
 
@@ -57,13 +57,13 @@ def cross_entropy(logits, classes, **options):
 
 
 def focal(logits, classes, background):
-    """Focal loss, gamma 2 (Lin et al. 2017), and Dice."""
+    """Return the focal loss with gamma 2 (Lin et al. 2017) plus soft Dice loss."""
     entropy = cross_entropy(logits, classes, reduction="none")
     return ((1 - (-entropy).exp()) ** 2 * entropy).mean() + soft_dice_loss(logits, classes, background)
 
 
 def weighted(logits, classes, background):
-    """Cross-entropy with classes weighted by the inverse square root of their share of the batch, and Dice."""
+    """Return cross-entropy plus soft Dice loss. Class weights: inverse square root of the share of the batch."""
     counts = torch.bincount(classes.flatten().clamp(0, logits.shape[1]), minlength=logits.shape[1])
     counts = counts[: logits.shape[1]].float()
     weights = (counts.sum() / counts.clamp_min(1)).sqrt() * (counts > 0)
@@ -71,7 +71,7 @@ def weighted(logits, classes, background):
 
 
 def tversky(logits, classes, background):
-    """Cross-entropy and the Tversky loss with alpha 0.3, beta 0.7 (Salehi et al. 2017), batch-wise."""
+    """Return cross-entropy plus the Tversky loss over the batch, alpha 0.3 and beta 0.7 (Salehi et al. 2017)."""
     truth = F.one_hot(classes.clamp(0, logits.shape[1] - 1), logits.shape[1]).movedim(-1, 1)
     p = logits.softmax(1)
     tp, fp, fn = ((a * b).sum((0, 2, 3)) for a, b in ((p, truth), (p, 1 - truth), (1 - p, truth)))
@@ -82,7 +82,7 @@ def tversky(logits, classes, background):
 
 
 def marginal(logits, classes, background):
-    """Where a frame lacks a class in its truth, the class is taken for not drawn: it counts as background there.
+    """Return cross-entropy plus soft Dice loss. A class absent from a frame's truth is merged with its background.
 
     Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ segmentation, 2021.
     """
@@ -99,7 +99,7 @@ def marginal(logits, classes, background):
 
 
 def standardised(model_class):
-    """The model with each frame minus its mean, divided by its standard deviation, as its input."""
+    """Return the model class with standardised input: each frame minus its mean, divided by its standard deviation."""
 
     class Standardised(model_class):
         def forward(self, x, heights=None):
@@ -111,7 +111,7 @@ def standardised(model_class):
 
 
 def normalised_by(layer):
-    """A function of U-Net's class: the same with another normalisation, which ``layer`` makes for so many channels."""
+    """Return a function that changes the normalisation of U-Net's class. layer: builds it for a number of channels."""
 
     def change(model_class):
         class Normalised(model_class):
@@ -124,7 +124,7 @@ def normalised_by(layer):
 
 
 class BySubject(EpochBatches):
-    """Part ``sampler``: as many frames of each subject, drawn with replacement; an epoch is as long as before."""
+    """Part ``sampler``: equal frames per subject on average, drawn with replacement; the epoch keeps its length."""
 
     def __init__(self, frames, *options):
         super().__init__(len(frames), *options)
@@ -138,7 +138,7 @@ class BySubject(EpochBatches):
 
 
 class Ultrasound:
-    """Geometry in one resampling, then what a probe and its settings change; all switched by a strength."""
+    """Augmentation by geometry in one resampling, then by effects of probe and settings, each with a strength."""
 
     def __init__(
         self, background=0, *, geometry=1.0, grey=1.0, depth=0.5, speckle=0.3, shadow=0.25, elastic=0, blur=0.2
@@ -213,7 +213,7 @@ def chance(probability):
 
 
 def own_augmentation(geometry):
-    """The program's own augmentation with or without rotation, shift and zoom, whatever the model's recipe says."""
+    """Return the program's own augmentation, with or without rotation, shift and zoom, for any model."""
     return {"augmentation": partial(Augmentation, geometry=geometry)}
 
 
@@ -221,7 +221,7 @@ def ultrasound(**options):
     return {"augmentation": partial(Ultrasound, **options)}
 
 
-# What a recipe leaves out unless it names it; ``default`` alone takes train.py's own defaults.
+# Options added to every recipe except ``default``, which uses train.py's own defaults.
 PLAIN = {"unet": ("--no-depth-channel", "--no-deep-supervision"), "deeplab": ("--no-depth-channel",)}
 ORIGINAL = (
     "--optimizer",
@@ -237,7 +237,7 @@ ORIGINAL = (
 
 
 def cosine(rate="1e-3", batch="4"):
-    """Options of Adam under a cosine schedule with warm-up, with cross-entropy and Dice."""
+    """Return options for Adam with a cosine schedule and warm-up, and the loss ce+dice."""
     return (
         "--optimizer",
         "adam",
@@ -253,11 +253,11 @@ def cosine(rate="1e-3", batch="4"):
 
 
 RECIPES = {
-    # The study's: cross-entropy for U-Net, with a Dice term for DeepLabV3; the two differ in nothing else.
+    # The study's recipes: cross-entropy for U-Net, plus soft Dice for DeepLabV3. They differ in nothing else.
     "original_ce": Recipe((*ORIGINAL, "--loss", "ce")),
     "original_ce_dice": Recipe((*ORIGINAL, "--loss", "ce+dice")),
     "default": Recipe(),
-    # Earlier names, which stand in the log.
+    # Earlier names, which the log contains.
     "cosine": Recipe((*cosine(), "--no-augment")),
     "cosine_augmented": Recipe(cosine()),
     "cosine_ultrasound": Recipe(cosine(), ultrasound()),
@@ -265,7 +265,7 @@ RECIPES = {
     "cosine_2_augmented": Recipe(cosine(batch="2")),
     "cosine_2_rate_3e-4": Recipe((*cosine("3e-4", "2"), "--no-augment")),
     "cosine_2_marginal": Recipe((*cosine(batch="2"), "--no-augment"), loss(marginal)),
-    # One base, Adam with warm-up and cosine, ce+dice, no augmentation; +NAME adds one of the changes below.
+    # One base: Adam with warm-up and cosine, ce+dice, no augmentation. +NAME adds one of the changes below.
     **{
         f"cosine_{batch}_{rate}": Recipe((*cosine(rate, batch), "--no-augment"))
         for batch in "24"
@@ -284,7 +284,7 @@ RECIPES = {
     "deep": Recipe(("--deep-supervision",)),
     "average": Recipe(parts={"averaging": moving_average(0.99)}),
     "standardised": Recipe(model=standardised),
-    # Instance normalisation (Ulyanov et al. 2016) and group normalisation (Wu and He 2018), of U-Net.
+    # Instance normalisation (Ulyanov et al. 2016) and group normalisation (Wu and He 2018), for U-Net.
     "instance": Recipe(model=normalised_by(partial(torch.nn.InstanceNorm2d, affine=True))),
     "group": Recipe(model=normalised_by(partial(torch.nn.GroupNorm, 8))),
     "grey": Recipe(("--augment",), ultrasound(geometry=0, depth=0, speckle=0, shadow=0, blur=0)),
@@ -300,7 +300,7 @@ RECIPES = {
 
 
 def named(name, folder):
-    """A model folder's recipe by its name; of ``A+B`` B's options follow A's, and both have their parts."""
+    """Return the recipe of a name for a model folder. ``A+B`` has A's options, then B's, and the parts of both."""
     recipes = [RECIPES[part] for part in name.split("+")]
     plain = () if recipes[0] is RECIPES["default"] else PLAIN[folder]
     parts, model = {}, None

@@ -1,9 +1,9 @@
-"""What ours is measured against: a published study's training and prediction as such code is commonly written, and the
-same around the models of the libraries that a user would pick.
+"""References for the benchmarks: a published study's training and prediction in plain code, and the same code with
+the models of common libraries.
 
-The study: float32, batches of 2, NCHW, every frame decoded and resized in every epoch, Adam as torch gives it, the
-loss read (``.item()``) at every step; prediction of one file after another with two forward passes each, one for the
-mask and one for the score.
+The study's training: float32, batches of 2, NCHW, every frame decoded and resized in every epoch, Adam with torch's
+defaults, the loss read (``.item()``) at every step. Its prediction: one file after another, with two forward passes per
+file, one for the mask and one for the score.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ def double_conv(inside, outside):
 
 
 class PlainUNet(nn.Module):
-    """The U-Net of many studies: 64 to 1024 features, transposed convolutions, padding where sizes are odd."""
+    """The U-Net of many studies: 64 to 1024 features, transposed convolutions, padding if sizes are odd."""
 
     def __init__(self, classes=3):
         super().__init__()
@@ -53,7 +53,7 @@ class PlainUNet(nn.Module):
 
 
 class Logits(nn.Module):
-    """torchvision's DeepLabV3 without its dictionary, the first convolution for one grey channel."""
+    """torchvision's DeepLabV3, which returns logits instead of a dictionary and takes one grey channel."""
 
     def __init__(self, model, first):
         super().__init__()
@@ -67,7 +67,7 @@ class Logits(nn.Module):
 
 
 class Padded(nn.Module):
-    """A model that wants sides divisible by ``multiple``, as smp's do: pads, and crops what comes out."""
+    """A model that needs sides divisible by ``multiple``, as smp's models do. Pads the input and crops the logits."""
 
     def __init__(self, model, multiple):
         super().__init__()
@@ -81,7 +81,7 @@ class Padded(nn.Module):
 
 
 def study_model(name):
-    """The study's network: U-Net as above, DeepLabV3 as torchvision builds it."""
+    """Return the study's network: PlainUNet, or DeepLabV3 as torchvision builds it."""
     from torchvision.models import segmentation
 
     if name == "unet":
@@ -92,8 +92,11 @@ def study_model(name):
 
 
 def smp_model(name):
-    """segmentation_models_pytorch's nearest in size. Its U-Net always has a classifier's encoder: VGG-19 with a wide
-    decoder comes closest (203 against 225 GFLOP a frame of 400x370); its DeepLabV3 are of equal size."""
+    """Return the model of segmentation_models_pytorch that is closest in size.
+
+    Its U-Net always has a classifier's encoder. VGG-19 with a wide decoder comes closest (203 against 225 GFLOP per
+    frame of 400x370). Its DeepLabV3 models are of equal size.
+    """
     import segmentation_models_pytorch as smp
 
     options = {"encoder_weights": None, "in_channels": 1, "classes": 3}
@@ -105,7 +108,7 @@ def smp_model(name):
 
 
 def monai_model(name):
-    """MONAI's U-Net of equal size; there is no DeepLabV3 in MONAI."""
+    """Return MONAI's U-Net of equal size. Raise ImportError for DeepLabV3, which MONAI does not have."""
     if name != "unet":
         raise ImportError("MONAI has no DeepLabV3")
     from monai.networks.nets import BasicUNet
@@ -124,7 +127,7 @@ SOURCES = {"study": study_model, "smp": smp_model, "monai": monai_model}
 
 
 def read_image(path, scale):
-    """A file -> (1, h, w) float32 in 0 to 1, and the native (H, W)."""
+    """Return a file's image as (1, h, w) float32 in 0 to 1, and its native (H, W)."""
     image = Image.open(path).convert("L")
     small = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
     array = np.asarray(small, dtype=np.float32) / 255
@@ -132,7 +135,7 @@ def read_image(path, scale):
 
 
 def read_mask(path, scale=1.0):
-    """A mask file -> (h, w) int64 class indices."""
+    """Return a mask file as (h, w) int64 class indices."""
     mask = Image.open(path)
     if scale != 1:
         mask = mask.resize((round(mask.width * scale), round(mask.height * scale)), Image.Resampling.NEAREST)
@@ -144,7 +147,7 @@ def read_mask(path, scale=1.0):
 
 
 class PlainFrames(Dataset):
-    """Frames and masks, decoded and resized whenever they are asked for."""
+    """Frames and masks, decoded and resized at each access."""
 
     def __init__(self, pairs, scale):
         self.pairs = pairs
@@ -159,7 +162,7 @@ class PlainFrames(Dataset):
 
 
 def training(model, pairs, *, scale, batch_size, bfloat16, device, workers):
-    """A function that trains one epoch, as a study or a user of a library writes it (these with ``bfloat16``)."""
+    """Return a function that trains one epoch in plain code, as a study or a library's user writes it."""
     model = model.to(device)
     loader = DataLoader(
         PlainFrames(pairs, scale),
@@ -190,7 +193,7 @@ def training(model, pairs, *, scale, batch_size, bfloat16, device, workers):
 
 
 class PlainPrediction:
-    """One file after another through a model in NCHW; bfloat16 by autocast where wanted."""
+    """Prediction of one file after another by a model in NCHW, with bfloat16 autocast if requested."""
 
     def __init__(self, model, *, scale, bfloat16, device):
         self.model = model.to(device).eval()
@@ -200,30 +203,30 @@ class PlainPrediction:
 
     @torch.no_grad()
     def logits(self, images, size):
-        """(N, 1, h, w) -> (N, C, H, W) logits at native size."""
+        """Return (N, C, H, W) logits at native size for (N, 1, h, w) images."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             logits = self.model(images.to(self.device))
         return F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
 
     def label_map(self, path):
-        """A file -> (H, W) class indices: decode, resize, one pass, native size, argmax."""
+        """Return the (H, W) class indices of a file: decode, resize, one pass, native size, argmax."""
         image, size = read_image(path, self.scale)
         return self.logits(image[None], size).argmax(1)[0].cpu().numpy()
 
     def predict_files(self, pairs, output):
-        """A mask file each and a worksheet of overlap scores: the study's two passes a frame."""
+        """Write one mask per file and a worksheet of overlap scores, with the study's two passes per frame."""
         (output / "masks").mkdir(parents=True)
         rows = []
         for pair in pairs:
             mask = self.label_map(pair.image)  # the first pass writes the mask
             Image.fromarray(np.array(VALUES, np.uint8)[mask]).save(output / "masks" / f"{pair.image.stem}.png")
-            prediction = self.label_map(pair.image)  # the second is scored
+            prediction = self.label_map(pair.image)  # the second pass is scored
             rows.append({"file": pair.image.name, **overlap_scores(read_mask(pair.mask), prediction)})
         pd.DataFrame(rows).to_excel(output / "files.xlsx", index=False)
 
 
 def overlap_scores(truth, prediction):
-    """Overlap of each foreground class, and their means, by plain numpy."""
+    """Return the overlap scores of each foreground class and their means, in plain numpy."""
     row = {}
     for index, value in enumerate(VALUES[1:], start=1):
         true, found = truth == index, prediction == index

@@ -1,18 +1,18 @@
-"""Training side by side: a plain study's way, the libraries' models, and ours; speed, memory and start-up.
+"""Compare training by a plain study's code, by library models and by ours: speed, memory and start-up.
 
     python benchmarks/training.py [--models unet resnet50 mobilenet_v3_large] [--rounds 5] [--steps 2]
 
-Wants ``pip install -e .[benchmark]``. Frames of 800x740 are generated. Each setting is a process of its own, and they
-train in turns of --steps steps, after a first turn that is not counted. Printed are medians, and one line of JSON.
-The settings, each with the files read from disk:
+Requires ``pip install -e .[benchmark]``. Frames of 800x740 are generated. Each setting runs in its own process. The
+settings train in turns of --steps steps; the first turn is not counted. The output is medians and one line of JSON.
+All settings read the files from disk:
 
-    study float32    plainly written: NCHW, decode and resize every epoch, Adam unfused, .item() each step
-    smp, monai       the libraries' models in that same loop, in float32 and under bfloat16 autocast
+    study float32    plain code: NCHW, decode and resize in every epoch, Adam unfused, .item() at each step
+    smp, monai       the libraries' models in the same loop, in float32 and with bfloat16 autocast
     ours ...         the engine and loader of unet/train.py and deeplab/train.py: in float32, with --amp, and --amp
-                     with --low-memory or --compile; it augments, and DeepLabV3's loss adds the soft Dice, as by default
+                     with --low-memory or --compile; with augmentation, and for DeepLabV3 with soft Dice, as by default
 
-Operations of a step are three times those of a forward pass. "first s" is the first step's time, compilation included;
-"peak MB" is that of the process (of the allocator on a GPU), "own MB" that without what the imports took.
+A step is counted with three times the operations of a forward pass. "first s" is the time of the first step, with
+compilation. "peak MB" is the peak of the process (on a GPU, of its allocator); "own MB" excludes the imports.
 On a GPU --scales is 0.5 1 and --batch-sizes is 8 32 unless given. Five rounds take about half an hour on two cores.
 """
 
@@ -50,7 +50,7 @@ COLUMNS = {
 
 
 def plain(model, source, images, scale, batch, bfloat16=False):
-    """Build of a worker: the plain loop around a source's model. A turn is an epoch over the images, in seconds."""
+    """Return the turn of a worker with the plain loop and a source's model: an epoch, as (seconds, GFLOP per frame)."""
     import reference
     import torch
 
@@ -78,7 +78,7 @@ def plain(model, source, images, scale, batch, bfloat16=False):
 
 
 def ours(model, images, scale, batch, amp=False, low_memory=False, compiled=False):
-    """Build of a worker: what train.py assembles for its epochs. A turn is an epoch, in seconds."""
+    """Return the turn of a worker with the engine of train.py: an epoch, as (seconds, GFLOP per frame)."""
     import torch
 
     from sonogravity.common import devices
@@ -114,7 +114,7 @@ def ours(model, images, scale, batch, amp=False, low_memory=False, compiled=Fals
 
 
 def training_frames(images, scale, labels, augmentation, cache_mb=4096):
-    """The project's training data over frames with masks, decoded into memory as far as the cache allows."""
+    """Return the project's TrainingFrames of frames with masks, decoded into memory as far as the cache allows."""
     from sonogravity.common.workers import decoding_threads
     from sonogravity.datasets.frames import FrameStore
     from sonogravity.datasets.inspection import look_at
@@ -127,7 +127,7 @@ def training_frames(images, scale, labels, augmentation, cache_mb=4096):
 
 
 def parts_of(model):
-    """What differs between the models: build the network, make the augmentation."""
+    """Return the functions that differ between models: build the network, make the augmentation."""
     if model == "unet":
         from unet.dataset import make_augmentation
         from unet.model import UNet
@@ -140,7 +140,7 @@ def parts_of(model):
 
 
 def compare(model, scale, batch, images, args, ceiling):
-    """All settings of one model in turns -> a row each; the ceiling is measured in every round, between them."""
+    """Measure all settings of one model in turns, and the ceiling in every round. Return the rows and the ceiling."""
     images = [images[i % len(images)] for i in range(args.steps * batch)]
     common_options = {"model": model, "images": images, "scale": scale, "batch": batch}
     workers, first = {}, {}
@@ -175,7 +175,7 @@ def compare(model, scale, batch, images, args, ceiling):
 
 
 def figures(answers, first, steps, batch, ceiling):
-    """Seconds of epochs of so many steps -> the figures of a row."""
+    """Return the numbers of a row from the seconds of epochs of ``steps`` steps."""
     turns = [seconds / steps for seconds, _ in answers]
     seconds, gflop_a_step = statistics.median(turns), 3 * batch * answers[0][1]
     return {
@@ -190,7 +190,7 @@ def figures(answers, first, steps, batch, ceiling):
 
 
 def print_ratios(rows):
-    """Ours against the libraries at equal precision: frames and operations per second (sizes differ a little)."""
+    """Print ours against the libraries at equal precision: frames and operations per second (sizes differ a little)."""
     found = {row["setting"]: row for row in rows if "seconds_a_step" in row}
     for library in ("smp", "monai"):
         for theirs, own in ((f"{library} float32", "ours float32"), (f"{library} bfloat16", "ours amp")):
@@ -209,7 +209,7 @@ def main(argv=None):
     add("--models", nargs="+", choices=common.MODELS, default=common.MODELS)
     add("--settings", nargs="+", choices=SETTINGS, metavar="SETTING", help="only these, e.g. 'ours amp'")
     add("--rounds", type=int, default=5, help="turns of each setting that are counted")
-    add("--steps", type=int, help="steps a turn (default: 2, on a GPU 10)")
+    add("--steps", type=int, help="steps per turn (default: 2, on a GPU 10)")
     add("--scales", "--scale", type=float, nargs="+", help="(default: 0.5, on a GPU 0.5 1)")
     add("--batch-sizes", type=int, nargs="+", help="(default: 2, on a GPU 8 32)")
     add("--frames", type=int, default=16, help="different frames to generate; they repeat where a turn needs more")

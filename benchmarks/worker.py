@@ -1,4 +1,4 @@
-"""A process of a benchmark: ``python worker.py MODULE FUNCTION`` builds a setting and answers (see common.Worker)."""
+"""Worker process: ``python worker.py MODULE FUNCTION`` builds a setting and answers questions (see common.Worker)."""
 
 import importlib
 import sys

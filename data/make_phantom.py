@@ -1,8 +1,8 @@
-"""Generate longitudinal ultrasound of a lumbar spine phantom, with masks: data to start with.
+"""Generate longitudinal ultrasound frames of a lumbar spine phantom, with masks.
 
     python data/make_phantom.py
 
-Writes train/ and validation/ (images/ and masks/, values 0 background, 128 bone surface, 255 ligament)
+Write train/ and validation/ (images/ and masks/, values 0 background, 128 bone surface, 255 ligament)
 and spacing.csv (pixels per mm of each frame). Every subject has its own anatomy, depth and gain; no
 subject is in both sets. The same seed gives the same frames.
 """
@@ -30,15 +30,15 @@ DYNAMIC_RANGE_DB = 55.0
 
 @dataclass(frozen=True)
 class Subject:
-    """One acquisition: what stays the same over its frames. Lengths in mm, angles in radians."""
+    """The parameters that all frames of a subject share. Lengths in mm, angles in radians."""
 
     name: str
-    depth_mm: float  # of the picture
+    depth_mm: float  # of the frame
     probe_radius_mm: float  # of the curved array
     half_angle: float
-    level_spacing_mm: float  # from one spinous process to the next
+    level_spacing_mm: float  # between neighbouring spinous processes
     bone_depth_mm: float
-    bone_height_mm: float  # how far a process rises
+    bone_height_mm: float  # of a process
     bone_width_mm: float
     bone_thickness_mm: float
     ligament_drop_mm: float  # of the ligament below the processes' tops
@@ -49,7 +49,7 @@ class Subject:
 
 
 def draw_subject(name, seed):
-    """A Subject from its name and the seed."""
+    """Return the Subject of a name and a seed."""
     rng = np.random.default_rng([seed, *name.encode()])
     return Subject(
         name,
@@ -70,17 +70,17 @@ def draw_subject(name, seed):
 
 
 def anatomy(x_mm, z_mm, subject, offset_mm, wobble):
-    """Points (x along the skin, z deep, in mm) -> (bone, ligament) booleans.
+    """Return (bone, ligament) booleans at points x_mm along the skin and z_mm deep.
 
-    Processes are caps that rise every level_spacing_mm; the ligament is a band between them.
-    wobble: phases that make each frame's outline a little uneven.
+    Processes are caps at intervals of level_spacing_mm; the ligament is a band between them.
+    wobble: phases that make the outline in each frame slightly uneven.
     """
     x = x_mm - offset_mm
     z = z_mm - np.tan(subject.tilt) * x_mm
     level = np.round(x / subject.level_spacing_mm)
     u = (x - level * subject.level_spacing_mm) / (subject.bone_width_mm / 2)  # -1 to 1 over a process
     uneven = 0.5 * np.sin(1.1 * x + wobble[0]) + 0.4 * np.sin(0.43 * x + wobble[1])
-    rise = 1.2 * np.sin(2.4 * level + wobble[2])  # no two levels lie equally deep
+    rise = 1.2 * np.sin(2.4 * level + wobble[2])  # the depth of the levels differs
     top = subject.bone_depth_mm + subject.bone_height_mm * u**2 + uneven + rise
     bone = (np.abs(u) <= 1) & (z >= top) & (z <= top + subject.bone_thickness_mm * (1 - 0.5 * u**2))
     band = subject.bone_depth_mm + subject.ligament_drop_mm + 0.6 * uneven
@@ -89,15 +89,15 @@ def anatomy(x_mm, z_mm, subject, offset_mm, wobble):
 
 
 def make_frame(subject, number, seed, height):
-    """Frame ``number`` of a subject -> (H, W) uint8 image, (H, W) uint8 mask, pixels per mm."""
+    """Return frame ``number`` of a subject: (H, W) uint8 image, (H, W) uint8 mask, pixels per mm."""
     rng = np.random.default_rng([seed, number, *subject.name.encode()])
-    # The probe slides along the spine, a little on from frame to frame, and trembles.
+    # The probe slides along the spine from frame to frame, with small random deviations.
     offset_mm = 2.5 * number + rng.normal(0, 1)
     wobble = rng.uniform(0, 2 * np.pi, 3) * [0.3, 0.3, 1]
     width = round(height * ASPECT)
     pixels_per_mm = height / subject.depth_mm
 
-    # Scan conversion: where each pixel lies on the polar grid of the curved array.
+    # Scan conversion: the position of each pixel on the polar grid of the curved array.
     x_mm = (np.arange(width, dtype=np.float32) + 0.5 - width / 2)[None] / np.float32(pixels_per_mm)
     z_mm = (np.arange(height, dtype=np.float32) + 0.5)[:, None] / np.float32(pixels_per_mm)
     centre = subject.probe_radius_mm * np.cos(subject.half_angle)  # above the skin line
@@ -119,7 +119,7 @@ def make_frame(subject, number, seed, height):
 
 
 def _echo(subject, offset_mm, wobble, centre, farthest, rng):
-    """The log-compressed echo on the polar grid, (SAMPLES, BEAMS) in 0 to 1."""
+    """Return the log-compressed echo on the polar grid, (SAMPLES, BEAMS) in 0 to 1."""
     radius = np.linspace(subject.probe_radius_mm, farthest, SAMPLES)[:, None]
     angle = np.linspace(-subject.half_angle, subject.half_angle, BEAMS)[None]
     x_mm, z_mm = radius * np.sin(angle), radius * np.cos(angle) - centre
@@ -133,12 +133,12 @@ def _echo(subject, offset_mm, wobble, centre, farthest, rng):
         reflectivity += 0.12 * np.exp(-(((depth_mm - ripple) / 0.5) ** 2))
     reflectivity = np.where(ligament, 0.30, np.where(bone, 1.3, reflectivity)).clip(0.002)
 
-    # Nothing is heard behind bone: the sound that is left after the bone passed so far.
+    # Acoustic shadow: the intensity that remains behind the bone crossed so far.
     shadow = np.exp(-3.2 * np.cumsum(bone, 0) * (farthest - subject.probe_radius_mm) / SAMPLES / 3)
     shadow = np.maximum(gaussian_filter(np.where(bone, 1, shadow), (0, 1.2)), 0.015)
 
-    # Fully developed speckle is a complex Gaussian sum of echoes (Goodman 1976), blurred by the pulse
-    # along the beam and by the beam across: in space that blur widens with depth as the beams spread.
+    # Fully developed speckle is a complex Gaussian sum of echoes (Goodman 1976). The pulse blurs it along the beam,
+    # the beam width blurs it laterally. The lateral blur widens with depth because the beams diverge.
     noise = rng.normal(size=(2, SAMPLES, BEAMS)) * np.sqrt(reflectivity)
     noise = gaussian_filter(noise, (0, 1.6, 0.8))
     spread = gaussian_filter(noise, (0, 0, 2.2))
@@ -147,7 +147,7 @@ def _echo(subject, offset_mm, wobble, centre, farthest, rng):
     envelope = np.hypot(*field) * shadow * np.sqrt(reflectivity.mean())
 
     decibels = 20 * np.log10(envelope + 1e-6) + subject.gain_db + 15
-    decibels -= subject.attenuation_db_per_mm * depth_mm - 0.22 * depth_mm  # time gain compensation, imperfect
+    decibels -= subject.attenuation_db_per_mm * depth_mm - 0.22 * depth_mm  # imperfect time gain compensation
     return gaussian_filter((decibels / DYNAMIC_RANGE_DB + 0.52).clip(0, 1), (0.7, 0.5))
 
 
@@ -185,24 +185,24 @@ def make_dataset(folder, *, train_frames, validation_frames, subjects, validatio
 def main(argv=None):
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--output", type=Path, default=folders.DATA, metavar="DIR", help="gets train/, validation/ and spacing.csv")
+    add("--output", type=Path, default=folders.DATA, metavar="DIR", help="folder of train/, validation/, spacing.csv")
     add("--train-frames", type=option_types.positive_int, default=240, metavar="N")
     add("--validation-frames", type=option_types.positive_int, default=60, metavar="N")
     add("--subjects", type=option_types.positive_int, default=8, metavar="N", help="in the training set")
-    add("--validation-subjects", type=option_types.positive_int, default=3, metavar="N", help="others than those")
+    add("--validation-subjects", type=option_types.positive_int, default=3, metavar="N", help="in the validation set")
     add(
         "--height",
         type=option_types.positive_int,
         default=800,
         metavar="PX",
-        help="of a frame; the width is 740/800 of it",
+        help="height of a frame; the width is 740/800 of it",
     )
     add("--seed", type=option_types.natural, default=0, metavar="N")
-    add("--workers", type=option_types.positive_int, metavar="N", help="processes (default: one a core)")
+    add("--workers", type=option_types.positive_int, metavar="N", help="processes (default: one per core)")
     args = parser.parse_args(argv)
     for name in ("train", "validation", "spacing.csv"):
         if (args.output / name).exists():
-            raise InputError(f"{args.output / name}: is there already; move it away, or give another --output")
+            raise InputError(f"{args.output / name}: exists already; move it away, or give another --output")
     make_dataset(
         args.output,
         train_frames=args.train_frames,

@@ -1,11 +1,11 @@
-"""How DeepLabV3 is fed in training."""
+"""The augmentation of training frames for DeepLabV3."""
 
 from sonogravity.datasets.augmentation import Augmentation
 
 
 def make_augmentation(background):
-    """The random changes of each training frame: rotation, shift and zoom besides left and right, grey levels, noise.
+    """Return the random changes of a training frame: flip, rotation, shift, zoom, grey levels, noise.
 
-    background: the class index that comes in from outside the frame.
+    background: its class index, which also fills the area outside the frame.
     """
     return Augmentation(background, geometry=True)

@@ -1,9 +1,9 @@
-"""Score a trained DeepLabV3 on frames with masks, or masks of any origin against the true ones.
+"""Score a trained DeepLabV3, or masks of any origin, against true masks.
 
     python evaluate.py --load RUN --input FOLDER
     python evaluate.py --predictions MASKS --input FOLDER
 
-Writes files.xlsx, files.csv, calibration.png and summary.json to results/deeplab/<run>/evaluate.
+Write files.xlsx, files.csv, calibration.png and summary.json to results/deeplab/<run>/evaluate.
 """
 
 import sys

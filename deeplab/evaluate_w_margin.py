@@ -1,10 +1,10 @@
-"""Score a trained DeepLabV3, or masks of any origin, with a margin in mm.
+"""Score a trained DeepLabV3, or masks of any origin, against true masks with a margin in mm.
 
     python evaluate_w_margin.py --load RUN --input FOLDER --spacing FILE.csv
     python evaluate_w_margin.py --predictions MASKS --input FOLDER --spacing FILE.csv
 
-Writes files.xlsx, files.csv, calibration.png, sweep.png and summary.json to results/deeplab/<run>/evaluate_w_margin.
-Tolerant scores must not be compared with published Dice.
+Write files.xlsx, files.csv, calibration.png, sweep.png and summary.json to results/deeplab/<run>/evaluate_w_margin.
+Do not compare tolerant scores with published Dice.
 """
 
 import sys

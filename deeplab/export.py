@@ -1,8 +1,8 @@
-"""Export a trained DeepLabV3 to ONNX, or to int8 for OpenVINO, if it labels frames as the checkpoint does.
+"""Export a trained DeepLabV3 to ONNX, or to int8 for OpenVINO, and check it against the checkpoint.
 
     python export.py --load RUN --input FOLDER
 
-Writes best.onnx (or best.int8.xml and .bin) beside the checkpoint, where --engine onnx and openvino find it.
+Write best.onnx (or best.int8.xml and .bin) beside the checkpoint, where --engine onnx and openvino find it.
 """
 
 import sys

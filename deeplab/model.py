@@ -1,12 +1,11 @@
 """DeepLabV3 (Chen, Papandreou, Schroff and Adam, arXiv 1706.05587, 2017), as torchvision builds it.
 
-A backbone whose last stages are dilated instead of strided, so that its features are an eighth of the
-frame (output stride 8) with ResNet-50 and ResNet-101, a sixteenth with MobileNetV3; then atrous spatial
-pyramid pooling, five views of these features side by side: a 1x1 convolution, 3x3 convolutions at atrous
-rates 12, 24 and 36, and the mean over the frame. Trained with cross-entropy on the logits resized to the
-frame; with ``--aux-loss`` a small head on an earlier stage is trained beside it (weight 0.5, as in
-torchvision's references) and dropped in prediction. State-dict keys are torchvision's (``backbone.*``,
-``classifier.*``, ``aux_classifier.*``).
+The last stages of the backbone are dilated instead of strided. Its features are an eighth of the frame (output
+stride 8) with ResNet-50 and ResNet-101, and a sixteenth with MobileNetV3. Atrous spatial pyramid pooling then
+combines five branches: a 1x1 convolution, 3x3 convolutions at atrous rates 12, 24 and 36, and the mean over the
+frame. The loss is computed on the logits resized to the frame. With ``--aux-loss`` a small head on an earlier stage
+is also trained (weight 0.5, as in torchvision's references); prediction does not use it. State-dict keys are
+torchvision's (``backbone.*``, ``classifier.*``, ``aux_classifier.*``).
 """
 
 from dataclasses import replace
@@ -31,30 +30,31 @@ BUILDERS = {
         segmentation.DeepLabV3_MobileNet_V3_Large_Weights,
     ),
 }
-TORCHVISION_CLASSES = 21  # of its own weights: COCO images with the labels of Pascal VOC
+TORCHVISION_CLASSES = 21  # of torchvision's weights: COCO images with the labels of Pascal VOC
 BATCH_NORM_MOMENTUM = 0.1
 FIRST = ("backbone.conv1.weight", "backbone.0.0.weight")  # of ResNets, of MobileNetV3
-CLASSIFIER, AUXILIARY = "classifier.4", "aux_classifier.4"  # the last convolutions, one output a class
+CLASSIFIER, AUXILIARY = "classifier.4", "aux_classifier.4"  # the last convolutions, one output per class
 
 
 class DeepLabV3(SegmentationModel, TorchvisionDeepLabV3):
     """(N, in_channels, H, W) float32 in 0 to 1 -> logits (N, classes, H, W), for any H and W.
 
-    With aux_loss and in training mode a pair of such logits: the classifier's and the auxiliary head's
-    (see losses.HeadsLoss). depth_channel: the network also sees how deep each row lies (see modeling/depth_channel.py).
+    aux_loss: in training mode forward returns a pair of these logits, the classifier's and the auxiliary head's
+    (see losses.HeadsLoss). depth_channel: the depth of each row is a further input channel (see
+    modeling/depth_channel.py).
     """
 
     NAME = "deeplab"
     HEAD = (f"{CLASSIFIER}.", f"{AUXILIARY}.")
     HEAD_WEIGHTS = (0.5,)  # of the auxiliary head
-    SMALLEST_BATCH = 2  # the mean over the frame leaves one value per channel, which one frame cannot normalise
+    SMALLEST_BATCH = 2  # batch normalisation after the mean over the frame needs two values per channel
 
     def __init__(self, in_channels=1, classes=3, backbone="resnet50", aux_loss=False, depth_channel=False):
         build, _ = BUILDERS[backbone]
         built = build(weights=None, weights_backbone=None, num_classes=classes, aux_loss=aux_loss)
         super().__init__(built.backbone, built.classifier, built.aux_classifier)
-        # MobileNetV3's own momentum of 0.01 is for ImageNet's many steps: on small data its running statistics lag
-        # hundreds of steps behind the weights, and validation is empty for ten epochs (benchmarks/README.md).
+        # MobileNetV3's own momentum of 0.01 suits the many steps of ImageNet. On small data its running statistics lag
+        # hundreds of steps behind the weights, and predictions stay empty for ten epochs (benchmarks/README.md).
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = BATCH_NORM_MOMENTUM
@@ -63,7 +63,7 @@ class DeepLabV3(SegmentationModel, TorchvisionDeepLabV3):
             _replace_first_convolution(self.backbone, in_channels + depth_channel)
 
     def forward(self, x, heights=None):
-        """heights: (N,) rows of each frame, where x is padded below them in training."""
+        """Return the logits. heights: (N,) rows of each frame in training, without the padding below."""
         features = self.backbone(with_depth(x, heights if self.training else None) if self.depth_channel else x)
         if not self.training or self.aux_classifier is None:
             return self._resized(self.classifier(features["out"]), x)
@@ -72,21 +72,21 @@ class DeepLabV3(SegmentationModel, TorchvisionDeepLabV3):
 
     @staticmethod
     def _resized(logits, x):
-        """(N, C, H/8, W/8) -> (N, C, H, W)."""
+        """Return the logits resized to x: (N, C, h, w) -> (N, C, H, W)."""
         return nn.functional.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=False)
 
     def encoder(self):
-        """The parts that --freeze-encoder keeps as they are."""
+        """Return the modules that --freeze-encoder keeps fixed."""
         return [self.backbone]
 
     def blocks(self):
-        """The parts whose activations fill the memory in training (see memory.compute_again)."""
+        """Return the modules whose activations fill the memory in training (see memory.compute_again)."""
         heads = [head for head in (self.classifier, self.aux_classifier) if head is not None]
         return [m for m in self.backbone.modules() if isinstance(m, (Bottleneck, InvertedResidual))] + heads
 
     @staticmethod
     def options_from(state_dict):
-        """The options that give weights of these names and shapes; None if they are no DeepLabV3's."""
+        """Return the options that give weights of these names and shapes; None if they are not a DeepLabV3's."""
         last = state_dict.get(f"{CLASSIFIER}.weight")
         first = next((state_dict[key] for key in FIRST if key in state_dict), None)
         if first is None or last is None or first.ndim != 4 or last.ndim != 4:
@@ -112,11 +112,11 @@ def _replace_first_convolution(backbone, in_channels):
 
 
 def adapt(weights, model):
-    """Weights trained for other classes or channels -> weights that fit the model, and what was done.
+    """Return weights adapted to the model's classes and channels, and a list of the changes in words.
 
-    Heads of another class count keep the model's own fresh values; RGB filters of the first convolution
-    are summed for one grey channel; for the depth, if the model has it, filters of zeros are added; an auxiliary
-    head that the model lacks is left out.
+    Heads of another class count keep the model's initial values. RGB filters of the first convolution are summed for
+    one grey channel. If the model has a depth channel, filters of zeros are added. An auxiliary head that the model
+    lacks is left out.
     """
     own, words = model.state_dict(), []
     fitted = dict(weights)
@@ -139,9 +139,9 @@ def adapt(weights, model):
 
 
 def from_torchvision(checkpoint, model, options):
-    """A bare file of torchvision's 21 classes, or with an auxiliary head too many, adapted to the model.
+    """Return a bare state dict of torchvision's 21 classes, or with a surplus auxiliary head, adapted to the model.
 
-    Anything else comes back as it is, for the strict checks of all checkpoints.
+    Return any other checkpoint unchanged, for the strict checks of all checkpoints.
     """
     given = checkpoint.model_options
     foreign_head = given["classes"] == TORCHVISION_CLASSES != options["classes"]
@@ -160,10 +160,10 @@ def from_torchvision(checkpoint, model, options):
 
 
 def load_pretrained(model, backbone, file=None):
-    """Start from torchvision's weights for the backbone, downloaded or from a file; say what was done.
+    """Load torchvision's weights for the backbone, downloaded or from a file, and print the changes.
 
-    file: a DeepLabV3 state dict, or one of the bare backbone as torchvision's classifiers save it.
-    InputError names the file, or tells how to pass one if there is no network.
+    file: a state dict of DeepLabV3, or of the backbone alone as torchvision's classifiers save it. Raise InputError if
+    the download fails or the weights do not fit.
     """
     if file is None:
         source = BUILDERS[backbone][1].DEFAULT
@@ -180,27 +180,29 @@ def load_pretrained(model, backbone, file=None):
     fitted, words = adapt(weights, model)
     own = model.state_dict()
     fresh = [key for key in own if key not in fitted and not key.startswith("backbone.")]
-    if fresh:  # a bare backbone brings no heads
-        words.append(f"{len(fresh)} values of the heads start fresh")
+    if fresh:  # the weights of a backbone alone have no heads
+        words.append(f"{len(fresh)} tensors of the heads are newly initialised")
         fitted |= {key: own[key] for key in fresh}
     wrong = [key for key in own if key not in fitted or fitted[key].shape != own[key].shape]
     wrong += [key for key in fitted if key not in own]
     if wrong:
-        raise InputError(f"{name}: is not for {backbone}: {len(wrong)} weights differ ({wrong[0]}, ...)")
+        raise InputError(
+            f"{name}: is not for {backbone}: {len(wrong)} weights differ ({wrong[0]}, ...); give weights of {backbone}"
+        )
     model.load_state_dict(fitted)
-    say(f"starts from {name}" + (f": {'; '.join(words)}" if words else ""))
+    say(f"training starts from {name}" + (f": {'; '.join(words)}" if words else ""))
 
 
 def _read_weights(file):
-    """A state dict with DeepLabV3's key names."""
+    """Return the state dict in a file, with DeepLabV3's key names. Raise InputError if it has none."""
     if not file.is_file():
-        raise InputError(f"--pretrained {file}: no such file")
+        raise InputError(f"--pretrained {file}: no such file; check the path")
     try:
         weights = load_torch(file)
     except BROKEN_FILE as error:
-        raise InputError(f"--pretrained {file}: not a state dict that can be read safely") from error
+        raise InputError(f"--pretrained {file}: not a state dict that can be read safely; give another file") from error
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise InputError(f"--pretrained {file}: holds no state dict of tensors")
+        raise InputError(f"--pretrained {file}: holds no state dict of tensors; give another file")
     if any(key.startswith("backbone.") for key in weights):
         return weights
     heads = ("fc.", "classifier.")  # of the image classifiers

@@ -1,8 +1,8 @@
-"""Label frames with a trained DeepLabV3: masks, panels, and scores if the true masks are at hand.
+"""Segment frames with a trained DeepLabV3. Score the predictions if there are true masks.
 
     python predict.py --load RUN --input FOLDER
 
-Writes masks/, panels/, files.xlsx, files.csv (with true masks also summary.json) to results/deeplab/<run>/predict.
+Write masks/, panels/, files.xlsx, files.csv (with true masks also summary.json) to results/deeplab/<run>/predict.
 """
 
 import sys

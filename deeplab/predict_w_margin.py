@@ -1,9 +1,9 @@
-"""Label frames with a trained DeepLabV3, and score them also with a margin in mm if the true masks are at hand.
+"""Segment frames with a trained DeepLabV3. Score the predictions, also with a margin in mm, if there are true masks.
 
     python predict_w_margin.py --load RUN --input FOLDER --spacing FILE.csv
 
-Writes masks/, panels/, files.xlsx, files.csv (with true masks also summary.json and sweep.png) to
-results/deeplab/<run>/predict_w_margin. Tolerant scores must not be compared with published Dice.
+Write masks/, panels/, files.xlsx, files.csv (with true masks also summary.json and sweep.png) to
+results/deeplab/<run>/predict_w_margin. Do not compare tolerant scores with published Dice.
 """
 
 import sys

@@ -2,8 +2,8 @@
 
     python train.py --epochs 100 --amp
 
-Reads data/train and data/validation (each with images/ and masks/), looks at all of it first, then
-writes checkpoints/deeplab/<run> and results/deeplab/<run> after every epoch.
+Read data/train and data/validation (each with images/ and masks/) and check all files first. Write
+checkpoints/deeplab/<run> and results/deeplab/<run> after every epoch.
 """
 
 import argparse
@@ -16,21 +16,21 @@ from sonogravity.commands.training_options import add_depth_channel, add_trainin
 
 
 def build_parser():
-    """The options; the defaults are DeepLabV3's recipe."""
+    """Return the parser; its defaults are DeepLabV3's recipe."""
     parser = Parser(__doc__)
     group = add_training(parser, batch_size=4, learning_rate=1e-3, loss="ce+dice", scheduler="cosine")
     group.add_argument(
         "--backbone",
         choices=("resnet50", "resnet101", "mobilenet_v3_large"),
         default="resnet50",
-        help="the encoder; mobilenet_v3_large for live use on a laptop",
+        help="encoder; mobilenet_v3_large for live use on a laptop",
     )
     add_depth_channel(group)
     group.add_argument(
         "--aux-loss",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="train a small head on an earlier stage beside the classifier",
+        help="also train a small head on an earlier stage of the backbone",
     )
     group.add_argument(
         "--pretrained",
@@ -38,13 +38,13 @@ def build_parser():
         nargs="?",
         const=True,
         metavar="FILE",
-        help="start from torchvision's weights: downloaded, or from FILE",
+        help="start from torchvision's weights, downloaded or read from FILE",
     )
     return parser
 
 
 def model_options_of(options, classes):
-    """What the network is built with, and what its checkpoints keep."""
+    """Return the arguments of the network's constructor, which its checkpoints also store."""
     return {
         "in_channels": options.channels,
         "classes": classes,
@@ -56,7 +56,7 @@ def model_options_of(options, classes):
 
 @script
 def main(argv=None, model_class=None, **parts):
-    """Train one run, or with --folds one per fold, scored together. parts: the keywords of ``train``."""
+    """Train one run, or with --folds one run per fold, and score all folds. parts: the keywords of ``train``."""
     options = build_parser().parse_args(argv)  # wrong options are refused before torch is imported
 
     from deeplab.model import DeepLabV3
@@ -77,7 +77,7 @@ def main(argv=None, model_class=None, **parts):
 
 
 def train(start, model_class, *, criterion=None, augmentation=None, sampler=None, optimizer=None, averaging=None):
-    """Train one run from ``start``, a Beginning. A keyword replaces the part of its name (docs/training.md)."""
+    """Train one run from ``start``, a Beginning. Each keyword replaces the part of that name (docs/training.md)."""
     import torch
 
     from deeplab.dataset import make_augmentation
@@ -138,9 +138,9 @@ def train(start, model_class, *, criterion=None, augmentation=None, sampler=None
     retry = MemoryRetry(run, step)
     if retry.memory.checkpointing:
         compute_again(model.blocks())
-    with run:  # interrupted, it says how to resume
+    with run:  # prints how to resume if interrupted
         while epoch := run.next_epoch:
-            with retry:  # out of memory, the epoch starts again with less
+            with retry:  # repeats the epoch with less memory if memory runs out
                 begun, title = time.perf_counter(), f"epoch {epoch}/{options.epochs}"
                 steps.begin_epoch(loader, options.seed, epoch)
                 frozen = steps.freeze(model.encoder(), epoch <= options.freeze_encoder)

@@ -3,7 +3,7 @@
 import sonogravity
 
 predictor = sonogravity.load("checkpoints/unet/RUN/best.pth")
-labels = predictor.predict(image)  # (H, W) array -> (H, W) mask values, the pixels that predict.py writes
+labels = predictor.predict(image)  # (H, W) array -> (H, W) mask values, as predict.py writes them
 """
 
 from pathlib import Path
@@ -14,12 +14,12 @@ __all__ = ["InputError", "load"]
 
 
 def load(checkpoint, device="auto"):
-    """Open a checkpoint of any model -> Predictor.
+    """Return the Predictor of a checkpoint of any model.
 
     checkpoint: a .pth file of train.py, or a bare state dict of other code. device: auto, cpu, cuda, cuda:N or mps.
-    Raise InputError if it is no checkpoint of one of the models.
+    Raise InputError if the file is not a checkpoint of one of the models.
     """
-    from sonogravity import models  # slow: with torch
+    from sonogravity import models  # slow: imports torch
     from sonogravity.inference.predictor import open_predictor
     from sonogravity.modeling.checkpoints import find_model
 

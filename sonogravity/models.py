@@ -1,4 +1,4 @@
-"""The model folders by name: the one list that knows them all."""
+"""The names of all model folders."""
 
 import importlib
 

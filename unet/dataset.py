@@ -1,8 +1,8 @@
-"""How U-Net is fed in training."""
+"""The augmentation of training frames for U-Net."""
 
 from sonogravity.datasets.augmentation import Augmentation
 
 
 def make_augmentation(background):
-    """The random changes of each training frame: left and right, grey levels, noise. background: its class index."""
+    """Return the random changes of a training frame: flip, grey levels, noise. background: its class index."""
     return Augmentation(background, geometry=False)

@@ -1,9 +1,9 @@
-"""Score a trained U-Net on frames with masks, or masks of any origin against the true ones.
+"""Score a trained U-Net, or masks of any origin, against true masks.
 
     python evaluate.py --load RUN --input FOLDER
     python evaluate.py --predictions MASKS --input FOLDER
 
-Writes files.xlsx, files.csv, calibration.png and summary.json to results/unet/<run>/evaluate.
+Write files.xlsx, files.csv, calibration.png and summary.json to results/unet/<run>/evaluate.
 """
 
 import sys

@@ -1,8 +1,8 @@
 """U-Net (Ronneberger, Fischer and Brox, MICCAI 2015), with padding and batch normalisation.
 
-Four levels down by max pooling, four up by transposed convolution (or bilinear resizing), the
-encoder's features joined at each level. Parameter names are those of the publicly known PyTorch U-Net
-(``inc.double_conv.0.weight``, ..., ``outc.conv.bias``), so that its weights load.
+The encoder has four levels with max pooling, the decoder four levels with transposed convolution (or bilinear
+resizing). Each level of the decoder also gets the encoder's features of its size. Parameter names are those of the
+publicly known PyTorch U-Net (``inc.double_conv.0.weight``, ..., ``outc.conv.bias``), so that its weights load.
 """
 
 import torch
@@ -13,11 +13,11 @@ from sonogravity.modeling.depth_channel import image_channels, with_depth
 from sonogravity.modeling.segmentation_model import SegmentationModel
 
 LEVELS = 4
-MULTIPLE = 2**LEVELS  # height and width inside the network
+MULTIPLE = 2**LEVELS  # height and width are padded to multiples of it
 
 
 class DoubleConv(nn.Module):
-    """(3x3 convolution, normalisation, ReLU) twice; height and width stay. norm: makes a layer for so many channels."""
+    """Twice: 3x3 convolution, normalisation, ReLU; height and width stay. norm: callable, channels -> layer."""
 
     def __init__(self, in_channels, out_channels, mid_channels=None, *, norm=nn.BatchNorm2d):
         super().__init__()
@@ -36,7 +36,7 @@ class DoubleConv(nn.Module):
 
 
 class Down(nn.Module):
-    """Halve height and width, then DoubleConv."""
+    """Halve height and width, then apply DoubleConv."""
 
     def __init__(self, in_channels, out_channels, norm):
         super().__init__()
@@ -47,7 +47,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Double height and width, join the encoder's features, then DoubleConv."""
+    """Double height and width, concatenate the encoder's features, then apply DoubleConv."""
 
     def __init__(self, in_channels, out_channels, bilinear, norm):
         super().__init__()
@@ -63,7 +63,7 @@ class Up(nn.Module):
 
 
 class OutConv(nn.Module):
-    """1x1 convolution to one logit a class."""
+    """1x1 convolution to one logit per class."""
 
     def __init__(self, in_channels, classes):
         super().__init__()
@@ -76,17 +76,17 @@ class OutConv(nn.Module):
 class UNet(SegmentationModel):
     """(N, in_channels, H, W) float32 in 0 to 1 -> logits (N, classes, H, W), for any H and W.
 
-    base_channels: features at full size, doubled at each of the four levels (64 in the paper).
-    bilinear: resize instead of transposed convolutions; fewer parameters (17.3 against 31.0 million).
-    depth_channel: the network also sees how deep each row lies (see modeling/depth_channel.py).
-    deep_supervision (Lee et al., AISTATS 2015): in training mode (logits, those of the four coarser levels from the
-    coarsest on), all of this size. norm: makes the normalisation of so many channels; no option of checkpoints, so a
-    subclass that sets another keeps it (see docs/training.md).
+    base_channels: number of features at full size, doubled at each of the four levels (64 in the paper).
+    bilinear: resizing instead of transposed convolutions; fewer parameters (17.3 against 31.0 million).
+    depth_channel: the depth of each row is a further input channel (see modeling/depth_channel.py).
+    deep_supervision (Lee et al., AISTATS 2015): in training mode forward returns (logits, logits of the four coarser
+    levels, coarsest first), all of this shape. norm: callable, channels -> normalisation layer. Checkpoints do not
+    store it; a subclass sets another one (see docs/training.md).
     """
 
     NAME = "unet"
     HEAD = ("outc.", "supervised.")
-    # Of the coarser levels in deep supervision, the coarsest first (Isensee et al., nnU-Net, Nature Methods 2021).
+    # For the coarser levels in deep supervision, coarsest first (Isensee et al., nnU-Net, Nature Methods 2021).
     HEAD_WEIGHTS = tuple(1 / 2**level for level in range(LEVELS, 0, -1))
 
     def __init__(
@@ -102,7 +102,7 @@ class UNet(SegmentationModel):
     ):
         super().__init__()
         width = [base_channels * 2**level for level in range(LEVELS + 1)]
-        halved = 2 if bilinear else 1  # resizing keeps the channels, so the deeper ones are halved
+        halved = 2 if bilinear else 1  # resizing keeps the channels, so deeper levels get half as many
         self.depth_channel = depth_channel
         self.inc = DoubleConv(in_channels + depth_channel, width[0], norm=norm)
         self.down1 = Down(width[0], width[1], norm)
@@ -118,11 +118,11 @@ class UNet(SegmentationModel):
         self.supervised = nn.ModuleList(OutConv(channels, classes) for channels in coarse if deep_supervision)
 
     def forward(self, x, heights=None):
-        """heights: (N,) rows of each frame, where x is padded below them in training."""
+        """Return the logits. heights: (N,) rows of each frame in training, without the padding below."""
         height, width = x.shape[2:]
         if self.depth_channel:
             x = with_depth(x, heights if self.training else None)
-        # The border is repeated, not filled with black, up to the next multiple of 16.
+        # Pad to the next multiple of 16 by repeating the border, not with black.
         x = F.pad(x, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
         x1 = self.inc(x)  # (N, 64, H, W)
         x2 = self.down1(x1)  # (N, 128, H/2, W/2)
@@ -141,16 +141,16 @@ class UNet(SegmentationModel):
         return logits, *(each[:, :, :height, :width] for each in whole)
 
     def blocks(self):
-        """The parts whose activations fill the memory in training (see memory.compute_again)."""
+        """Return the modules whose activations fill the memory in training (see memory.compute_again)."""
         return [module for module in self.modules() if isinstance(module, DoubleConv)]
 
     def encoder(self):
-        """The parts that --freeze-encoder keeps as they are."""
+        """Return the modules that --freeze-encoder keeps fixed."""
         return [self.inc, self.down1, self.down2, self.down3, self.down4]
 
     @staticmethod
     def options_from(state_dict):
-        """The options that give weights of these names and shapes; None if they are no U-Net's."""
+        """Return the options that give weights of these names and shapes; None if they are not a U-Net's."""
         first, last = state_dict.get("inc.double_conv.0.weight"), state_dict.get("outc.conv.weight")
         if first is None or last is None or first.ndim != 4 or last.ndim != 4:
             return None

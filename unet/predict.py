@@ -1,8 +1,8 @@
-"""Label frames with a trained U-Net: masks, panels, and scores if the true masks are at hand.
+"""Segment frames with a trained U-Net. Score the predictions if there are true masks.
 
     python predict.py --load RUN --input FOLDER
 
-Writes masks/, panels/, files.xlsx, files.csv (with true masks also summary.json) to results/unet/<run>/predict.
+Write masks/, panels/, files.xlsx, files.csv (with true masks also summary.json) to results/unet/<run>/predict.
 """
 
 import sys

@@ -2,8 +2,8 @@
 
     python train.py --epochs 100 --amp
 
-Reads data/train and data/validation (each with images/ and masks/), looks at all of it first, then
-writes checkpoints/unet/<run> and results/unet/<run> after every epoch.
+Read data/train and data/validation (each with images/ and masks/) and check all files first. Write
+checkpoints/unet/<run> and results/unet/<run> after every epoch.
 """
 
 import argparse
@@ -16,23 +16,23 @@ from sonogravity.common.option_types import even_int
 
 
 def build_parser():
-    """The options; the defaults are U-Net's recipe."""
+    """Return the parser; its defaults are U-Net's recipe."""
     parser = Parser(__doc__)
     group = add_training(parser, batch_size=2, learning_rate=5e-4, loss="ce+dice", scheduler="cosine")
-    group.add_argument("--bilinear", action="store_true", help="resize instead of transposed convolutions")
+    group.add_argument("--bilinear", action="store_true", help="bilinear resizing instead of transposed convolutions")
     add_depth_channel(group)
     group.add_argument(
         "--deep-supervision",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="train a small head on each coarser level beside the last one",
+        help="also train a small head on each coarser level",
     )
     group.add_argument("--base-channels", type=even_int, default=64, metavar="N", help="features at full size")
     return parser
 
 
 def model_options_of(options, classes):
-    """What the network is built with, and what its checkpoints keep."""
+    """Return the arguments of the network's constructor, which its checkpoints also store."""
     return {
         "in_channels": options.channels,
         "classes": classes,
@@ -45,7 +45,7 @@ def model_options_of(options, classes):
 
 @script
 def main(argv=None, model_class=None, **parts):
-    """Train one run, or with --folds one per fold, scored together. parts: the keywords of ``train``."""
+    """Train one run, or with --folds one run per fold, and score all folds. parts: the keywords of ``train``."""
     options = build_parser().parse_args(argv)  # wrong options are refused before torch is imported
 
     from sonogravity.commands.cross_validate import CrossValidation
@@ -66,7 +66,7 @@ def main(argv=None, model_class=None, **parts):
 
 
 def train(start, model_class, *, criterion=None, augmentation=None, sampler=None, optimizer=None, averaging=None):
-    """Train one run from ``start``, a Beginning. A keyword replaces the part of its name (docs/training.md)."""
+    """Train one run from ``start``, a Beginning. Each keyword replaces the part of that name (docs/training.md)."""
     import torch
 
     from sonogravity.common import devices
@@ -124,9 +124,9 @@ def train(start, model_class, *, criterion=None, augmentation=None, sampler=None
     retry = MemoryRetry(run, step)
     if retry.memory.checkpointing:
         compute_again(model.blocks())
-    with run:  # interrupted, it says how to resume
+    with run:  # prints how to resume if interrupted
         while epoch := run.next_epoch:
-            with retry:  # out of memory, the epoch starts again with less
+            with retry:  # repeats the epoch with less memory if memory runs out
                 begun, title = time.perf_counter(), f"epoch {epoch}/{options.epochs}"
                 steps.begin_epoch(loader, options.seed, epoch)
                 frozen = steps.freeze(model.encoder(), epoch <= options.freeze_encoder)

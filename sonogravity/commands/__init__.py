@@ -1,1 +1,1 @@
-"""What the scripts of all models do: options, scoring, cross-validation, export, comparison."""
+"""The scripts of all models: options, scoring, cross-validation, export, comparison."""

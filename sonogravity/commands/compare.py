@@ -2,10 +2,10 @@
 
     python -m sonogravity.compare results/unet/RUN results/deeplab/RUN
 
-Each RUN is a folder with files.csv (or with evaluate/ or predict/ in it), or a files.csv. The first is the
-reference; each other one is compared with it file by file, with Wilcoxon's signed-rank test (Wilcoxon 1945)
-on the mean difference of each subject and a bootstrap interval that resamples subjects: neighbouring frames
-are near copies, so a test over frames would find significance in anything.
+Each RUN is a files.csv, a folder with one, or a folder with evaluate/ or predict/ in it (also with _w_margin).
+The first is the reference. Each other run is compared with it file by file: Wilcoxon's signed-rank test
+(Wilcoxon 1945) on the mean difference per subject, and a bootstrap interval that resamples subjects.
+Neighbouring frames are near copies, so a test over frames would find almost any difference significant.
 """
 
 import math
@@ -34,7 +34,7 @@ FEWEST_SUBJECTS = 6  # with fewer, no outcome of the test can reach p < 0.05
 
 
 def find_run(path):
-    """A run folder or a files.csv -> (name, files.csv, folders where its panels may lie)."""
+    """Return (name, files.csv, folders that may hold its panels) of a run folder or a files.csv."""
     scripts = ("evaluate", "predict", "evaluate_w_margin", "predict_w_margin")
     candidates = [path] if path.is_file() else [path / part / FILES_CSV for part in ("", *scripts)]
     for file in candidates:
@@ -42,30 +42,32 @@ def find_run(path):
             folder = file.parent
             name = folder.parent.name if folder.name in scripts else folder.name
             return name, file, [each / PANELS for each in (folder, folder.parent / "predict", folder / "predict")]
-    raise InputError(f"{path}: no files.csv there, nor in evaluate/ or predict/ under it; run evaluate.py first")
+    raise InputError(f"{path}: no files.csv in it or in its folders {', '.join(scripts)}; run evaluate.py first")
 
 
 def read_scores(file):
-    """files.csv indexed by file name; InputError if it has no scores."""
+    """Return the table of a files.csv, indexed by file name. Raise InputError if it cannot be read or has no scores."""
     try:
         table = pd.read_csv(file, keep_default_na=False, na_values=[""])
     except (ValueError, OSError) as error:
-        raise InputError(f"{file}: cannot be read as CSV ({error})") from error
+        raise InputError(f"{file}: cannot be read as CSV ({error}); run evaluate.py again") from error
     if "file" not in table or "dice" not in table:
-        raise InputError(f"{file}: has no Dice column; was it predicted without masks?")
+        raise InputError(f"{file}: has no Dice column; give a run scored against true masks")
     if table["file"].duplicated().any():
-        raise InputError(f"{file}: lists {table['file'][table['file'].duplicated()].iloc[0]} twice")
+        raise InputError(
+            f"{file}: lists {table['file'][table['file'].duplicated()].iloc[0]} twice; run evaluate.py again"
+        )
     return table.set_index("file")
 
 
 def scored_columns(tables):
-    """Overlap and boundary metrics that all tables share (in one unit, then)."""
+    """Return the metrics that all tables have. A name includes its unit, so shared metrics have the same unit."""
     names = [name for name in tables[0].columns if is_metric(name)]
     return [name for name in names if all(name in table for table in tables[1:])]
 
 
 def compare_column(reference, other, subjects):
-    """Two columns over the same files -> means, difference (other - reference), interval, p, counts."""
+    """Return means, difference (other - reference), interval, p and counts of two columns over the same files."""
     difference = other - reference
     low, high = bootstrap_interval(difference, subjects)
     by_subject = difference.groupby(pd.Series(subjects, difference.index)).mean().dropna()
@@ -89,10 +91,10 @@ DEFINITIONS = (
     ("reference, other", "the runs compared; the first run named is the reference"),
     ("reference_mean, other_mean", "means over the files for which both runs have a value"),
     ("difference", "mean of other - reference over these files"),
-    ("ci95_low, ci95_high", "95 % bootstrap interval of the difference, resampling subjects (else files)"),
+    ("ci95_low, ci95_high", "95 % bootstrap interval of the difference, resampling subjects (files if none is known)"),
     (
         "wilcoxon_p",
-        "two-sided Wilcoxon signed-rank test on the mean difference of each subject (else file); "
+        "two-sided Wilcoxon signed-rank test on the mean difference per subject (per file if none is known); "
         "blank if no subject differs",
     ),
     ("n, subjects", "files with a value in both runs; subjects among them"),
@@ -100,7 +102,7 @@ DEFINITIONS = (
 
 
 def write_comparison(path, names, tables, subjects, panels):
-    """Write the workbook: Summary, Files, Subjects, Disagreements, Definitions. Returns the Summary's rows."""
+    """Write the workbook: Summary, Files, Subjects, Disagreements, Definitions. Return the rows of the Summary."""
     columns = scored_columns(tables)
     files = tables[0].index
     summary = [
@@ -140,15 +142,15 @@ def write_comparison(path, names, tables, subjects, panels):
 
 
 def few_subjects(subjects):
-    """What to say if the test can't tell."""
+    """Return the warning for fewer than FEWEST_SUBJECTS subjects."""
     return (
         f"Only {len(set(subjects))} subjects: with fewer than {FEWEST_SUBJECTS} the test cannot reach p < 0.05, "
-        "and the interval means little."
+        "and the interval is unreliable."
     )
 
 
 def _disagreements(sheet, names, tables, panels):
-    """The files on which Dice differs most between any two runs, with their panels if there are any."""
+    """Write the files whose Dice differs most between any two runs, with their panels if there are any."""
     dice = pd.DataFrame({name: table["dice"] for name, table in zip(names, tables, strict=True)})
     spread = (dice.max(axis=1) - dice.min(axis=1)).fillna(0).sort_values(ascending=False, kind="stable")
     worst = [file for file in spread.index[:WORST] if spread[file] > 0]
@@ -177,8 +179,8 @@ def _disagreements(sheet, names, tables, panels):
 def build_parser():
     parser = script.Parser(__doc__)
     add = parser.add_argument
-    add("runs", type=Path, nargs="+", metavar="RUN", help="a folder with files.csv; the first is the reference")
-    add("--output", type=Path, metavar="FILE.xlsx", help="(default: results/compare/<run>_<run>.xlsx)")
+    add("runs", type=Path, nargs="+", metavar="RUN", help="files.csv, or a folder with it; the first is the reference")
+    add("--output", type=Path, metavar="FILE.xlsx", help="workbook (default: results/compare/<run>_<run>.xlsx)")
     options.add_subject_regex(parser)
     return parser
 
@@ -187,7 +189,7 @@ def build_parser():
 def main(argv=None):
     args = build_parser().parse_args(argv)
     if len(args.runs) < 2:
-        raise InputError("two runs at least are needed to compare")
+        raise InputError("only one run is given; at least two runs are needed")
     names, files, panels = map(list, zip(*map(find_run, args.runs), strict=True))
     if len(set(names)) < len(names):  # U-Net and DeepLab runs may share a name
         names = [str(path) for path in args.runs]
@@ -195,7 +197,10 @@ def main(argv=None):
     for name, table in zip(names[1:], tables[1:], strict=True):
         missing = sorted(set(tables[0].index) ^ set(table.index))
         if missing:
-            raise InputError(f"{names[0]} and {name} do not score the same files: {some(missing)} in one only")
+            raise InputError(
+                f"{names[0]} and {name}: {len(missing)} files are scored in only one of them ({some(missing)}); "
+                "evaluate both on the same frames"
+            )
     tables = [table.loc[tables[0].index] for table in tables]
     subjects = subjects_or_stems([Path(file).stem for file in tables[0].index], args.subject_regex)
     default = RESULTS / "compare" / ("_".join(name.replace("/", "-") for name in names) + ".xlsx")

@@ -18,14 +18,14 @@ from sonogravity.reporting import score_files
 from sonogravity.reporting.output_folder import refuse_foreign
 from sonogravity.training import start, stored_options
 
-SCRIPT = "folds"  # in settings.json of the scores of all folds
+SCRIPT = "folds"  # the script's name in settings.json of the joint scores
 
 
 class CrossValidation:
-    """The runs of all folds, RUN_fold_1 and so on, and their scores together.
+    """The runs of all folds (RUN_fold_1, ...) and their joint scores.
 
-    A fold that was begun before is resumed, one that is complete is kept. InputError if the options do not fit folds,
-    or if the folder of the joint scores holds other files.
+    An interrupted fold is resumed, a completed one is kept. Raise InputError if the options do not fit folds, or if
+    the folder of the joint scores holds other files.
     """
 
     def __init__(self, options, model_class, parts=None):
@@ -33,14 +33,14 @@ class CrossValidation:
             raise InputError("--folds: --resume and --repeat take the file of one fold; leave --folds out")
         if process_count() > 1:
             raise InputError(
-                "torchrun trains one fold at a time: give --fold as well; afterwards, without torchrun, the "
-                "same command without --fold scores them together"
+                "--folds: torchrun trains one fold at a time; give --fold, and after the last fold run the same "
+                "command without torchrun and without --fold to score all folds"
             )
         if options.load is not None:
-            warn(f"--load: if {options.load.name} has learned from any of these subjects, the folds' scores flatter")
+            warn(f"--load: if {options.load.name} was trained on any of these subjects, the folds' scores are too high")
         self.name = options.name or start.time_stamp()
         if options.name is None:
-            say(f"named {self.name}: if this is interrupted, the same command with --name {self.name} resumes it")
+            say(f"run {self.name}: if it is interrupted, the same command with --name {self.name} resumes it")
         self.folder = options.results / model_class.NAME / f"{self.name}_folds"
         refuse_foreign(self.folder, SCRIPT, "another --name")
         self._options = options
@@ -48,7 +48,7 @@ class CrossValidation:
         self._parts = parts
 
     def starts(self):
-        """Yield where the run of each fold starts, a Beginning; with --check of the first fold only."""
+        """Yield one Beginning per fold; with --check only that of the first fold."""
         for fold in range(1, self._options.folds + 1):
             say(f"\nfold {fold} of {self._options.folds}: {fold_run_name(self.name, fold)}")
             yield start.begin(self._options.with_given(name=self.name, fold=fold), self._model_class, self._parts)
@@ -56,7 +56,7 @@ class CrossValidation:
                 return
 
     def score(self):
-        """Score every frame by the run that has not seen its subject; write the joint worksheets."""
+        """Score every frame by the run that was not trained on its subject. Write the joint worksheets."""
         options = self._options
         if options.check:
             return
@@ -75,10 +75,10 @@ class CrossValidation:
 
 
 def score_folds(request, files, model_class, device):
-    """Segment each fold's frames with its run's last weights; write files.xlsx and the rest to request.output.
+    """Segment the frames of each fold with the last weights of its run. Write all results to request.output.
 
-    request: a score.Request whose one input is the training folder. files: the last.pth of every fold, in order. The
-    last weights, not the best: the best were chosen by these very frames, so their scores would flatter.
+    request: a score.Request whose only input is the training folder. files: the last.pth of every fold, in order. The
+    best weights are not used: they were chosen on these same frames, so their scores would be too high.
     """
     [folder] = request.inputs
     pairs, _ = find_training_pairs(folder)
@@ -105,6 +105,6 @@ def score_folds(request, files, model_class, device):
         "checkpoints": [str(absolute(file)) for file in files],
         "used": first.describe(),
     }
-    say(f"\nthe {len(files)} folds together, each frame by the last epoch of the run that has not seen its subject:")
+    say(f"\nscores of all {len(files)} folds, each frame by the last epoch of the run not trained on its subject:")
     measure = request.measure(first.labels, pairs)
     return score_files.write_scores(results(), pairs, request.output, measure, settings, request, groups=groups)

@@ -1,4 +1,4 @@
-"""What export.py does: write a model that other programs run, once it labels frames as the checkpoint does."""
+"""Export a checkpoint to ONNX or int8, if the exported model agrees with the checkpoint on frames."""
 
 import importlib.util
 import os
@@ -28,16 +28,16 @@ from sonogravity.inference.predictor import open_predictor
 from sonogravity.metrics import overlap
 from sonogravity.modeling.checkpoints import find_checkpoint
 
-MOST_DICE_LOST = 0.005  # by int8, of any class
+MOST_DICE_LOST = 0.005  # by int8, in any class
 CALIBRATION_FRAMES = 300  # NNCF's own default
 
 
 def export_checkpoint(model_class, options):
-    """What export.py does: read the checkpoint and the frames, check, and write the file beside the checkpoint."""
+    """Read the checkpoint and the frames, check the exported model, and write it beside the checkpoint."""
     path = find_checkpoint(options.load, folders.CHECKPOINTS / model_class.NAME)
     engines.check("openvino" if options.int8 else "onnx", torch.device("cpu"), options.int8)
     if options.int8 and importlib.util.find_spec("nncf") is None:
-        raise InputError("--int8: lacks nncf; pip install -e '.[int8]' in the repository")
+        raise InputError("--int8: needs nncf; run pip install -e '.[int8]' in the repository")
     predictor, checkpoint = open_predictor(
         path, model_class, device="cpu", amp=None, scale=options.scale, mask_values=options.mask_values
     )
@@ -47,42 +47,43 @@ def export_checkpoint(model_class, options):
         pairs, notes = find_input_pairs(inputs, masks, partial=True)
         for note in notes:
             warn(note)
-        chosen = pairs[:: -(-len(pairs) // most)] if most else pairs  # evenly, so that all subjects are seen
+        chosen = pairs[:: -(-len(pairs) // most)] if most else pairs  # evenly spaced, to include all subjects
         return [frame for frame, _ in segmentation.read_frames(predictor, chosen, threads)]
 
-    frames = read(options.input, options.masks)
+    inputs = options.input or [folders.DATA / "validation"]
+    frames = read(inputs, options.masks)
     if not options.int8:
         _export_onnx(predictor, checkpoint, frames, path.with_name(path.stem + ONNX))
         return
     scored = [frame for frame in frames if frame.truth is not None]
     if not scored:
-        raise InputError(f"{options.input[0]}: --int8 is allowed by its Dice, and no frame here has a mask")
-    calibration = read(options.calibration_frames, most=CALIBRATION_FRAMES)
+        raise InputError(f"{inputs[0]}: no frame has a mask, but --int8 is checked by Dice; give --masks")
+    calibration = read(options.calibration_frames or [folders.DATA / "train"], most=CALIBRATION_FRAMES)
     _export_int8(predictor, checkpoint, calibration, scored, path.with_name(path.stem + INT8))
 
 
 def _export_onnx(predictor, checkpoint, frames, file):
-    """Write the ONNX file, once ONNX Runtime labels the frames with it as float32 torch does; InputError if not."""
+    """Write the ONNX file. Raise InputError instead if ONNX Runtime labels the frames unlike torch in float32."""
 
     reference = label_maps(in_float32(predictor), frames)
     with files.whole(file) as beside:
         write_onnx(beside, predictor, notes_of(predictor, checkpoint))
         share = agreement(reference, label_maps(predictor.using(engines.onnx_network(beside), "onnx", None), frames))
-        say(f"{share:.4%} of the labels of {len(frames)} frames are those of torch in float32")
+        say(f"{share:.4%} of the labels of {len(frames)} frames equal those of torch in float32")
         _refuse_below(share, LEAST_AGREEMENT, file, "of the labels agree")
     say(f"written: {file}")
 
 
 def _refuse_below(found, least, file, what):
     if not found >= least:
-        raise InputError(f"{file}: not written: {found:.4%} {what}, {least:.1%} is the least; use the checkpoint")
+        raise InputError(f"{file}: not written: only {found:.4%} {what}, {least:.1%} are needed; use the checkpoint")
 
 
 def _export_int8(predictor, checkpoint, calibration, frames, file):
-    """Write an int8 model for OpenVINO (weights .bin beside), unless a class loses more than 0.005 of Dice.
+    """Write an int8 model for OpenVINO (.xml and .bin). Raise InputError if a class loses more than 0.005 of Dice.
 
     calibration: frames that set the ranges (post-training quantization, Jacob et al., arXiv 1712.05877, 2017).
-    frames: with masks; the Dice is the mean over them, at native size, against that of float32 torch.
+    frames: frames with masks. Their mean Dice, at native size, is compared with that of torch in float32.
     """
     os.environ["NNCF_CI"] = "1"  # NNCF then sends no usage data
     openvino = import_openvino()
@@ -107,15 +108,15 @@ def _export_int8(predictor, checkpoint, calibration, frames, file):
         "Dice, float32 and int8: "
         + ", ".join(f"{labels.names[c]} {before[c]:.4f} and {after[c]:.4f}" for c in labels.foreground)
     )
-    bad = [f"{name} loses {loss:.4f}" for name, loss in lost.items() if not loss <= MOST_DICE_LOST]
+    bad = [f"class {name} loses {loss:.4f}" for name, loss in lost.items() if not loss <= MOST_DICE_LOST]
     if bad:
         raise InputError(
-            f"{file}: not written: {'; '.join(bad)} of Dice, {MOST_DICE_LOST} is the most; give more "
+            f"{file}: not written: {', '.join(bad)} of Dice, at most {MOST_DICE_LOST} is allowed; give more "
             "--calibration-frames, or use the ONNX file"
         )
     for key, note in notes_of(predictor, checkpoint).items():
         model.set_rt_info(note, ["sonogravity", key])
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:  # two files: each is moved when both are whole
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:  # both files are complete before either is moved
         openvino.save_model(model, Path(folder) / file.name, compress_to_fp16=False)
         for part in (file.with_suffix(".bin"), file):
             os.replace(Path(folder) / part.name, part)
@@ -123,6 +124,6 @@ def _export_int8(predictor, checkpoint, calibration, frames, file):
 
 
 def _dice(predictor, frames):
-    """(C,) mean Dice of each class over the frames that have it."""
+    """Return the (C,) mean Dice per class, over the frames in which it is defined."""
     results = segmentation.segment(predictor, frames, batch_size=1)
     return overlap.nan_mean([overlap.class_metrics(result.confusion)["dice"] for result in results], axis=0)

@@ -1,6 +1,6 @@
 """The options that scripts share, and those of predict, evaluate and export.
 
-Nothing here imports torch, so that --help answers at once.
+Nothing here imports torch, so that --help responds at once.
 """
 
 import argparse
@@ -33,16 +33,16 @@ def mask_value(text):
     try:
         return parse_value(text if isinstance(text, str) else value_text(text))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is no mask value: 0 to 65535, or #rrggbb") from None
+        raise argparse.ArgumentTypeError(f"'{text}' is not a mask value; give 0 to 65535, or #rrggbb") from None
 
 
 def class_names(text):
     names = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
-    taken = ("background", *VARIANTS)  # columns of worksheets end in these
+    taken = ("background", *VARIANTS)  # worksheet columns end in these names
     if not all(names) or set(names) & set(taken):
         raise argparse.ArgumentTypeError(
-            f"'{text}': give the names of the foreground classes, separated by commas; {', '.join(taken)} are the "
-            "names of other columns"
+            f"'{text}': give the names of the foreground classes, separated by commas; {', '.join(taken)} are reserved "
+            "for other columns"
         )
     return names
 
@@ -52,19 +52,19 @@ def mask_values(text):
 
 
 def add_common(parser, batch_size):
-    """--device, --amp, --workers, --batch-size: every script has them."""
+    """Add --device, --workers and --batch-size."""
     parser.add_argument(
         "--device",
         type=device_name,
         default="auto",
         metavar="{auto,cpu,cuda[:N],mps}",
-        help="where to compute; auto takes a GPU if there is one",
+        help="device to compute on; auto takes a GPU if there is one",
     )
     parser.add_argument(
         "--workers",
         type=worker_number,
         metavar="N",
-        help="threads or processes that prepare frames (default: by the device)",
+        help="threads or processes that prepare frames (default: depends on the device)",
     )
     parser.add_argument(
         "--batch-size",
@@ -72,24 +72,27 @@ def add_common(parser, batch_size):
         type=positive_int,
         default=batch_size,
         metavar="B",
-        help="frames at a time (with torchrun: of each process)",
+        help="frames per batch (with torchrun: per process)",
     )
 
 
 def add_subject_regex(parser):
-    """--subject-regex: how the subject is read from a file's name."""
+    """Add --subject-regex, which finds the subject in a file's stem."""
     parser.add_argument(
-        "--subject-regex", type=subject_regex, metavar="RE", help="finds the subject in a file's stem (first group)"
+        "--subject-regex",
+        type=subject_regex,
+        metavar="RE",
+        help="regular expression that finds the subject in a file's stem (first group)",
     )
 
 
 def add_switch(parser, name, default, text):
-    """An option with its opposite, --no-NAME."""
+    """Add an option with its opposite, --no-NAME."""
     parser.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=text)
 
 
 def scoring_parser(script_name, documentation):
-    """Return the parser of predict, evaluate, predict_w_margin or evaluate_w_margin, its options in groups.
+    """Return the parser of predict, evaluate, predict_w_margin or evaluate_w_margin.
 
     documentation: the docstring of the script.
     """
@@ -103,48 +106,48 @@ def scoring_parser(script_name, documentation):
         nargs="+",
         required=predicting,
         metavar="CKPT",
-        help="the checkpoint, or the name of a run; of several the mean of their probabilities",
+        help="a checkpoint, or the name of a run; several form an ensemble (mean of their probabilities)",
     )
     if not predicting:
         source.add_argument(
-            "--predictions", type=Path, metavar="DIR", help="masks of any origin to score, in place of a model's"
+            "--predictions", type=Path, metavar="DIR", help="folder of masks of any origin, scored instead of a model"
         )
     _add_network(model, predicting)
     _add_frames(parser.add_argument_group("data"))
     _add_millimetres(parser.add_argument_group("millimetres"), margin=script_name.endswith("_w_margin"))
     output = parser.add_argument_group("run")
     add_common(output, 4)
-    output.add_argument("--output", type=Path, metavar="DIR", help="(default: results/<model>/<run>/<script>)")
+    output.add_argument("--output", type=Path, metavar="DIR", help="folder (default: results/<model>/<run>/<script>)")
     if predicting:
         output.add_argument(
-            "--panels", choices=(*PANEL_KINDS, "none"), default="png", help="pictures of image, truth, prediction"
+            "--panels", choices=(*PANEL_KINDS, "none"), default="png", help="pictures of image, truth and prediction"
         )
     return parser
 
 
 def _add_network(group, predicting):
-    """How the network is run."""
+    """Add the options on how the network is run."""
     add = group.add_argument
-    add("--scale", "-s", type=scale_factor, metavar="S", help="(default: the checkpoint's)")
+    add("--scale", "-s", type=scale_factor, metavar="S", help="resize frames by S (default: the checkpoint's)")
     add_switch(group, "--amp", None, "mixed precision (default: as in training)")
     add(
         "--engine",
         choices=(*choices.ENGINES, "auto") if predicting else choices.ENGINES,
         default="torch",
-        help="what runs the network" + "; auto: the fastest here, if nothing is scored" * predicting,
+        help="software that runs the network" + "; auto: the fastest, for frames without masks" * predicting,
     )
-    add("--int8", action="store_true", help="with --engine openvino: the int8 model that export.py --int8 made")
+    add("--int8", action="store_true", help="with --engine openvino: use the int8 model of export.py --int8")
     add(
         "--tta",
         choices=choices.VIEWS,
         default="none",
-        help="test-time augmentation, the mean of several "
-        "views: flip adds a mirrored one, scales six in all (times 0.8, 1 and 1.25, mirrored or not)",
+        help="test-time augmentation, the mean over several views: flip takes the frame and its mirror image, "
+        "scales takes both at 0.8, 1 and 1.25 times --scale",
     )
 
 
 def _add_frames(group):
-    """Which frames, and how their masks are read."""
+    """Add the options on the frames and their masks."""
     add = group.add_argument
     add(
         "--input",
@@ -153,27 +156,27 @@ def _add_frames(group):
         metavar="PATH",
         help="a folder with images/ [and masks/], a folder of images, or files (default: data/validation)",
     )
-    add("--masks", type=Path, metavar="DIR", help="the folder of the true masks, if it is not beside images/")
+    add("--masks", type=Path, metavar="DIR", help="folder of the true masks, if it is not masks/ beside images/")
     add(
         "--mask-values",
         type=mask_values,
         metavar="V,V,...",
-        help="mask value of each class, where neither the checkpoint nor the masks should say",
+        help="mask value of each class, if neither the checkpoint nor the true masks define them",
     )
     add_subject_regex(group)
 
 
 def _add_millimetres(group, margin):
-    """The spacing of the frames, and the margin."""
+    """Add the options on the spacing of the frames and on the margin."""
     spacing = group.add_mutually_exclusive_group()
     spacing.add_argument(
-        "--pixels-per-mm", type=pixel_density, metavar="P", help="of all files: distances are then in mm"
+        "--pixels-per-mm", type=pixel_density, metavar="P", help="spacing of all files; distances are then in mm"
     )
     spacing.add_argument(
         "--spacing",
         type=Path,
         metavar="FILE.csv",
-        help="columns file, pixels_per_mm (or pixels_per_mm_x, pixels_per_mm_y)",
+        help="table with the columns file and pixels_per_mm (or pixels_per_mm_x, pixels_per_mm_y)",
     )
     if margin:
         group.add_argument(
@@ -181,7 +184,7 @@ def _add_millimetres(group, margin):
             type=margin_width,
             default=DEFAULT_MARGIN_MM,
             metavar="MM",
-            help="the true borders are taken to be known to within this",
+            help="distance within which the true borders are assumed to be known",
         )
 
 
@@ -189,33 +192,32 @@ def export_parser(documentation):
     """Return the parser of every export.py. documentation: the docstring of the script."""
     parser = Parser(documentation)
     add = parser.add_argument
-    add("--load", "-f", type=Path, required=True, metavar="CKPT", help="the checkpoint to export, or the name of a run")
+    add("--load", "-f", type=Path, required=True, metavar="CKPT", help="checkpoint to export, or the name of a run")
     add(
         "--input",
         type=Path,
         nargs="+",
         metavar="PATH",
-        default=[folders.DATA / "validation"],
-        help="frames on which the exported model must agree; with masks for --int8",
+        help="frames on which the exported model must agree with the checkpoint; --int8 needs their masks (default: "
+        "data/validation)",
     )
-    add("--masks", type=Path, metavar="DIR", help="the folder of the true masks, if it is not beside images/")
-    add("--scale", "-s", type=scale_factor, metavar="S", help="(default: the checkpoint's)")
-    add("--mask-values", type=mask_values, metavar="V,V,...", help="of each class, if the checkpoint holds none")
-    add("--int8", action="store_true", help="8-bit integers, for predict.py --engine openvino --int8")
+    add("--masks", type=Path, metavar="DIR", help="folder of the true masks, if it is not masks/ beside images/")
+    add("--scale", "-s", type=scale_factor, metavar="S", help="resize frames by S (default: the checkpoint's)")
+    add("--mask-values", type=mask_values, metavar="V,V,...", help="one per class, if the checkpoint holds none")
+    add("--int8", action="store_true", help="export 8-bit integers, for predict.py --engine openvino --int8")
     add(
         "--calibration-frames",
         type=Path,
         nargs="+",
         metavar="PATH",
-        default=[folders.DATA / "train"],
-        help="frames that set the ranges of --int8: those of training",
+        help="training frames that set the ranges of --int8 (default: data/train)",
     )
-    add("--workers", type=worker_number, metavar="N", help="threads that decode frames (default: all)")
+    add("--workers", type=worker_number, metavar="N", help="threads that decode frames (default: one per core)")
     return parser
 
 
 def scoring_values(args):
-    """The options of add_scoring that say what to score and where to write it, for score.Request."""
+    """Return the keywords of score.Request from the options of scoring_parser."""
     names = (
         "masks",
         "output",
@@ -233,8 +235,7 @@ def scoring_values(args):
     of_a_model = (args.scale, args.amp, args.engine, args.int8, args.tta) != (None, None, "torch", False, "none")
     if getattr(args, "predictions", None) and of_a_model:
         raise InputError(
-            "--scale, --amp, --engine, --int8 and --tta are for a model; with --predictions there is none, so leave "
-            "them out"
+            "--scale, --amp, --engine, --int8 and --tta apply to a model, but --predictions uses none; leave them out"
         )
     masks_only = getattr(args, "predictions", None) and args.masks
     return values | {

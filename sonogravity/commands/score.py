@@ -1,4 +1,4 @@
-"""What predict.py and evaluate.py of all models share: a checkpoint opened, files scored and written."""
+"""The common part of predict.py and evaluate.py: open checkpoints, segment frames, score and write them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +22,16 @@ from sonogravity.metrics.file_scores import Measure
 from sonogravity.modeling.checkpoints import find_checkpoint
 from sonogravity.reporting import score_files
 
-MANY_VALUES = 32  # more grey levels than that in "masks" are an image
+MANY_VALUES = 32  # more values than this suggest images, not masks
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to score and where to write it: the options that predict and evaluate share.
+    """The options that predict and evaluate share: input, output and settings.
 
-    script: predict writes masks (and panels) and takes frames without a mask; evaluate writes scores only and wants a
-    mask for each; with ``_w_margin`` both have a margin_mm. output: None takes results/<model>/<run>/<script>.
-    options: all of the command line, for settings.json.
+    script: predict writes masks (and panels) and takes frames without a mask; evaluate writes only scores and needs a
+    mask per frame; with ``_w_margin`` both have a margin_mm. output: if None, results/<model>/<run>/<script>.
+    options: all options of the command line, for settings.json.
     """
 
     script: str
@@ -52,15 +52,15 @@ class Request:
 
     @property
     def predicting(self):
-        """Whether masks are written."""
+        """Whether the script writes masks."""
         return self.script.startswith("predict")
 
     def output_folder(self, model_name, run):
-        """Where the results go."""
+        """Return the folder of the results."""
         return self.output or folders.RESULTS / model_name / run / self.script
 
     def measure(self, labels, pairs):
-        """How the pairs' files are measured; says so if the margin must assume a spacing."""
+        """Return the Measure of the pairs' files. Warn if the margin relies on an assumed spacing."""
         files = [pair.image.name for pair in pairs]
         spacings = find_spacings(files, self.pixels_per_mm, self.spacing)
         if self.margin_mm is not None:
@@ -70,18 +70,18 @@ class Request:
     def _warn_of_margin(self, spacings):
         if any(each.assumed for each in spacings.values()):
             near = [table for path in self.inputs if (table := path.parent / "spacing.csv").is_file()]
-            hint = f" ({near[0]} looks like such a table)" if near else ""
+            hint = f" ({near[0]} may be the table)" if near else ""
             warn(
-                f"no --pixels-per-mm and no --spacing{hint}: {ASSUMED.x} pixels per mm are ASSUMED, so the margin of "
-                f"{self.margin_mm:g} mm is {self.margin_mm * ASSUMED.x:.3g} pixels; boundary figures stay in pixels"
+                f"without --pixels-per-mm or --spacing{hint}, {ASSUMED.x} pixels per mm are ASSUMED, so the margin of "
+                f"{self.margin_mm:g} mm is {self.margin_mm * ASSUMED.x:.3g} pixels; boundary metrics stay in pixels"
             )
         still = [file for file, each in spacings.items() if self.margin_mm * max(each.x, each.y) < 1]
         if still:
-            warn(f"the margin is under one pixel in {len(still)} files, so it changes nothing there: {some(still)}")
+            warn(f"the margin is below one pixel in {len(still)} files and has no effect on them: {some(still)}")
 
 
 def score(script, model_class, options):
-    """Run predict.py or evaluate.py, with a margin or without. options: parsed by commands/options.py."""
+    """Run predict.py or evaluate.py, with or without a margin. options: those of scoring_parser."""
     request = Request(script, **scoring_values(options))
     if getattr(options, "predictions", None):
         score_predictions(model_class.NAME, options.predictions, options.mask_values, request)
@@ -98,7 +98,7 @@ def score(script, model_class, options):
 
 
 def score_inputs(opened, request):
-    """Find the frames, claim the output folder, then segment, score and write. opened: of open_all."""
+    """Segment and score the frames of a Request and write the results. opened: from open_all."""
     pairs, notes = find_input_pairs(request.inputs, request.masks, partial=request.predicting)
     for note in notes:
         warn(note)
@@ -109,7 +109,7 @@ def score_inputs(opened, request):
         {"path": str(absolute(checkpoint.path)), "run": checkpoint.run, "epoch": checkpoint.epoch}
         for _, checkpoint in opened.values()
     ]
-    natives = {}  # stem -> native image, while its frame is under way
+    natives = {}  # {stem: native image} of the frames in progress
 
     def frames():
         threads = threads_beside(request.workers, predictor.device)
@@ -131,7 +131,7 @@ def score_inputs(opened, request):
 
 
 def _together(opened, pairs, request):
-    """The predictors with the engine asked for, as one predictor."""
+    """Return one predictor: the models with the chosen engine, as an Ensemble if there are several models or views."""
     if request.engine == "auto":
         members = {file: _fastest(predictor, file, pairs) for file, (predictor, _) in opened.items()}
     else:
@@ -145,15 +145,15 @@ def _fastest(predictor, path, pairs):
     if masked := [pair.mask.name for pair in pairs if pair.mask]:
         raise InputError(
             f"--engine auto: {len(masked)} of {len(pairs)} frames have masks ({some(masked)}), and scores must not "
-            "hang on which engine was faster today; name an engine, or give frames alone"
+            "depend on the speed of the engines; name an engine, or give frames without masks"
         )
     return fastest(predictor, path, pairs)
 
 
 def score_predictions(model_name, predictions, mask_values, request):
-    """Masks that any tool or person drew against the true masks of the inputs: scores, without a model.
+    """Score masks of any origin against the true masks of the inputs, without a model.
 
-    predictions: a folder. The classes are those of the true masks, or mask_values.
+    predictions: the folder of these masks. mask_values: one per class; None takes the values of the true masks.
     """
     pairs, found, notes = find_mask_pairs(request.inputs, request.masks, predictions)
     for note in notes:
@@ -164,8 +164,8 @@ def score_predictions(model_name, predictions, mask_values, request):
         mask_values = sorted(set().union(*(values.tolist() for values in present)))
         if len(mask_values) > MANY_VALUES:
             raise InputError(
-                f"{pairs[0].mask.parent}: the true masks hold {len(mask_values)} values; are these images, or masks "
-                "saved as JPEG? --mask-values names the classes"
+                f"{pairs[0].mask.parent}: the true masks hold {len(mask_values)} values, as images or JPEG files do; "
+                "give a folder of masks, or list the values of the classes with --mask-values"
             )
     labels = Labels.create(mask_values)
     say(f"classes: {labels.describe()}")
@@ -178,7 +178,7 @@ def score_predictions(model_name, predictions, mask_values, request):
 
 
 def describe_settings(request, labels):
-    """The content of settings.json and of the Settings sheet, as far as all scripts share it."""
+    """Return the entries of settings.json and of the Settings sheet that all scripts share."""
     return {
         "script": request.script,
         "options": request.options,

@@ -1,4 +1,4 @@
-"""How every script starts and ends: its parser, its exit codes, its last line."""
+"""The start and the end of every script: parser, exit codes and error line."""
 
 import argparse
 import difflib
@@ -14,20 +14,20 @@ from pathlib import Path
 from sonogravity.common import messages, processes
 from sonogravity.common.messages import InputError, NotWritten, Terminated, first_line, some
 
-WRITTEN = ("output", "checkpoints", "results")  # options whose paths are made if they are not there
+WRITTEN = ("output", "checkpoints", "results")  # options whose paths are created if needed
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Defaults in the help, but no "(default: None)": such options say in words what happens without them."""
+    """Show defaults in the help, except "(default: None)": those help texts state the default in words."""
 
     def _get_help_string(self, action):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
 class Options(argparse.Namespace):
-    """The options of a script as values. given: the names of those that the user gave; the rest are defaults."""
+    """The options of a script as values. given: the names of those that the user gave; all others have defaults."""
 
-    __slots__ = ("_parser", "given")  # so they are not among vars(), which are the options
+    __slots__ = ("_parser", "given")  # kept out of vars(), which holds the options
 
     def __init__(self, values, given, parser):
         super().__init__(**values)
@@ -35,14 +35,14 @@ class Options(argparse.Namespace):
         self._parser = parser
 
     def with_given(self, **values):
-        """The same options with some others given."""
+        """Return a copy in which these values are given as well."""
         return Options({**vars(self), **values}, {*self.given, *values}, self._parser)
 
     def with_stored(self, stored):
-        """The options of an earlier run from the plain values that settings.json keeps, checked as a command line is.
+        """Return the options of an earlier run from the plain values in settings.json, checked like a command line.
 
-        None of them counts as given by the user. A switch that is on by default and not stored is off: the run is older
-        than the switch. Raise InputError if a value cannot be this script's.
+        None of them counts as given by the user. A switch that is on by default but not stored is off, because the run
+        is older than the switch. Raise InputError if a value is not valid for this script.
         """
         values = {name: value is not True and value for name, value in self._parser.default_values().items()}
         values |= {name: self._parser.checked(name, value) for name, value in stored.items()}
@@ -50,7 +50,7 @@ class Options(argparse.Namespace):
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that parses into Options and whose errors are InputErrors, of one line.
+    """An ArgumentParser that returns Options and raises each error as an InputError of one line.
 
     documentation: a script's docstring; its first line describes the script, its first indented line is an example.
     """
@@ -69,7 +69,7 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}{self._near_miss(message)}; {self.prog} --help lists the options")
 
     def _near_miss(self, message):
-        """The option nearest to one that is not known."""
+        """Return a question that names the known options nearest to unknown ones, or an empty text."""
         if not message.startswith("unrecognized arguments:"):
             return ""
         wrong = [word.split("=")[0] for word in message.split()[2:] if word.startswith("-")]
@@ -77,7 +77,7 @@ class Parser(argparse.ArgumentParser):
         return f"; did you mean {' and '.join(dict.fromkeys(near))}?" if near else ""
 
     def parse_args(self, argv=None, namespace=None):
-        """Parse a command line, once -> Options. Patterns with * in paths are expanded, for shells that do not."""
+        """Return the Options of a command line. Expand patterns with * in paths, because some shells do not."""
         unset = object()
         actions = self._settable()
         found = vars(super().parse_args(argv, argparse.Namespace(**dict.fromkeys(actions, unset))))
@@ -85,15 +85,15 @@ class Parser(argparse.ArgumentParser):
         return Options({**self.default_values(), **given}, given, self)
 
     def default_values(self):
-        """{name: default} of all options."""
+        """Return {name: default} of all options."""
         return {name: action.default for name, action in self._settable().items()}
 
     def checked(self, name, value):
-        """A stored plain value as the option's own; InputError if it could not have been given."""
+        """Return a stored plain value in the option's own type. Raise InputError if no command line could give it."""
         action = self._settable().get(name)
         option = f"--{name.replace('_', '-')}"
         if action is None:
-            raise InputError(f"{option} is no option of this script")
+            raise InputError(f"{option} is not an option of this script")
         try:
             return _own_value(action, value)
         except (argparse.ArgumentTypeError, AttributeError, TypeError, ValueError) as error:
@@ -104,7 +104,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _own_value(action, value):
-    """A plain value -> the action's; one of several errors if the action has none like it."""
+    """Return a plain value in the action's own type. Raise one of several errors if the action cannot have it."""
     if value is None:
         if action.default is not None:
             raise ValueError("is missing")
@@ -119,17 +119,17 @@ def _own_value(action, value):
         return value
     own = action.type(value) if action.type else value
     if isinstance(value, bool) or (isinstance(value, float) and own != value):
-        raise ValueError(f"{value} is another kind of value")
+        raise ValueError(f"{value} has the wrong type")
     if action.choices and own not in action.choices:
-        raise ValueError(f"{value} is none of {', '.join(map(str, action.choices))}")
+        raise ValueError(f"{value} is not one of {', '.join(map(str, action.choices))}")
     return own
 
 
 def _expanded(action, value):
-    """The value of an option, each path with ``*`` replaced by those that it matches, in order.
+    """Return the value of an option, with each path that contains ``*`` replaced by its matches, in order.
 
-    A path that exists, or that is to be written, is taken literally. InputError if a pattern matches nothing, or more
-    than an option takes.
+    A path that exists, or that will be written, is taken literally. Raise InputError if a pattern has no match, or
+    several for an option that takes one path.
     """
     if action.type is not Path or action.dest in WRITTEN:
         return value
@@ -146,7 +146,7 @@ def _expanded(action, value):
 def _matches(path):
     if "*" not in str(path) or path.exists():
         return [path]
-    pattern = "*".join(map(glob.escape, str(path).split("*")))  # brackets and question marks stand for themselves
+    pattern = "*".join(map(glob.escape, str(path).split("*")))  # brackets and question marks are literal
     found = sorted(map(Path, glob.glob(pattern)))
     if not found:
         raise InputError(f"{path}: no file or folder matches; check the pattern")
@@ -154,9 +154,9 @@ def _matches(path):
 
 
 def script(main):
-    """Decorate a script's main, so that it ends as a user expects.
+    """Decorate a script's main: end each known error with one line and an exit code.
 
-    InputError, and what the system refuses: one line, exit code 2. NotWritten: one line, 1. Ctrl-C: 130; SIGTERM: 143.
+    Exit code 2: InputError, OSError, out of memory or a lost process. 1: NotWritten. 130: Ctrl-C. 143: SIGTERM.
     """
 
     @functools.wraps(main)
@@ -164,28 +164,28 @@ def script(main):
         for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show must not end the run
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
-        warnings.filterwarnings("ignore", module=r"PIL\.|torch\._weights_only_unpickler")  # our refusals say it
+        warnings.filterwarnings("ignore", module=r"PIL\.|torch\._weights_only_unpickler")  # an InputError reports it
         try:
             with _sigterm_raises():
                 return main(argv, **parts) or 0
         except InputError as error:
             text = str(error)
-            if "Traceback (most recent call last)" in text:  # from a worker process; the last line is ours
+            if "Traceback (most recent call last)" in text:  # from a worker process; its last line is the InputError
                 text = text.strip().split("\n")[-1].removeprefix(f"{InputError.__module__}.InputError: ")
             _end(text, 2)
         except NotWritten as error:
             _end(str(error), 1)
         except OSError as error:
             where = error.filename or "reading or writing"
-            _end(f"{where}: {error.strerror or error}; check the path, its rights and the disk", 2)
+            _end(f"{where}: {error.strerror or error}; check the path, its permissions and the disk", 2)
         except (MemoryError, RuntimeError) as error:
             if messages.is_out_of_memory(error):
                 remedy = "try a smaller --scale, --batch-size or model, or another --device"
                 _end(f"out of memory ({first_line(error)}); {remedy}", 2)
             if processes.is_lost_process(error):
-                _end("another process has ended, and its own line says why; what earlier epochs wrote is whole", 2)
+                _end("another process has ended, see its own error line; the files of earlier epochs are complete", 2)
             if "DataLoader worker" in str(error):
-                _end("a worker process died, most often for lack of memory; try --workers 0", 2)
+                _end("a worker process died, probably out of memory; try --workers 0", 2)
             raise
         except KeyboardInterrupt as stop:
             print("interrupted", file=sys.stderr)
@@ -195,19 +195,19 @@ def script(main):
 
 
 def _end(line, code):
-    if processes.is_first_process():  # what stops all of several processes is said once
+    if processes.is_first_process():  # an error that ends several processes is printed once
         messages.complain(line)
     raise SystemExit(code) from None
 
 
 @contextmanager
 def _sigterm_raises():
-    """SIGTERM raises Terminated where the script is, as Ctrl-C raises KeyboardInterrupt."""
+    """Raise Terminated in the script on SIGTERM, as Python raises KeyboardInterrupt on Ctrl-C."""
 
     def stop(number, frame):
         raise Terminated
 
-    if threading.current_thread() is not threading.main_thread():  # Python hands signals to the main thread only
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals in the main thread only
         yield
         return
     before = signal.signal(signal.SIGTERM, stop)

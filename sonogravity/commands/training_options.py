@@ -1,4 +1,4 @@
-"""The options of every train.py, in groups. Nothing here imports torch, so that --help answers at once."""
+"""The options of every train.py, in groups. Nothing here imports torch, so that --help responds at once."""
 
 from pathlib import Path
 
@@ -31,29 +31,29 @@ def add_training(parser, *, batch_size, learning_rate, loss, optimizer="adam", s
 
 
 def add_depth_channel(group):
-    """--depth-channel: of the models that take the depth of each row as an input."""
+    """Add --depth-channel, for models that take the depth of each row as an input."""
     add_switch(
         group,
         "--depth-channel",
         True,
-        "show the network how deep each row lies: near the probe and far from it like things differ",
+        "add the depth of each row as an input channel: similar patterns can be different tissue at different depths",
     )
 
 
 def _add_data(group):
     add = group.add_argument
-    add("--train", type=Path, default=folders.DATA / "train", metavar="DIR", help="holds images/ and masks/")
-    add("--validation", type=Path, default=folders.DATA / "validation", metavar="DIR", help="holds images/ and masks/")
-    add("--scale", "-s", type=scale_factor, default=0.5, metavar="S", help="the network sees frames resized by this")
-    add("--channels", type=int, choices=(1, 3), default=1, help="1: frames are read as grey; 3: as colour")
-    add("--classes", "-c", type=class_count, metavar="C", help="checked against the masks; background included")
-    add("--class-names", type=class_names, metavar="A,B", help="names of the foreground values, smallest first")
-    add("--background", type=mask_value, metavar="V", help="the background's mask value (default: the smallest)")
-    add("--snap-masks", action="store_true", help="take the nearest class for mask values between; needs --classes")
-    add_switch(group, "--augment", True, "random flips, gamma, contrast, gain and noise (which more: dataset.py)")
+    add("--train", type=Path, default=folders.DATA / "train", metavar="DIR", help="contains images/, masks/")
+    add("--validation", type=Path, default=folders.DATA / "validation", metavar="DIR", help="contains images/, masks/")
+    add("--scale", "-s", type=scale_factor, default=0.5, metavar="S", help="resize frames by S for the network")
+    add("--channels", type=int, choices=(1, 3), default=1, help="1: read frames as grey; 3: as colour")
+    add("--classes", "-c", type=class_count, metavar="C", help="number of classes with background; must fit the masks")
+    add("--class-names", type=class_names, metavar="A,B", help="names of foreground classes, by increasing mask value")
+    add("--background", type=mask_value, metavar="V", help="mask value of the background (default: the smallest)")
+    add("--snap-masks", action="store_true", help="replace unknown mask values by the nearest class; needs --classes")
+    add_switch(group, "--augment", True, "random flip, gamma, contrast, gain and noise (further changes: dataset.py)")
     add_subject_regex(group)
     add("--allow-overlap", action="store_true", help="allow a subject in both training and validation")
-    add("--check", action="store_true", help="look at the data, print what was found, and stop")
+    add("--check", action="store_true", help="check the data, print the findings and stop")
 
 
 def _add_weights(group):
@@ -63,40 +63,40 @@ def _add_weights(group):
         "-f",
         type=Path,
         metavar="CKPT",
-        help="start from the weights of this file, or run by name",
+        help="start from the weights of this file, or of the run with this name",
     )
-    add_switch(group, "--new-head", False, "with --load: train for the classes of these masks, with a fresh last layer")
+    add_switch(group, "--new-head", False, "with --load: take the classes of the masks and start with a new last layer")
     add(
         "--freeze-encoder",
         type=natural,
         default=0,
         metavar="N",
-        help="keep the encoder's weights as they are for the first N epochs",
+        help="keep the encoder's weights fixed for the first N epochs",
     )
 
 
 def _add_optimisation(group, learning_rate, loss, optimizer, scheduler):
     add = group.add_argument
-    add_switch(group, "--amp", False, "mixed precision, if the device has it")
-    add("--epochs", "-e", type=positive_int, default=100, metavar="E", help="epochs in all, resumed ones included")
-    add("--learning-rate", "-l", type=positive_float, default=learning_rate, metavar="LR", help="at its highest")
-    add("--optimizer", choices=choices.OPTIMIZERS, default=optimizer, help="how weights are updated")
-    add("--weight-decay", type=non_negative_float, default=0.0, metavar="W", help="of the optimizer")
+    add_switch(group, "--amp", False, "mixed precision, if the device supports it")
+    add("--epochs", "-e", type=positive_int, default=100, metavar="E", help="total number of epochs, also when resumed")
+    add("--learning-rate", "-l", type=positive_float, default=learning_rate, metavar="LR", help="maximum learning rate")
+    add("--optimizer", choices=choices.OPTIMIZERS, default=optimizer, help="update rule of the weights")
+    add("--weight-decay", type=non_negative_float, default=0.0, metavar="W", help="weight decay of the optimizer")
     add(
         "--scheduler",
         choices=choices.SCHEDULES,
         default=scheduler,
-        help="plateau: a tenth after 5 epochs without a better Dice; cosine and poly warm up first",
+        help="plateau: a tenth of the rate after more than 5 epochs without a better Dice; cosine, poly: with warm-up",
     )
     add("--loss", choices=choices.LOSSES, default=loss, help="cross-entropy, soft Dice, or their sum")
     add("--patience", type=positive_int, metavar="N", help="stop after N epochs without a better Dice (default: never)")
-    add("--seed", type=natural, default=0, metavar="N", help="of weights, order and augmentation")
+    add("--seed", type=natural, default=0, metavar="N", help="random seed of weights, order and augmentation")
     add(
         "--accumulate",
         type=positive_int,
         default=1,
         metavar="N",
-        help="sum the gradients of N batches for each step (batch statistics stay those of each batch)",
+        help="sum the gradients of N batches per step (batch normalisation still sees one batch)",
     )
 
 
@@ -105,9 +105,9 @@ def _add_run(group):
     add("--name", type=run_name, metavar="RUN", help="name of the run (default: a time stamp)")
     add("--checkpoints", type=Path, default=folders.CHECKPOINTS, metavar="DIR", help="root of <model>/<run>/*.pth")
     add("--results", type=Path, default=folders.RESULTS, metavar="DIR", help="root of <model>/<run>/epochs.xlsx ...")
-    add("--save-every", type=positive_int, default=5, metavar="N", help="epochs between epoch_NNN.pth and panels")
+    add("--save-every", type=positive_int, default=5, metavar="N", help="save epoch_NNN.pth and panels every N epochs")
     add("--resume", type=Path, metavar="CKPT", help="resume the run of this last.pth, with its options")
-    add("--repeat", type=Path, metavar="SETTINGS", help="train again as the run of this settings.json did")
+    add("--repeat", type=Path, metavar="SETTINGS", help="repeat the run of this settings.json")
 
 
 def _add_cross_validation(group):
@@ -115,19 +115,19 @@ def _add_cross_validation(group):
         "--folds",
         type=fold_count,
         metavar="K",
-        help="cross-validate: K folds of the subjects in --train, each "
-        "validated by a run trained on the others; --validation is not read",
+        help="cross-validate: split the subjects of --train into K folds and validate each by a run trained on the "
+        "others; --validation is not read",
     )
-    group.add_argument("--fold", type=positive_int, metavar="k", help="train this one of --folds only")
+    group.add_argument("--fold", type=positive_int, metavar="k", help="train only this fold of --folds")
 
 
 def _add_memory(group):
     add = group.add_argument
-    add("--cache-mb", type=non_negative_float, default=4096, metavar="N", help="memory for decoded frames")
+    add("--cache-mb", type=non_negative_float, default=4096, metavar="N", help="memory for decoded frames, in MiB")
     add_switch(
         group,
         "--low-memory",
         False,
-        "compute activations again in the backward pass instead of keeping them: the same mathematics, slower",
+        "recompute activations in the backward pass instead of keeping them: the same mathematics, slower",
     )
-    add("--compile", action="store_true", help="torch.compile: a minute or more to start, then faster steps")
+    add("--compile", action="store_true", help="torch.compile: the start takes a minute or more, steps are then faster")

@@ -1,1 +1,1 @@
-"""What every other package may use: messages, files, devices, worker threads, provenance."""
+"""Modules that every other package may use: messages, files, devices, worker threads, provenance."""

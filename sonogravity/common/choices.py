@@ -1,6 +1,6 @@
-"""The names that options offer. They stand here, so that --help needs no torch; a table of the module named has each.
+"""The values that options accept. They are listed here so that --help needs no torch.
 
-A name that the table lacks is a KeyError, and a test compares the two.
+The module named beside each list implements them and raises KeyError for any other name. A test compares the two.
 """
 
 SCHEDULES = ("plateau", "cosine", "poly", "constant")  # training/optimization.py

@@ -1,4 +1,4 @@
-"""Names of the files and folders that scripts write (docs/output-files.md), for all who write, read or check them."""
+"""Names of the files and folders that scripts write (docs/output-files.md)."""
 
 import re
 
@@ -12,33 +12,33 @@ EPOCHS_CSV, EPOCHS_XLSX, PROGRESS = "epochs.csv", "epochs.xlsx", "progress.png"
 MASKS, PANELS = "masks", "panels"
 FILES_CSV, FILES_XLSX, SUMMARY = "files.csv", "files.xlsx", "summary.json"
 SWEEP, CALIBRATION = "sweep.png", "calibration.png"
-ROWS_DONE = "files.partial.csv"  # the rows known so far
-UNFINISHED = "partial"  # the folder inside an output where all of these lie until the last is written
+ROWS_DONE = "files.partial.csv"  # the rows of the files scored so far
+UNFINISHED = "partial"  # the folder inside an output folder that holds all of these until the last is written
 OUTPUT_FOLDERS = (MASKS, PANELS)
 OUTPUT_FILES = (FILES_XLSX, FILES_CSV, ROWS_DONE, SUMMARY, SETTINGS, SWEEP, CALIBRATION)
 PANEL_KINDS = ("png", "jpg")
 
 
 def epoch_name(epoch):
-    """The name of an epoch's checkpoint (with .pth) and of its folder of panels."""
+    """Return the name of an epoch's checkpoint (without .pth) and of its folder of panels."""
     return f"epoch_{epoch:03d}"
 
 
 def mask_name(stem):
-    """The name of a frame's predicted mask."""
+    """Return the name of a frame's predicted mask."""
     return f"{stem}.png"
 
 
 def panel_name(stem, kind):
-    """The name of a frame's panel of one of PANEL_KINDS."""
+    """Return the name of a frame's panel. kind: one of PANEL_KINDS."""
     return f"{stem}.{kind}"
 
 
 def fold_run_name(name, fold):
-    """The name of the run of one fold."""
+    """Return the name of the run of one fold."""
     return f"{name}_fold_{fold}"
 
 
 def is_fold(run):
-    """Whether a run's name is that of one fold."""
+    """Return whether a run's name is that of one fold."""
     return re.search(r"_fold_\d+$", run) is not None

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and files that are read without running code."""
+"""Write files whole or not at all, and read files without running code in them."""
 
 import os
 import pickle
@@ -10,7 +10,7 @@ import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
-# What Pillow, numpy and torch raise for a file that is not what its name says.
+# Exceptions of Pillow, numpy and torch for a damaged file, or for one of another format than its name states.
 BROKEN_FILE = (
     OSError,
     EOFError,
@@ -33,16 +33,16 @@ SHOWN_OF_NAME = 40  # characters
 
 
 def absolute(path):
-    """An absolute Path, links followed as far as they lead; unlike Path.resolve, a loop of links is no error."""
+    """Return an absolute Path with links resolved. Unlike Path.resolve, accept a loop of links."""
     return Path(os.path.realpath(path))
 
 
 @contextmanager
 def whole(path):
-    """Yield a name beside ``path`` to write to; on success flush it to disk and rename it to ``path``.
+    """Yield a temporary path beside ``path`` to write to. On success flush it to disk and rename it to ``path``.
 
-    A reader, or a run that resumes after a crash, sees the old file or the new one, never a part.
-    The name beside starts with a dot and ends in ``.partial``, so no search for ``*.pth`` finds it.
+    A reader, or a run resumed after a crash, finds the old file or the new one, never a part of it.
+    The temporary name starts with a dot and ends in ``.partial``, so a search for ``*.pth`` does not find it.
     """
     path = Path(path)
     beside = path.with_name(f".{path.name[:SHOWN_OF_NAME]}-{_checksum(path.name)}.{os.getpid()}.partial")
@@ -53,7 +53,7 @@ def whole(path):
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
-    if os.name == "posix":  # the rename itself reaches the disk with the folder
+    if os.name == "posix":  # flush the folder, which holds the new name
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -66,32 +66,33 @@ def _checksum(text):
 
 
 def remove_leftovers(folder):
-    """Remove what a killed process left beside its files (see ``whole``)."""
+    """Remove the temporary files that a killed process left (see ``whole``)."""
     for path in folder.rglob(".*.partial"):
         if re.fullmatch(r"\..*-[0-9a-f]{8}\.\d+\.partial", path.name, re.DOTALL):
             path.unlink(missing_ok=True)
 
 
 def short(stem, limit=SHOWN_OF_NAME):
-    """A stem that more can be put before: as it is, or cut and told apart by a checksum."""
+    """Return a stem of limited length: unchanged, or cut and made unique by a checksum."""
     return stem if len(stem) <= limit else f"{stem[:limit]}-{_checksum(stem)}"
 
 
 def write_whole(path, write, *arguments):
-    """Call ``write(path, *arguments)`` so that the file appears whole or not at all."""
+    """Call ``write(path, *arguments)`` so that the file is written whole or not at all."""
     with whole(path) as beside:
         write(beside, *arguments)
 
 
 def is_litter(name):
-    """What file managers and office programs leave behind: dot files, Thumbs.db, lock files."""
+    """Return whether a name is a by-product of file managers or office programs: dot files, Thumbs.db, lock files."""
     return name.startswith((".", "~$")) or name.lower() in ("thumbs.db", "desktop.ini")
 
 
 def load_torch(path):
-    """What torch.save wrote, tensors and plain values only: no code runs. Raises one of BROKEN_FILE.
+    """Return the content of a torch.save file. Only tensors and plain values are read, so no code runs.
 
-    torch.load leaves the checksums of its own archives alone, so a changed byte would become a changed weight.
+    Raise one of BROKEN_FILE if the file is damaged. Checksums are verified here because torch.load does not: a changed
+    byte would change a weight.
     """
     import torch  # only these files need it, and it is slow to import
 

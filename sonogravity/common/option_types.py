@@ -1,4 +1,4 @@
-"""What the text of an option may be: each function parses one, or says in argparse's way what is wrong with it."""
+"""Types of options. Each function parses the text of an option, or raises ArgumentTypeError."""
 
 import argparse
 import math
@@ -8,7 +8,7 @@ MOST_WORKERS = 256
 
 
 def number_type(kind, low, high, open_low, what):
-    """A function for numbers of a kind from low to high, also for values that are numbers already."""
+    """Return a parser of numbers (or texts) from low to high. open_low: low is excluded. what: names the range."""
 
     def parse(text):
         try:
@@ -44,13 +44,15 @@ scale_factor = number_type(float, 0, 4, True, "a scale above 0 and up to 4")
 
 def device_name(text):
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
-        raise argparse.ArgumentTypeError(f"'{text}' is none of auto, cpu, cuda, cuda:N, mps")
+        raise argparse.ArgumentTypeError(f"'{text}' is not one of auto, cpu, cuda, cuda:N, mps")
     return text
 
 
 def run_name(text):
     if not re.fullmatch(r"[\w][\w.+-]*", text):
-        raise argparse.ArgumentTypeError(f"'{text}': a run name has letters, digits and . _ + - only")
+        raise argparse.ArgumentTypeError(
+            f"'{text}': a run name has only letters, digits and . _ + -, and does not start with . + -"
+        )
     return text
 
 
@@ -58,5 +60,5 @@ def subject_regex(text):
     try:
         re.compile(text)
     except re.error as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is no regular expression ({error})") from None
+        raise argparse.ArgumentTypeError(f"'{text}' is not a regular expression ({error})") from None
     return text

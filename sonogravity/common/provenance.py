@@ -1,4 +1,4 @@
-"""What a result came from: versions, commit, and a digest of the weights."""
+"""The origin of a result: versions, commit, and a digest of the weights."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ PACKAGES = ("sonogravity", "torch", "torchvision", "numpy", "pillow", "scipy", "
 
 
 def describe_versions():
-    """Versions and processor, for settings.json."""
+    """Return the versions, the platform and the number of threads, for settings.json."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         try:
@@ -25,7 +25,7 @@ def describe_versions():
 
 
 def commit():
-    """The commit of the repository that the code runs from, with ``+`` if files changed; None without git."""
+    """Return the commit of the repository that the code runs from, with ``+`` if files changed; None without git."""
     git = ("git", "-C", os.fspath(folders.ROOT))
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
@@ -36,7 +36,7 @@ def commit():
 
 
 def digest_of_weights(model):
-    """A short text that changes with any weight."""
+    """Return a hexadecimal digest that changes if any weight changes."""
     whole = hashlib.blake2b(digest_size=16)
     for key, value in model.state_dict().items():
         whole.update(key.encode())

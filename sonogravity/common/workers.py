@@ -1,4 +1,4 @@
-"""Threads and processes that work beside the main one, and how many there are."""
+"""Worker threads and processes, and their number."""
 
 import os
 from collections import deque
@@ -9,29 +9,29 @@ from sonogravity.common.messages import InputError
 
 
 def worker_count(wanted, device):
-    """Worker processes of training: none on a CPU, which is busy computing; a few for a GPU."""
+    """Return the number of worker processes in training: none if the CPU runs the network, a few for a GPU."""
     if wanted is not None:
         return wanted
     return min(4, os.cpu_count() or 1) if device.type == "cuda" else 0
 
 
 def decoding_threads(wanted):
-    """Threads that decode frames, or score and write them."""
+    """Return the number of threads that decode frames, or score and write them."""
     return (os.cpu_count() or 1) if wanted is None else wanted
 
 
 def threads_beside(wanted, device):
-    """The same while a network computes: where that is the processor's work, too, half of the cores are enough."""
+    """Return the same number while a network runs: half of the cores if it runs on the CPU."""
     if wanted is None and device.type == "cpu":
         return max(1, (os.cpu_count() or 1) // 2)
     return decoding_threads(wanted)
 
 
 def ahead(function, items, workers):
-    """``map(function, items)`` in order, run by threads that stay a few items ahead of the caller.
+    """Yield ``map(function, items)`` in order, computed by threads a few items ahead of the caller.
 
-    Decoding lets go of the interpreter lock, so threads suffice and nothing is pickled. Where ``items`` ends with an
-    InputError, the results of the items before it come first.
+    Decoding releases the interpreter lock, so threads suffice and nothing is pickled. If ``items`` raises an
+    InputError, yield the results of the items before it first.
     """
     if workers <= 0:
         yield from map(function, items)

@@ -1,1 +1,1 @@
-"""From files to frames to batches: formats, labels, pairs, subjects, spacing, inspection."""
+"""Data sets: file formats, labels, pairs, subjects, spacing, inspection, frames and training batches."""

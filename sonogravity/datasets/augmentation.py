@@ -1,7 +1,7 @@
-"""Joint random changes of a frame and its mask.
+"""Random augmentation of a frame and its mask.
 
-Geometry moves frame and mask together (the mask by its nearest pixel); grey levels move the frame
-alone. There is no vertical flip: the probe is always at the top.
+Geometric changes apply to frame and mask together (the mask is resampled by the nearest pixel). Grey-level changes
+apply to the frame only. There is no vertical flip, because the probe is always at the top.
 """
 
 import math
@@ -10,17 +10,17 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-# The widest change of each, a factor's logarithm: what the settings of a scanner do to grey levels in 0 to 1.
+# The largest absolute logarithm of each random factor. The factors imitate scanner settings on grey levels 0 to 1.
 LOG_GAMMA = 0.5  # dynamic range
-LOG_CONTRAST = 0.35  # about the frame's mean
+LOG_CONTRAST = 0.35  # relative to the frame's mean
 LOG_GAIN = 0.3
-NOISE = 0.05  # standard deviation
+NOISE = 0.05  # largest standard deviation
 
 
 class Augmentation:
-    """Random flip, gamma, contrast, gain and noise of one frame and its mask; with geometry rotation, shift, zoom, too.
+    """Random flip, gamma, contrast, gain and noise for one frame and its mask.
 
-    The recipe of each model says whether geometry pays (benchmarks/README.md).
+    geometry: add rotation, shift and zoom. Whether they improve the scores depends on the model (benchmarks/README.md).
     """
 
     def __init__(self, background=0, *, geometry):
@@ -37,13 +37,13 @@ class Augmentation:
             self.joint = v2.Compose([self.joint, v2.RandomApply([affine], p=0.5)])
 
     def __call__(self, image, classes):
-        """(C, h, w) float32 in 0 to 1 and (h, w) uint8 class indices -> the same, moved together."""
+        """Return the augmented image, (C, h, w) float32 in 0 to 1, and its classes, (h, w) uint8 indices."""
         image, classes = self.joint(tv_tensors.Image(image), tv_tensors.Mask(classes))
         return other_grey_levels(image.as_subclass(torch.Tensor)), classes.as_subclass(torch.Tensor)
 
 
 def other_grey_levels(image):
-    """(C, h, w) float32 in 0 to 1 -> the same at another dynamic range, contrast and gain, and noisier at times."""
+    """Return an image, (C, h, w) float32 in 0 to 1, with random dynamic range, contrast, gain and noise."""
     if _chance(0.5):
         image = image ** _factor(LOG_GAMMA)
     if _chance(0.5):

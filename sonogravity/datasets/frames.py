@@ -1,7 +1,7 @@
-"""Frames and their masks: decoded and resized once, and kept in memory.
+"""Frames and their masks, decoded and resized once and kept in memory.
 
-The network sees a frame resized by ``--scale``; scores are taken at the frame's own size. Both
-sizes come from one decoding.
+The network sees a frame resized by ``--scale``. Scores are computed at the frame's native size. Both sizes come from
+one decoding.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,9 @@ class Frame:
     """A decoded frame.
 
     images: {scale: (h, w) or (h, w, 3)}, the image at each scale that a network sees; uint8, uint16 or float32. Empty
-    if the prediction came from a file.
-    truth: mask values, (H, W) native or (h, w), or None. size: (H, W), the image's own.
+    if the prediction was read from a file.
+    truth: mask values, (H, W) at native size or (h, w) at the network's size; None without a mask.
+    size: (H, W), the native size.
     """
 
     pair: Pair
@@ -31,12 +32,12 @@ class Frame:
 
 
 def network_size(size, scale):
-    """(H, W) and ``--scale`` -> the (h, w) that the network sees, at least one pixel."""
+    """Return (h, w), the size that the network sees: the native (H, W) times ``--scale``, at least one pixel."""
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def resize_image(image, size):
-    """Resize (H, W[, 3]) to (h, w[, 3]) bilinearly, averaging when it shrinks; the type stays."""
+    """Return an (H, W[, 3]) image resized bilinearly to (h, w[, 3]), of the same type. Shrinking averages pixels."""
     if image.shape[:2] == size:
         return image
     if image.dtype == np.uint8:
@@ -55,19 +56,19 @@ def resize_image(image, size):
 
 
 def at_scales(image, scales):
-    """(H, W[, 3]) native image -> {scale: the image resized by it}."""
+    """Return {scale: the (H, W[, 3]) native image resized by this scale}."""
     return {scale: resize_image(image, network_size(image.shape[:2], scale)) for scale in scales}
 
 
 def resize_mask(mask, size):
-    """Resize (H, W) to (h, w) by the nearest pixel, so that no new value appears."""
+    """Return an (H, W) mask resized to (h, w) by the nearest pixel, so that no new value appears."""
     rows = ((np.arange(size[0]) + 0.5) * mask.shape[0] / size[0]).astype(int)
     columns = ((np.arange(size[1]) + 0.5) * mask.shape[1] / size[1]).astype(int)
     return mask[rows[:, None], columns]
 
 
 def to_unit(image, image_maximum=None):
-    """(h, w[, 3]) of Frame.images -> (C, h, w) float32 tensor: 8-bit by 255, 16-bit by image_maximum."""
+    """Return an (h, w[, 3]) image as a (C, h, w) float32 tensor: 8-bit divided by 255, 16-bit by image_maximum."""
     if image.dtype == np.uint8:
         image = image.astype(np.float32) / np.float32(255)
     elif image.dtype == np.uint16:
@@ -77,32 +78,33 @@ def to_unit(image, image_maximum=None):
 
 
 def check_depth(pair, image, image_maximum):
-    """Refuse a 16-bit image where no 16-bit image was trained on: its range would be a guess."""
+    """Raise InputError for a 16-bit image if the model was trained on none, because its range is unknown."""
     if image.dtype == np.uint16 and image_maximum is None:
         raise InputError(
-            f"{pair.image}: is 16-bit, but the model was trained on 8-bit images; convert it to 8-bit as the "
-            "training images were"
+            f"{pair.image}: is 16-bit, but the model was trained on 8-bit images; convert it to 8-bit, like "
+            "the training images"
         )
 
 
 def read_pair(pair, channels):
-    """Decode a pair at native size: image, mask values or None. InputError if sizes differ."""
+    """Return the image and the mask values (or None) of a pair at native size. Raise InputError if the sizes differ."""
     image = decode_image(pair.image, channels)
     mask = decode_mask(pair.mask) if pair.mask else None
     if mask is not None and mask.shape != image.shape[:2]:
         height, width = image.shape[:2]
         raise InputError(
-            f"{pair.mask}: the mask is {mask.shape[1]}x{mask.shape[0]}, its image {width}x{height} "
-            "(width x height); redraw or resize the mask to its image"
+            f"{pair.mask}: the mask is {mask.shape[1]}x{mask.shape[0]}, but its image is {width}x{height} "
+            "(width x height); redraw the mask, or resize it to the image"
         )
     return image, mask
 
 
 class FrameStore:
-    """Frames by index, decoded and resized once; what does not fit the budget is decoded at each use.
+    """Frames by index, decoded and resized once and kept in memory.
 
-    Kept frames share one buffer, which worker processes map instead of copying.
-    native_truth: masks stay at the image's own size (scoring), else they shrink with the image.
+    Frames that exceed the memory budget, cache_mb, are decoded at each use. Kept frames share one buffer, which worker
+    processes map instead of copying. native_truth: keep masks at native size (for scoring) instead of resizing them
+    with the image.
     """
 
     def __init__(self, pairs, *, scale, channels, native_truth, cache_mb):
@@ -119,25 +121,25 @@ class FrameStore:
         return len(self.pairs)
 
     def shrink(self, index, image, mask):
-        """A pair decoded at native size -> its Frame."""
+        """Return the Frame of a pair that was decoded at native size."""
         size = image.shape[:2]
         truth = mask if self.native_truth else resize_mask(mask, network_size(size, self.scale))
         return Frame(self.pairs[index], at_scales(image, [self.scale]), truth, size)
 
     def keep(self, index, frame):
-        """Keep a frame if the budget allows; pack() ends the filling."""
+        """Keep a frame if the budget allows it. Call pack() after the last frame."""
         need = frame.images[self.scale].nbytes + frame.truth.nbytes + 16
         if need <= self._budget:
             self._budget -= need
             self._kept[index] = frame
 
     def pack(self):
-        """Move the kept frames into the one buffer."""
+        """Move the kept frames into the shared buffer."""
         total = sum(_aligned(a.nbytes) for f in self._kept.values() for a in (f.images[self.scale], f.truth))
         self._buffer = torch.empty(total, dtype=torch.uint8)
         flat, offset = self._buffer.numpy(), 0
         for index in sorted(self._kept):
-            frame = self._kept.pop(index)  # freed as it goes, so the peak is about one copy
+            frame = self._kept.pop(index)  # freed after its copy, so peak memory is about one copy
             places = []
             for array in (frame.images[self.scale], frame.truth):
                 flat[offset : offset + array.nbytes] = np.ascontiguousarray(array).view(np.uint8).ravel()
@@ -147,12 +149,12 @@ class FrameStore:
 
     @property
     def used_mb(self):
-        """Memory that the kept frames take."""
+        """Return the memory of the kept frames in MB (2**20 bytes)."""
         return self._buffer.numel() / 2**20
 
     @property
     def kept(self):
-        """How many frames are in memory."""
+        """Return the number of frames in memory."""
         return len(self._places)
 
     def __getitem__(self, index):

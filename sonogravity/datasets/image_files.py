@@ -1,7 +1,7 @@
-"""Image and mask files -> arrays, and back: every format, depth and layout is settled here.
+"""Read image and mask files as arrays, and write masks. All formats, bit depths and layouts are handled here.
 
-PNG, JPEG, BMP and TIFF go through Pillow, ``.npy`` through numpy without pickles, ``.pth`` through
-``torch.load(weights_only=True)``: no file can run code.
+Pillow reads PNG, JPEG, BMP and TIFF. numpy reads ``.npy`` without pickles. ``torch.load(weights_only=True)`` reads
+``.pth``. No file can run code.
 """
 
 import numpy as np
@@ -14,15 +14,15 @@ from sonogravity.datasets.labels import COLOUR
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".npy", ".pth", ".pt")
 GREY_16_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, the weights of Pillow's own conversion
-MAX_PIXELS = 2**26  # 8192 x 8192: more is a slip or an attack, not an ultrasound frame
-ORIENTATION, PHOTOMETRIC, WHITE_IS_ZERO = 0x0112, 262, 0  # of EXIF and TIFF 6.0
+MAX_PIXELS = 2**26  # 8192 x 8192; a larger image is an error or an attack, not an ultrasound frame
+ORIENTATION, PHOTOMETRIC, WHITE_IS_ZERO = 0x0112, 262, 0  # EXIF tag; TIFF 6.0 tag and its value
 
 
 def decode_image(path, channels):
-    """An image file -> (H, W) for channels=1 or (H, W, 3) for channels=3.
+    """Return the array of an image file: (H, W) for channels=1 or (H, W, 3) for channels=3.
 
-    uint8 from 8-bit files, uint16 from 16-bit files, float32 in 0 to 1 from float files. Colour is
-    turned to grey for channels=1, grey repeated for channels=3. InputError names the file.
+    8-bit files give uint8, 16-bit files uint16, float files float32 in 0 to 1. Colour is converted to grey for
+    channels=1, and grey is repeated for channels=3. Raise InputError, with the file's name, if the file is unusable.
     """
     content = _read(path)
     if isinstance(content, Image.Image):
@@ -34,15 +34,16 @@ def decode_image(path, channels):
 
 
 def image_of_array(array, channels, name):
-    """What decode_image gives for a .npy file of this array; InputError begins with ``name``."""
+    """Return an array as decode_image returns a .npy file of it. An InputError begins with ``name``."""
     return _with_channels(_image_array(array, name), channels)
 
 
 def decode_mask(path):
-    """A mask file -> (H, W) mask values: uint8 if they fit, else int32 (see labels.COLOUR).
+    """Return the (H, W) mask values of a mask file: uint8 if they fit, else int32 (see labels.COLOUR).
 
-    Palette files give their indices; grey pixels of a colour file their grey level, coloured ones
-    ``COLOUR + 0xRRGGBB``; wholly transparent pixels 0. InputError names the file.
+    Palette files give their indices. In colour files, grey pixels give their grey level, coloured pixels
+    ``COLOUR + 0xRRGGBB`` and fully transparent pixels 0. Raise InputError, with the file's name, if the file is
+    unusable.
     """
     content = _read(path)
     if isinstance(content, Image.Image):
@@ -58,7 +59,7 @@ def decode_mask(path):
     if array.ndim == 2:
         return _grey_mask(array, path)
     if array.dtype != np.uint8:
-        raise InputError(f"{path}: a mask of {array.shape} {array.dtype}; colour masks must be uint8")
+        raise InputError(f"{path}: the colour mask is of shape {array.shape}, type {array.dtype}; save it as uint8")
     return _colour_mask(array, path)
 
 
@@ -68,7 +69,7 @@ def write_mask(path, values):
 
 
 def _read(path):
-    """The file as a loaded Pillow image, or as an array for .npy and .pth."""
+    """Return the file as a loaded Pillow image, or as an array if it is .npy or .pth."""
     suffix = path.suffix.lower()
     try:
         if suffix == ".npy":
@@ -80,27 +81,30 @@ def _read(path):
             image.load()
             return image
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: the image is too large to be a frame ({error})") from error
+        raise InputError(f"{path}: the image is too large ({error}); crop or resize it") from error
     except BROKEN_FILE as error:
         raise InputError(f"{path}: cannot be read ({first_line(error)}); replace or remove the file") from error
 
 
 def _refuse_what_pillow_would_change(path, image):
-    """Refuse an opened image whose pixels would come out otherwise than a viewer shows them: better none than wrong."""
+    """Raise InputError if an image is too large, has several frames, or decodes to other pixels than a viewer shows."""
     if image.width * image.height > MAX_PIXELS:
-        raise InputError(f"{path}: the image is too large to be a frame ({image.width}x{image.height})")
+        raise InputError(
+            f"{path}: the image is too large ({image.width}x{image.height}); crop or resize it to {MAX_PIXELS} pixels "
+            "or fewer"
+        )
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
-        raise InputError(f"{path}: holds {frames} frames; save each as a file of its own")
+        raise InputError(f"{path}: holds {frames} frames; save each as a separate file")
     turned = image.getexif().get(ORIENTATION, 1)
     if turned not in (0, 1):
         raise InputError(
-            f"{path}: has an orientation tag ({turned}), so viewers turn it and its mask may not fit; save it upright "
-            "without the tag"
+            f"{path}: has an orientation tag ({turned}), so viewers rotate it and its mask may not match; save it "
+            "upright without the tag"
         )
     if image.format == "TIFF" and image.mode in GREY_16_BIT and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         raise InputError(f"{path}: is a 16-bit TIFF with white at zero; save it with black at zero")
-    if image.format == "PNG" and image.mode not in GREY_16_BIT:  # Pillow cuts those of 16 bits to 8 without a word
+    if image.format == "PNG" and image.mode not in GREY_16_BIT:  # Pillow reduces 16-bit colour to 8-bit silently
         with open(path, "rb") as file:
             header = file.read(25)  # signature 8, length 4, IHDR 4, width 4, height 4, then the bit depth
         if header[24] == 16:
@@ -108,10 +112,10 @@ def _refuse_what_pillow_would_change(path, image):
 
 
 def _read_array(path):
-    # Mapped first: a header that claims more than the file holds is refused, not allocated.
+    # Map the file first: a header that claims more data than the file holds is refused before any allocation.
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(array, np.ndarray):
-        raise InputError(f"{path}: is an archive of arrays; save each array as a .npy of its own")
+        raise InputError(f"{path}: is an archive of arrays; save each array as a separate .npy file")
     return np.array(array)
 
 
@@ -120,12 +124,12 @@ def _read_tensor(path):
 
     tensor = load_torch(path)
     if not isinstance(tensor, torch.Tensor):
-        raise InputError(f"{path}: holds a {type(tensor).__name__}, not a tensor; is it a checkpoint?")
+        raise InputError(f"{path}: holds a {type(tensor).__name__}, not a tensor; save the pixels as one tensor")
     return tensor.to(torch.float32).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
 def _two_or_colour(array, path):
-    """Drop axes of length 1, bring (3|4, H, W) to (H, W, 3|4); refuse what is neither grey nor colour."""
+    """Return the array as (H, W) or (H, W, 3 or 4), without axes of length 1. Raise InputError for other shapes."""
     shape = array.shape
     if array.ndim == 4 and shape[0] == 1:
         array = array[0]
@@ -135,11 +139,11 @@ def _two_or_colour(array, path):
         array = np.moveaxis(array, 0, 2)
     if array.size and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
         return array
-    raise InputError(f"{path}: an array of shape {shape}; (H, W), (1, H, W) or (3, H, W) is expected")
+    raise InputError(f"{path}: the array has the shape {shape}; save it as (H, W), (1, H, W) or (3, H, W)")
 
 
 def _image_array(array, path):
-    """Check depth and range of an array that shows an image."""
+    """Return an image array as uint8, uint16 or float32. Raise InputError for other types or floats outside 0 to 1."""
     array = _two_or_colour(array, path)
     array = array[:, :, :3] if array.ndim == 3 else array
     if array.dtype == bool:
@@ -152,9 +156,9 @@ def _image_array(array, path):
         raise InputError(f"{path}: pixels are {array.dtype}; save them as uint8, uint16 or floats in 0 to 1")
     array = array.astype(np.float32)
     low, high = array.min(), array.max()
-    if not (low >= 0 and high <= 1):  # so written, NaN is refused too
-        what = "not a number in places" if np.isnan(array).any() else f"{low:g} to {high:g}"
-        raise InputError(f"{path}: float pixels are {what}; they must lie in 0 to 1")
+    if not (low >= 0 and high <= 1):  # this form also refuses NaN
+        what = "not a number (NaN) in places" if np.isnan(array).any() else f"{low:g} to {high:g}"
+        raise InputError(f"{path}: float pixels are {what}; save them as numbers in 0 to 1")
     return array
 
 
@@ -170,22 +174,22 @@ def _with_channels(array, channels):
 
 
 def _grey_mask(array, path):
-    """Whole numbers 0 to 65535 of any type -> uint8 or int32."""
+    """Return a mask of whole numbers 0 to 65535, of any type, as uint8 or int32. Raise InputError otherwise."""
     if array.dtype == bool:
         return array.astype(np.uint8)
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array == np.rint(array)).all()):
-        raise InputError(f"{path}: the mask holds fractions or NaN; save it as whole numbers, one a class")
+        raise InputError(f"{path}: the mask holds fractions or NaN; save it as whole numbers, one per class")
     if array.dtype.kind not in "fiu":
-        raise InputError(f"{path}: the mask is of type {array.dtype}; save it as whole numbers, one a class")
+        raise InputError(f"{path}: the mask is of type {array.dtype}; save it as whole numbers, one per class")
     if array.min() < 0 or array.max() > 65535:
-        raise InputError(f"{path}: mask values run from {array.min():g} to {array.max():g}; 0 to 65535 is the range")
+        raise InputError(f"{path}: mask values run from {array.min():g} to {array.max():g}; use 0 to 65535")
     return array.astype(np.uint8 if array.max() < 256 else np.int32)
 
 
 def _colour_mask(pixels, path):
-    """(H, W, 3 or 4) uint8 -> mask values."""
+    """Return the (H, W) mask values of (H, W, 3 or 4) uint8 pixels."""
     red, green, blue = (pixels[:, :, i].astype(np.int32) for i in range(3))
     values = np.where((red == green) & (green == blue), red, COLOUR + (red << 16) + (green << 8) + blue)
     if pixels.shape[2] == 4:

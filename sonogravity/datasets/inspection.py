@@ -1,6 +1,6 @@
-"""A look at all the data before training: what a user should know, and what must stop the run.
+"""Inspect all data before training: report their properties, and raise InputError for faults.
 
-The same pass decodes the frames into memory, so looking costs no second decoding.
+The same pass decodes the frames into memory, so the inspection needs no second decoding.
 """
 
 import hashlib
@@ -21,17 +21,17 @@ from sonogravity.datasets.labels import Labels, value_text
 from sonogravity.datasets.pairs import Pair, find_training_pairs
 from sonogravity.datasets.subjects import describe_folds, split_into_folds, subjects_of
 
-THUMBNAIL = 32  # near-copies are compared at 32 x 32
-# Correlation of two thumbnails from which frames count as near-copies. On lumbar phantom sweeps
-# neighbouring frames of one subject reach 0.99, frames of different subjects at most 0.92.
+THUMBNAIL = 32  # near copies are compared at 32 x 32 pixels
+# Frames are near copies if the correlation of their thumbnails is at least this. In lumbar phantom sweeps,
+# neighbouring frames of one subject reach 0.99, and frames of different subjects at most 0.92.
 NEAR_COPY = 0.98
-COMPARED_AT_ONCE = 256  # frames, so that memory does not grow with the product of the sets
-TINY_SHARE = 1e-5  # of a set's pixels, under which a class is more likely a slip of the pen
+COMPARED_AT_ONCE = 256  # frames per step, so that memory does not grow with the product of the sets' sizes
+TINY_SHARE = 1e-5  # share of a set's pixels; a rarer class is probably a drawing error
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What one pair shows. counts: {mask value: pixels}; digest and thumbnail are of the image."""
+    """Properties of one pair. kind, maximum: data type and highest pixel of the image. counts: {mask value: pixels}."""
 
     pair: Pair
     size: tuple[int, int]
@@ -44,7 +44,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Findings:
-    """The outcome for one training and one validation set."""
+    """The result of inspecting a training and a validation set. lines, warnings: text for the user."""
 
     labels: Labels
     image_maximum: int | None
@@ -54,7 +54,7 @@ class Findings:
 
 
 def look_at(store, workers, description):
-    """Decode every pair of a store once: fill the store, return the Facts in order."""
+    """Return the Facts of all pairs of a store, in order. Decode each pair once and fill the store."""
 
     def read(index):
         image, mask = read_pair(store.pairs[index], store.channels)
@@ -93,26 +93,26 @@ def _facts(pair, image, mask):
 
 
 def examine(training, validation, labels, *, subject_regex=None, allow_overlap=False):
-    """Facts of both sets -> Findings; InputError for unknown values or a subject in both sets."""
+    """Return the Findings of both sets. Raise InputError for unknown mask values or a subject in both sets."""
     for fact in (*training, *validation):
         strays = labels.unknown(fact.counts)
         if strays:
             raise InputError(
-                f"{fact.pair.mask}: holds the {'values' if len(strays) > 1 else 'value'} "
-                f"{some(map(value_text, strays))}, none of the classes "
-                f"({', '.join(map(value_text, labels.values))}); repair it, or see --snap-masks"
+                f"{fact.pair.mask}: holds the unknown {'values' if len(strays) > 1 else 'value'} "
+                f"{some(map(value_text, strays))} (the classes are {', '.join(map(value_text, labels.values))}); "
+                "repair the mask, or use --snap-masks with --classes"
             )
     sixteen = [fact.maximum for fact in training if fact.kind == "uint16"]
     image_maximum = int(max(sixteen)) or 1 if sixteen else None
     for fact in validation:
         if fact.kind == "uint16" and image_maximum is None:
-            raise InputError(f"{fact.pair.image}: is 16-bit, the training images are not; convert it to 8-bit")
+            raise InputError(f"{fact.pair.image}: is 16-bit, but no training image is; convert it to 8-bit")
     lines, warnings = [], []
     for name, facts in (("training", training), ("validation", validation)):
         lines += _describe(name, facts, labels, warnings)
     lines.insert(0, f"classes:    {labels.describe()}" + (" (masks are snapped)" if labels.snap else ""))
     if image_maximum:
-        lines.append(f"16-bit:     divided by {image_maximum}, the training set's maximum")
+        lines.append(f"16-bit:     images are divided by {image_maximum}, the training set's maximum")
     lines += _subjects(training, validation, subject_regex, allow_overlap, warnings)
     lines += _copies(training, validation, warnings)
     counts = {"training": len(training), "validation": len(validation), "digest": _digest((*training, *validation))}
@@ -120,13 +120,13 @@ def examine(training, validation, labels, *, subject_regex=None, allow_overlap=F
 
 
 def _describe(name, facts, labels, warnings):
-    """Pairs, sizes, depths, share of each class and frames lacking one, as lines."""
+    """Return lines with the number of pairs, their sizes and types, and the share of each class; add to warnings."""
     sizes = {}
     for fact in facts:
         sizes[fact.size] = sizes.get(fact.size, 0) + 1
     listed = [f"{w}x{h} ({n})" for (h, w), n in sorted(sizes.items(), key=lambda item: -item[1])]
     kinds = ", ".join(sorted({fact.kind for fact in facts}))
-    lines = [f"{name + ':':<12}{len(facts)} pairs, {some(listed, 5)} wide x high, {kinds}"]
+    lines = [f"{name + ':':<12}{len(facts)} pairs, width x height {some(listed, 5)}, {kinds}"]
     pixels = np.zeros((len(facts), labels.count), np.int64)
     for row, fact in enumerate(facts):
         values = np.array(list(fact.counts))
@@ -136,16 +136,19 @@ def _describe(name, facts, labels, warnings):
         lacking = int((pixels[:, c] == 0).sum())
         share = pixels[:, c].sum() / pixels.sum()
         what = "background" if c == labels.background else labels.names[c]
-        lines.append(f"{'':12}{what}: {share:.2%} of pixels, lacking in {lacking} of {len(facts)} frames")
+        lines.append(f"{'':12}{what}: {share:.2%} of pixels, absent from {lacking} of {len(facts)} frames")
         if 0 < share < TINY_SHARE:
-            warnings.append(f"{what} covers only {share:.4%} of {name} pixels: a stray value? --classes C would tell")
+            warnings.append(
+                f"{what} covers only {share:.4%} of the {name} pixels; check the masks for stray values, or give the "
+                "number of classes as --classes C"
+            )
         if lacking == len(facts):
-            warnings.append(f"no {name} mask holds {what}: its scores stay blank there")
+            warnings.append(f"no {name} mask holds {what}; check the masks if this class is expected")
     return lines
 
 
 def _digest(facts):
-    """A short text that changes with any image or mask, to tell on --resume that the data are the same."""
+    """Return a digest of all images and masks, with which --resume and --repeat check that the data are unchanged."""
     whole = hashlib.blake2b(digest_size=16)
     for fact in facts:
         whole.update(fact.pair.stem.encode("utf-8", "surrogateescape") + fact.digest + repr(fact.counts).encode())
@@ -153,27 +156,27 @@ def _digest(facts):
 
 
 def _subjects(training, validation, regex, allow_overlap, warnings):
-    """Subjects by file name; InputError for one in both sets."""
+    """Return a line with the subjects of both sets. Raise InputError if a subject is in both, unless allowed."""
     stems = [fact.pair.stem for fact in (*training, *validation)]
     subjects = subjects_of(stems, regex)
     train, val = set(subjects[: len(training)]), set(subjects[len(training) :])
     if train | val == {None}:
-        return ["subjects:   none found in the file names (--subject-regex tells how to read them)"]
+        return ["subjects:   none found in the file names (--subject-regex sets how they are read)"]
     common = sorted((train & val) - {None})
     if common and not allow_overlap:
         raise InputError(
             f"{len(common)} subjects are in both training and validation: {some(common)}; frames of one subject "
-            "are near copies, so validation would flatter: move them, or say --allow-overlap, or mend "
-            "how subjects are read with --subject-regex"
+            "are near copies, so the validation scores would be too high: move the frames into one set, correct "
+            "--subject-regex, or give --allow-overlap"
         )
     if common:
-        warnings.append(f"subjects in both sets, as allowed: {some(common, 8)}: validation flatters")
+        warnings.append(f"subjects in both sets (--allow-overlap): {some(common, 8)}; validation scores are too high")
     names = [some(sorted(s or "(no subject)" for s in found), 12) for found in (train, val)]
     return [f"subjects:   training {len(train)} ({names[0]}), validation {len(val)} ({names[1]})"]
 
 
 def _copies(training, validation, warnings):
-    """Exact duplicates within and across the sets, near-copies across them."""
+    """Return a line with the numbers of duplicates and of near copies across the sets; add to warnings."""
     seen, duplicates = {}, []
     for fact in (*training, *validation):
         if fact.digest in seen:
@@ -201,7 +204,7 @@ def _copies(training, validation, warnings):
 
 
 def _normalised(facts):
-    """Thumbnails as rows of mean 0 and norm 1, so that the product of two is their correlation."""
+    """Return the thumbnails as rows of mean 0 and norm 1. The product of two rows is their correlation."""
     rows = np.stack([fact.thumbnail for fact in facts]).reshape(len(facts), -1).astype(np.float32)
     rows -= rows.mean(1, keepdims=True)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -212,8 +215,8 @@ def _normalised(facts):
 class DataOptions:
     """The data options of train.py: which frames to train and validate on, and how to read them.
 
-    workers: threads that decode, None for all cores. With fold and folds, validation is that fold of the training
-    folder and training its rest.
+    workers: number of decoding threads; None uses all cores. If fold and folds are set, this fold of the training
+    folder is the validation set, and the rest is the training set.
     """
 
     train: Path
@@ -233,14 +236,14 @@ class DataOptions:
 
     @classmethod
     def from_options(cls, options):
-        """Those of train.py's options that have these names."""
+        """Return the data options among train.py's options, selected by name."""
         return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
 
 
 def open_data(options, known_labels=None):
-    """Find, decode, examine and report both sets of DataOptions -> training store, validation store, Findings.
+    """Return the training store, the validation store and the Findings. Find, decode, inspect and report both sets.
 
-    known_labels: the classes of weights to start from, which the masks must have.
+    options: DataOptions. known_labels: the classes of the weights to start from; the masks may hold no others.
     """
     sets, lines = _find(options)
     stores, facts = [], []
@@ -248,7 +251,7 @@ def open_data(options, known_labels=None):
         left = options.cache_mb - sum(store.used_mb for store in stores)
         native = name == "validation"  # scored at native size
         store = FrameStore(pairs, scale=options.scale, channels=options.channels, native_truth=native, cache_mb=left)
-        facts.append(look_at(store, decoding_threads(options.workers), f"looking at {name} data"))
+        facts.append(look_at(store, decoding_threads(options.workers), f"inspecting {name} data"))
         stores.append(store)
     labels = find_labels(
         facts[0] + facts[1] if options.fold else facts[0],  # all folds must have the same classes
@@ -269,17 +272,19 @@ def open_data(options, known_labels=None):
 
 
 def _find(options):
-    """The pairs of each set, and what to say of the folds."""
+    """Return {set: pairs} and lines that describe the folds."""
     if options.fold is None:
         if absolute(options.train) == absolute(options.validation):
-            raise InputError(f"{options.train}: training and validation are one folder; keep other subjects apart")
+            raise InputError(
+                f"{options.train}: training and validation are one folder; give a validation folder with other subjects"
+            )
         return {"training": _pairs(options.train), "validation": _pairs(options.validation)}, []
     pairs = _pairs(options.train)
     of_pairs, subjects = split_into_folds(pairs, options.folds, options.subject_regex, options.train)
     sets = {"training": [], "validation": []}
     for pair, fold in zip(pairs, of_pairs, strict=True):
         sets["validation" if fold == options.fold else "training"].append(pair)
-    return sets, [*describe_folds(of_pairs, subjects), f"{'':12}fold {options.fold} validates, the others train"]
+    return sets, [*describe_folds(of_pairs, subjects), f"{'':12}fold {options.fold} is validation, the rest training"]
 
 
 def _pairs(folder):

@@ -1,4 +1,4 @@
-"""Training batches: every frame once per epoch, in an order and with an augmentation set by seed and epoch alone."""
+"""Training batches with every frame once per epoch. Seed and epoch alone determine the order and the augmentation."""
 
 import torch
 import torch.nn.functional as F
@@ -10,14 +10,14 @@ from sonogravity.common.workers import worker_count
 from sonogravity.datasets.frames import to_unit
 from sonogravity.datasets.labels import IGNORE_INDEX
 
-FEWEST = 2  # frames in a batch, for statistics that mean something
+FEWEST = 2  # frames per batch, so that batch statistics are meaningful
 
 
 class TrainingFrames(Dataset):
-    """(image, classes, stem) of a store: (C, h, w) float32 in 0 to 1 and (h, w) uint8 class indices.
+    """Samples (image, classes, stem) of a store: (C, h, w) float32 in 0 to 1 and (h, w) uint8 class indices.
 
-    A key is (index, draw): the draw seeds the augmentation of this one sample, so results do not
-    depend on the number of workers.
+    A key is (index, draw). The draw seeds the augmentation of this sample only, so results do not depend on the number
+    of workers.
     """
 
     def __init__(self, store, labels, image_maximum=None, augmentation=None):
@@ -42,11 +42,11 @@ class TrainingFrames(Dataset):
 
 
 class EpochBatches:
-    """Batches of (index, draw) keys: every frame once an epoch, in an order set by (seed, epoch) alone.
+    """Batches of (index, draw) keys: every frame once per epoch, in an order determined by (seed, epoch) alone.
 
-    smallest: a last batch below it joins the one before, so that no frame is left out and batch
-    normalisation never sees fewer. processes, rank: of several processes each takes its share of every step's
-    frames, so their epoch is that of one process with batches as large as all of theirs.
+    smallest: a last batch with fewer frames joins the batch before it. Thus no frame is left out, and batch
+    normalisation never sees fewer frames. processes, rank: each of several processes takes its share of every step's
+    frames. Together they do the steps of one process with batches of processes * batch_size.
     """
 
     def __init__(self, frames, batch_size, seed, smallest=1, processes=1, rank=0):
@@ -59,7 +59,8 @@ class EpochBatches:
         self.epoch = 1
         if processes > 1 and frames < self.smallest:
             raise InputError(
-                f"{frames} training frames are too few for {processes} processes of {smallest} at least; start fewer"
+                f"{frames} training frames are too few for {processes} processes with at least {smallest} frames each; "
+                "start fewer processes"
             )
 
     def __len__(self):
@@ -73,28 +74,31 @@ class EpochBatches:
             yield keys[first + self.rank * total // self.processes : first + (self.rank + 1) * total // self.processes]
 
     def keys(self, generator):
-        """The (index, draw) keys of an epoch, in order; another sampler has others."""
+        """Return the (index, draw) keys of an epoch, in order. A subclass may return other keys."""
         order = torch.randperm(self.frames, generator=generator).tolist()
         draws = torch.randint(2**62, (self.frames,), generator=generator).tolist()
         return list(zip(order, draws, strict=True))
 
     def frames_in(self, i):
-        """Frames of all processes in batch i."""
+        """Return the number of frames in batch i, over all processes."""
         return self.batch_size if i < len(self) - 1 else self.frames - i * self.batch_size
 
 
 def every_frame_once(frames, *options):
-    """EpochBatches of TrainingFrames; options: batch size, seed, smallest batch, processes, rank."""
+    """Return the EpochBatches of TrainingFrames. options: batch size, seed, smallest batch, processes, rank."""
     return EpochBatches(len(frames), *options)
 
 
 def epoch_seed(seed, epoch):
-    """One seed for each (seed, epoch), far apart."""
+    """Return one seed per (seed, epoch). The seeds of successive epochs are far apart."""
     return (seed * 1_000_003 + epoch) * 2_654_435_761 % 2**63
 
 
 def collate(samples):
-    """Samples of any sizes -> (N, C, H, W) images padded with 0, (N, H, W) int64 with IGNORE_INDEX, stems."""
+    """Return a batch of samples of any sizes: images, classes, stems.
+
+    images: (N, C, H, W), padded with 0. classes: (N, H, W) int64, padded with IGNORE_INDEX.
+    """
     height = max(image.shape[1] for image, _, _ in samples)
     width = max(image.shape[2] for image, _, _ in samples)
     images, masks = [], []
@@ -106,17 +110,17 @@ def collate(samples):
 
 
 def heights(masks):
-    """(N, H, W) of collate -> (N,) rows of each frame without its padding."""
+    """Return (N,), the number of rows of each frame without its padding, from the (N, H, W) classes of collate."""
     return (masks != IGNORE_INDEX).any(2).sum(1)
 
 
 def training_loader(frames, batch_size, *, seed, workers, device, needed=1, sampler=None):
-    """A DataLoader over TrainingFrames; its batch_sampler's ``epoch`` is set before each epoch.
+    """Return a DataLoader over TrainingFrames. Set its batch_sampler's ``epoch`` before each epoch.
 
-    A lone last frame joins the batch before it, as one frame makes poor batch statistics (and none at all if the
-    deepest features are one pixel). needed: frames that the network must see together; InputError if a batch, or the
-    data set, has fewer. workers: processes that prepare batches, None for the device's
-    usual number. sampler: called as every_frame_once is, in its place.
+    A single last frame joins the batch before it: one frame gives poor batch statistics, and none if the deepest
+    features are one pixel. needed: number of frames that the network must see together; raise InputError if a batch or
+    the data set has fewer. workers: processes that prepare batches; None uses the device's default.
+    sampler: replaces every_frame_once and takes the same arguments.
     """
     if min(batch_size, len(frames)) < needed:
         what, remedy = f"--batch-size {batch_size}", f"give {needed} or more"
@@ -124,7 +128,7 @@ def training_loader(frames, batch_size, *, seed, workers, device, needed=1, samp
             names = ", ".join(str(pair.image) for pair in frames.store.pairs)
             what, remedy = f"{names}: the only training frame{'s' * (len(frames) > 1)}", "add frames"
         raise InputError(
-            f"{what}: this model normalises over a batch, so it needs {needed} frames at least in each; {remedy}"
+            f"{what}: this model normalises over the batch, so it needs at least {needed} frames per batch; {remedy}"
         )
     workers = worker_count(workers, device)
     return DataLoader(

@@ -1,4 +1,4 @@
-"""Which mask belongs to which image: by the stem of the file name, nothing silently passed over."""
+"""Match images and masks by the stem of the file name, and check the names."""
 
 import re
 import unicodedata
@@ -9,42 +9,42 @@ from sonogravity.common.files import is_litter
 from sonogravity.common.messages import InputError, some
 from sonogravity.datasets.image_files import EXTENSIONS
 
-LONGEST_NAME = 240  # bytes; file systems take 255, and what stands beside a file while it is written adds some
-UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # the last are bytes that are no Unicode
+LONGEST_NAME = 240  # bytes; file systems allow 255, but the name of an output may be longer than that of its image
+UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and bytes that are not Unicode
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A frame on disk, with its mask if there is one."""
+    """An image file and its mask file, if it has one."""
 
     image: Path
     mask: Path | None = None
 
     @property
     def stem(self):
-        """What pairs files and names outputs."""
+        """Return the stem, which pairs files and names outputs."""
         return stem_of(self.image)
 
 
 def stem_of(path):
-    """A file's stem, its letters composed: macOS hands out "ü" as two characters, other systems as one."""
+    """Return a file's stem with composed letters. macOS stores "ü" as two characters, other systems as one."""
     return unicodedata.normalize("NFC", path.stem)
 
 
 def check_name(path):
-    """Refuse a file whose name the outputs cannot carry: no text in a worksheet, or too long."""
+    """Raise InputError for a file name that a worksheet cannot hold or that is too long for outputs."""
     shown = f"{path.parent}/{ascii(path.name)[1:-1]}"
     if UNFIT.search(path.name):
         raise InputError(f"{shown}: the name holds a control character, or is not Unicode; rename the file")
     length = len(path.name.encode())
     if length > LONGEST_NAME:
-        raise InputError(f"{shown}: the name is {length} bytes long, outputs take {LONGEST_NAME}; rename the file")
+        raise InputError(f"{shown}: the name is {length} bytes long, but at most {LONGEST_NAME} are allowed; rename it")
 
 
 def list_files(folder):
-    """{stem: path} of a folder's frames, sorted; and the names of what else lies there."""
+    """Return {stem: path} of the frames in a folder, sorted, and the names of its other files."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such file or folder; give images, or a folder that holds some")
+        raise InputError(f"{folder}: no such file or folder; give images or masks, or a folder of them")
     found, others, alike = {}, [], {}
     for path in sorted(folder.iterdir()):
         if is_litter(path.name):
@@ -54,24 +54,24 @@ def list_files(folder):
             continue
         check_name(path)
         if not path.is_file():
-            raise InputError(f"{path}: a link that leads nowhere, or no ordinary file; mend or remove it")
+            raise InputError(f"{path}: is a broken link or not a regular file; repair or remove it")
         stem = stem_of(path)
         twin = alike.setdefault(stem.casefold(), path)
         if stem in found:
             raise InputError(f"{path}: {twin.name} has the same stem in this folder; keep one of the two")
         if twin != path:
             raise InputError(
-                f"{path}: differs from {twin.name} in upper and lower case only, which Windows and macOS take for one "
-                "name; rename one"
+                f"{path}: differs from {twin.name} only in upper and lower case, and Windows and macOS treat these as "
+                "one name; rename one"
             )
         found[stem] = path
     return found, others
 
 
 def pair_up(images, masks, partial=False):
-    """Two {stem: path} -> sorted Pairs; InputError lists what lacks a partner.
+    """Return the Pairs of two {stem: path}, in the order of the images. Raise InputError for files without a partner.
 
-    partial: images without a mask are welcome (prediction).
+    partial: allow files without a partner (for prediction).
     """
     missing = [path.name for stem, path in images.items() if stem not in masks]
     extra = [path.name for stem, path in masks.items() if stem not in images]
@@ -90,13 +90,13 @@ def pair_up(images, masks, partial=False):
 
 
 def find_training_pairs(folder):
-    """``folder/images`` and ``folder/masks`` -> Pairs, and notes on files that were passed over."""
+    """Return the Pairs of ``folder/images`` and ``folder/masks``, and notes on files that were not read."""
     images, other_images = list_files(folder / "images")
     masks, other_masks = list_files(folder / "masks")
     if not images:
-        raise InputError(f"{folder / 'images'}: holds no image ({', '.join(EXTENSIONS)})")
+        raise InputError(f"{folder / 'images'}: holds no image; add images ({', '.join(EXTENSIONS)})")
     notes = [
-        f"{folder / kind}: {len(others)} not read, being no image: {some(others)}"
+        f"{folder / kind}: {len(others)} files are not read, because they are not images: {some(others)}"
         for kind, others in (("images", other_images), ("masks", other_masks))
         if others
     ]
@@ -104,12 +104,15 @@ def find_training_pairs(folder):
 
 
 def find_input_pairs(inputs, masks_folder=None, partial=False):
-    """``--input`` paths (folders with images/ [and masks/], folders of images, files) -> Pairs, notes."""
+    """Return the Pairs of ``--input`` paths, and notes on files that were not read.
+
+    inputs: folders with images/ (and masks/), folders of images, or image files. partial: allow images without a mask.
+    """
     pairs, notes = [], []
     for path in inputs:
         if path.is_file():
             if path.suffix.lower() not in EXTENSIONS:
-                raise InputError(f"{path}: not an image that can be read ({', '.join(EXTENSIONS)})")
+                raise InputError(f"{path}: not an image; give a file of type {', '.join(EXTENSIONS)}")
             check_name(path)
             images, others, own_masks = {stem_of(path): path}, [], path.parent.parent / "masks"
             own_masks = own_masks if path.parent.name == "images" else None
@@ -121,7 +124,7 @@ def find_input_pairs(inputs, masks_folder=None, partial=False):
         found, other_masks = list_files(masks) if masks and (masks_folder or masks.is_dir()) else ({}, [])
         for where, names in ((path, others), (masks, other_masks)):
             if names:
-                notes.append(f"{where}: {len(names)} not read, being no image: {some(names)}")
+                notes.append(f"{where}: {len(names)} files are not read, because they are not images: {some(names)}")
         extra = [mask.name for stem, mask in found.items() if stem not in images]
         if path.is_file() or masks_folder:  # one file of many, or one mask folder for several inputs
             found = {stem: mask for stem, mask in found.items() if stem in images}
@@ -129,28 +132,28 @@ def find_input_pairs(inputs, masks_folder=None, partial=False):
             notes.append(f"{masks}: {len(extra)} masks have no image of the same stem: {some(extra)}")
         pairs += pair_up(images, found, partial)
     if not pairs:
-        raise InputError(f"{some(inputs)}: no image found ({', '.join(EXTENSIONS)})")
+        raise InputError(f"{some(inputs)}: no image found; give files of type {', '.join(EXTENSIONS)}")
     seen = {}
     for pair in pairs:
         twin = seen.setdefault(pair.stem.casefold(), pair.image)
         if twin is not pair.image:
-            raise InputError(f"{pair.image} and {twin} have one stem, so one output name; rename one")
+            raise InputError(f"{pair.image} and {twin} have the same stem, so the same output name; rename one")
     return pairs, notes
 
 
 def find_mask_pairs(inputs, masks_folder, predictions):
-    """True masks and predicted ones -> Pairs of true masks, {stem: predicted mask}, notes.
+    """Return the Pairs of true masks, {stem: predicted mask}, and notes on files that were not read.
 
-    inputs: folders with masks/ or of masks, or mask files. With masks_folder the true masks lie there, and inputs
-    (images, or none for all masks) say which of them to score. Every true mask needs a prediction of the same stem,
-    and the reverse where whole folders are scored.
+    inputs: folders with masks/, folders of masks, or mask files. If masks_folder is given, it holds the true masks, and
+    inputs (images; none for all masks) select those to score. Every true mask needs a prediction with the same stem.
+    If whole folders are scored, every prediction also needs a true mask.
     """
     notes = []
 
     def listed(folder):
         found, others = list_files(folder)
         if others:
-            notes.append(f"{folder}: {len(others)} not read, being no image: {some(others)}")
+            notes.append(f"{folder}: {len(others)} files are not read, because they are not images: {some(others)}")
         return found
 
     truths, whole = {}, not masks_folder or not inputs
@@ -161,27 +164,29 @@ def find_mask_pairs(inputs, masks_folder, predictions):
         whole = whole and not path.is_file()
         doubled = sorted(set(truths) & set(found))
         if doubled:
-            raise InputError(f"{found[doubled[0]]} and {truths[doubled[0]]} have one stem; score them apart")
+            raise InputError(f"{found[doubled[0]]} and {truths[doubled[0]]} have the same stem; score them separately")
         truths |= found
     if masks_folder and inputs:
         masks = listed(masks_folder)
         missing = [path.name for stem, path in truths.items() if stem not in masks]
         if missing:
-            raise InputError(f"{masks_folder}: no mask for {len(missing)} of {len(truths)} files: {some(missing)}")
+            raise InputError(
+                f"{masks_folder}: no mask for {len(missing)} of {len(truths)} files: {some(missing)}; add the masks"
+            )
         truths = {stem: masks[stem] for stem in truths}
     if not truths:
-        raise InputError(f"{some(inputs or [masks_folder])}: no mask found ({', '.join(EXTENSIONS)})")
+        raise InputError(f"{some(inputs or [masks_folder])}: no mask found; give files of type {', '.join(EXTENSIONS)}")
     found = listed(predictions)
     missing = [path.name for stem, path in truths.items() if stem not in found]
     if missing:
         raise InputError(
-            f"{predictions}: no prediction for {len(missing)} of {len(truths)} true masks: {some(missing)}; add them, "
-            "or give the files to score as --input"
+            f"{predictions}: no prediction for {len(missing)} of {len(truths)} true masks: {some(missing)}; add "
+            "them, or give the files to score as --input"
         )
     extra = [path.name for stem, path in found.items() if stem not in truths]
     if extra and whole:
         raise InputError(
             f"{predictions}: {len(extra)} of {len(found)} have no true mask of the same stem: {some(extra)}; add the "
-            "masks or move these away"
+            "masks or move these predictions away"
         )
     return [Pair(path, path) for path in truths.values()], found, notes

@@ -1,6 +1,6 @@
-"""Pixels per millimetre: given by the user for all files, or by a table for each; never guessed from a file's tags.
+"""Pixels per millimetre: one number for all files, or a table with one row per file.
 
-Resolution tags of PNG and TIFF files speak of print, not of tissue, and are not read.
+Resolution tags of PNG and TIFF files are not read, because they describe print, not tissue.
 """
 
 import csv
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sonogravity.common.messages import InputError, some
 
-ASSUMED_PIXELS_PER_MM = 3.78  # 96 pixels an inch: what the margin takes, loudly, where nothing is given
+ASSUMED_PIXELS_PER_MM = 3.78  # 96 pixels per inch; used for the margin, with a warning, if nothing is given
 DEFAULT_MARGIN_MM = 1.5
 MOST_PIXELS_PER_MM = 1000
 COLUMNS = (("pixels_per_mm",), ("pixels_per_mm_x", "pixels_per_mm_y"))
@@ -18,7 +18,7 @@ COLUMNS = (("pixels_per_mm",), ("pixels_per_mm_x", "pixels_per_mm_y"))
 
 @dataclass(frozen=True)
 class Spacing:
-    """Pixels per mm of one image along x (columns) and y (rows). assumed: nobody gave them."""
+    """Pixels per mm of one image, horizontally (x) and vertically (y). assumed: the user gave none."""
 
     x: float
     y: float
@@ -26,21 +26,21 @@ class Spacing:
 
     @property
     def unit(self):
-        """The unit of boundary distances: assumed millimetres are none."""
+        """Return the unit of boundary distances: mm, or px if the spacing is assumed."""
         return "px" if self.assumed else "mm"
 
     @property
     def pixel_size_mm(self):
-        """Size of a pixel in mm along rows and columns, assumed or not."""
+        """Return the (height, width) of a pixel in mm, assumed or not."""
         return 1 / self.y, 1 / self.x
 
     @property
     def pixel_size(self):
-        """Size of a pixel along rows and columns, in ``unit``."""
+        """Return the (height, width) of a pixel in ``unit``."""
         return (1.0, 1.0) if self.assumed else self.pixel_size_mm
 
     def tolerance(self, margin_mm=None):
-        """The tolerance of NSD in ``unit``: the margin, else one pixel (of the coarser axis)."""
+        """Return the tolerance of NSD in ``unit``: the margin, or one pixel (of the coarser axis) without a margin."""
         if margin_mm is None:
             return max(self.pixel_size)
         return margin_mm * self.x if self.assumed else margin_mm
@@ -50,7 +50,7 @@ ASSUMED = Spacing(ASSUMED_PIXELS_PER_MM, ASSUMED_PIXELS_PER_MM, assumed=True)
 
 
 def find_spacings(files, pixels_per_mm=None, table=None):
-    """{file name: Spacing} of every file, from one number, from a table, or assumed (then all are)."""
+    """Return {file name: Spacing} of every file: from the table, from one number, or assumed if neither is given."""
     if table is not None:
         return match_table(files, read_table(table), table)
     given = ASSUMED if pixels_per_mm is None else Spacing(pixels_per_mm, pixels_per_mm)
@@ -58,11 +58,11 @@ def find_spacings(files, pixels_per_mm=None, table=None):
 
 
 def match_table(files, found, path):
-    """The line of each file, by its name or else by its stem; InputError if files have none."""
+    """Return {file: Spacing}, matched by file name or else by stem. Raise InputError for files without a line."""
     stems = {}
     for name, spacing in found.items():
         if stems.setdefault(Path(name).stem, spacing) != spacing:
-            stems[Path(name).stem] = None  # two lines of one stem that differ: the full name must tell
+            stems[Path(name).stem] = None  # lines of one stem differ, so only the full name counts
     matched = {file: found.get(file) or stems.get(Path(file).stem) for file in files}
     missing = [file for file, spacing in matched.items() if spacing is None]
     if missing:
@@ -71,12 +71,12 @@ def match_table(files, found, path):
 
 
 def read_table(path):
-    """A CSV of file, pixels_per_mm (or file, pixels_per_mm_x, pixels_per_mm_y) -> {file: Spacing}.
+    """Return {file: Spacing} of a CSV of file, pixels_per_mm (or file, pixels_per_mm_x, pixels_per_mm_y).
 
-    Semicolons and decimal commas are read too, as spreadsheets of many countries write them.
+    Semicolons with decimal commas are also read, because spreadsheets in many countries write them.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; --spacing wants a CSV with the columns file, pixels_per_mm")
+        raise InputError(f"{path}: no such file; --spacing needs a CSV with the columns file, pixels_per_mm")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -88,8 +88,8 @@ def read_table(path):
     columns = next((names for names in COLUMNS if {"file", *names} <= set(header)), None)
     if columns is None:
         raise InputError(
-            f"{path}: the columns are {some(header, 6) or 'missing'}; wanted are file, pixels_per_mm or "
-            "file, pixels_per_mm_x, pixels_per_mm_y"
+            f"{path}: the columns are {some(header, 6) or 'missing'}; name them file, pixels_per_mm or file, "
+            "pixels_per_mm_x, pixels_per_mm_y"
         )
     rows.fieldnames = header
     found = {}
@@ -101,7 +101,7 @@ def read_table(path):
         if not name:
             raise InputError(f"{where}: has no file name; name the image or remove the line")
         if found.setdefault(name, spacing) != spacing:
-            raise InputError(f"{where}: {name} stands in the table twice, with other numbers; keep one")
+            raise InputError(f"{where}: {name} is in the table twice, with different numbers; keep one line")
     return found
 
 
@@ -111,8 +111,8 @@ def _positive(text, delimiter, where):
         value = float(text.replace(",", ".") if delimiter == ";" else text)
     except ValueError:
         value = math.nan
-    if not 0 < value <= MOST_PIXELS_PER_MM:  # so written, NaN is refused too
+    if not 0 < value <= MOST_PIXELS_PER_MM:  # this form also refuses NaN
         raise InputError(
-            f"{where}: '{text}' is no number of pixels per mm; it must be above 0 and up to {MOST_PIXELS_PER_MM}"
+            f"{where}: '{text}' is not a number of pixels per mm; give a number above 0 and up to {MOST_PIXELS_PER_MM}"
         )
     return value

@@ -1,6 +1,6 @@
-"""Whose frame a file is, and folds that keep all frames of a subject together.
+"""The subject of each file, and folds that keep all frames of a subject together.
 
-Frames of one subject are near copies, so folds that split frames rather than subjects give scores that are too high
+Frames of one subject are near copies, so folds that split frames instead of subjects give scores that are too high
 (Varoquaux and Cheplygina, npj Digital Medicine 2022).
 """
 
@@ -9,18 +9,17 @@ from collections import Counter
 
 from sonogravity.common.messages import InputError, some
 
-# What stands before the last number, and before a word like "frame" that belongs to that number.
+# The text before the last number, and before a word such as "frame" that belongs to this number.
 SUBJECT = re.compile(r"(.*?[^_\-. ])[_\-. ]+(?:(?:frame|img|image|slice)[_\-. ]*)?\d+", re.IGNORECASE)
 COMMON_WORDS = ("frame", "img", "image", "im", "slice", "scan", "us", "mask", "picture", "screenshot", "file")
 
 
 def subjects_of(stems, regex=None):
-    """The subject in each file name, or None if the names give none.
+    """Return the subject in each file name, None for a name without one.
 
-    regex: its first group (or whole match) is the subject; InputError-free: callers validate it.
-    Without one, the subject is what stands before a last number set off by ``_``, ``-``, ``.`` or a
-    space: ``D10_032`` -> ``D10``. Where all names give one and the same common word (``frame_001``) they are
-    taken to give none.
+    regex: its first group (or the whole match) is the subject; callers validate it. Without regex, the subject is the
+    text before a last number that follows ``_``, ``-``, ``.`` or a space: ``D10_032`` -> ``D10``. If all names give the
+    same common word (``frame_001``), none has a subject.
     """
     if regex:
         found = [re.search(regex, stem) for stem in stems]
@@ -32,12 +31,15 @@ def subjects_of(stems, regex=None):
 
 
 def subjects_or_stems(stems, regex=None):
-    """The subject of each file, or the stem of a file whose name gives none: what intervals and tests resample."""
+    """Return the group that intervals and tests resample for each file: its subject, or its stem without a subject."""
     return [subject or stem for subject, stem in zip(subjects_of(stems, regex), stems, strict=True)]
 
 
 def assign_folds(subjects, count):
-    """A subject for each frame -> {subject: fold, from 1}: the largest first, each to the fold of fewest frames."""
+    """Return {subject: fold, from 1}; each subject, the largest first, goes to the fold with the fewest frames.
+
+    subjects: one per frame.
+    """
     frames = Counter(subjects)
     sizes = dict.fromkeys(range(1, count + 1), 0)
     folds = {}
@@ -49,28 +51,28 @@ def assign_folds(subjects, count):
 
 
 def split_into_folds(pairs, count, regex, folder):
-    """The pairs of a folder -> (the fold of each pair, the subject of each pair).
+    """Return the fold of each pair and the subject of each pair.
 
-    InputError if a file name gives no subject, or if there are fewer subjects than folds.
+    Raise InputError if a file name gives no subject, or if there are fewer subjects than folds.
     """
     subjects = subjects_of([pair.stem for pair in pairs], regex)
     unknown = [pair.image.name for pair, subject in zip(pairs, subjects, strict=True) if not subject]
     if unknown:
         raise InputError(
             f"--folds {count}: {len(unknown)} of {len(pairs)} file names in {folder} give no subject "
-            f"({some(unknown)}); folds part subjects, so say how to read them with --subject-regex"
+            f"({some(unknown)}); folds split the subjects, so set --subject-regex"
         )
     if len(set(subjects)) < count:
         raise InputError(
-            f"--folds {count}: {folder} has {len(set(subjects))} subjects ({some(sorted(set(subjects)), 8)}); ask for "
-            "that many folds at most, or say how to read subjects with --subject-regex"
+            f"--folds {count}: {folder} has {len(set(subjects))} subjects ({some(sorted(set(subjects)), 8)}); use at "
+            "most that many folds, or set --subject-regex"
         )
     of_subject = assign_folds(subjects, count)
     return [of_subject[subject] for subject in subjects], subjects
 
 
 def describe_folds(folds, subjects):
-    """The folds in lines: each with its subjects and frames."""
+    """Return one line per fold with its subjects and their numbers of frames."""
     lines = []
     for fold in sorted(set(folds)):
         own = [subject for each, subject in zip(folds, subjects, strict=True) if each == fold]

@@ -1,1 +1,1 @@
-"""A frame in, a label map out: predictor, ensemble, engines."""
+"""Prediction of label maps: predictor, ensemble, engines."""

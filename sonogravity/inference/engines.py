@@ -1,4 +1,4 @@
-"""What runs a trained network on frames: torch itself, torch compiled, ONNX Runtime or OpenVINO, behind one interface.
+"""Engines that run a trained network on frames: torch, torch.compile, ONNX Runtime or OpenVINO, with one interface.
 
 An engine is a callable: (N, C_in, h, w) float32 tensor in 0 to 1 -> (N, C, h, w) float32 logits, both on the device.
 """
@@ -19,19 +19,19 @@ from sonogravity.common.messages import InputError, say
 from sonogravity.inference import exported, segmentation
 from sonogravity.inference.predictor import folded, run_by_torch
 
-WORTH_COMPILING = 300  # frames from which ``auto`` tries torch.compile, which takes about a minute to start
-SAMPLES = 3  # frames on which ``auto`` compares
+WORTH_COMPILING = 300  # number of frames from which ``auto`` tries torch.compile, which takes about a minute to start
+SAMPLES = 3  # number of frames on which ``auto`` compares the engines
 
 
 def _compiled(model, amp):
-    """torch.compile with frozen weights; each new shape is compiled at its first use, with a message."""
+    """Return the engine of torch.compile with frozen weights. It compiles each new shape at first use and prints it."""
     network = torch.compile(folded(model, amp), options={"freezing": True})
     known = set()
 
     def run(images):
         start = time.perf_counter()
         with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks on its own options
+            warnings.simplefilter("ignore")  # torch warns about its own options
             logits = network(images.clone().to(amp or torch.float32)).float()
         if images.shape not in known:
             known.add(images.shape)
@@ -43,17 +43,17 @@ def _compiled(model, amp):
 
 
 def onnx_network(file, amp=None):
-    """Return the engine that runs an ONNX file by ONNX Runtime, always in float32."""
+    """Return the engine that runs an ONNX file with ONNX Runtime, always in float32."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # its remarks on the graph are not for users
+    options.log_severity_level = 3  # hide warnings about the graph
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {exported.IMAGES: images.contiguous().numpy()})[0])
 
 
 def openvino_network(model, amp):
-    """An engine of an OpenVINO model (or its file), in bfloat16 or float32 as ``amp`` says."""
+    """Return the engine of an OpenVINO model (or its file), in bfloat16 if ``amp`` is that type, else in float32."""
     openvino = exported.import_openvino()
     model = str(model) if isinstance(model, Path) else model
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16" if amp is torch.bfloat16 else "f32"}
@@ -65,8 +65,8 @@ def openvino_network(model, amp):
 class Engine:
     """How a network is run: made from (model, amp), or else from (ONNX file, amp). amp: a type, None for float32.
 
-    packages: what must be installed, by the extra of the engine's name; such an engine runs on the processor.
-    float32: it computes in float32 whatever amp says.
+    packages: required packages, in the extra with the engine's name; such an engine runs on the CPU only.
+    float32: the engine computes in float32 for every amp.
     """
 
     from_model: Callable | None = None
@@ -84,7 +84,7 @@ ENGINES = {
 
 
 def missing(name):
-    """The packages that an engine lacks here."""
+    """Return the packages of an engine that are not installed."""
     return [package for package in ENGINES[name].packages if importlib.util.find_spec(package) is None]
 
 
@@ -94,20 +94,20 @@ def check(name, device, int8=False):
         need_compiler("--engine compile")
     if lacking := missing(name):
         raise InputError(
-            f"--engine {name}: needs {' and '.join(lacking)}; pip install -e '.[{name}]' in the repository, or give "
-            "--engine torch"
+            f"--engine {name}: needs {' and '.join(lacking)}; run pip install -e '.[{name}]' in the repository, or "
+            "give --engine torch"
         )
     if ENGINES[name].packages and device.type != "cpu":
-        raise InputError(f"--engine {name}: runs on the processor; give --device cpu with it, or --engine torch")
+        raise InputError(f"--engine {name}: runs on the CPU only; give --device cpu, or --engine torch")
     if int8 and name != "openvino":
-        raise InputError("--int8: is for --engine openvino; give both, or neither")
+        raise InputError("--int8: needs --engine openvino; give both, or neither")
 
 
 def use(name, predictor, path, int8=False):
-    """The predictor with the engine of that name, itself if it has it already. path: the checkpoint's.
+    """Return the predictor with the named engine, or itself if it has this engine. path: the checkpoint's.
 
-    ONNX Runtime (float32 only) and OpenVINO take the file that export.py left beside the checkpoint, if it is of these
-    very weights, and export anew otherwise.
+    ONNX Runtime (float32 only) and OpenVINO use the file that export.py wrote beside the checkpoint if it holds the
+    same weights, else they export a new one.
     """
     check(name, predictor.device, int8)
     engine, model = ENGINES[name], predictor.model
@@ -126,14 +126,14 @@ def use(name, predictor, path, int8=False):
         file = Path(folder) / "model.onnx"
         exported.write_onnx(file, predictor, {})
         network = engine.from_file(file, amp)
-    say(f"--engine {name}: exported in {time.perf_counter() - start:.1f} s; export.py keeps the file for later runs")
+    say(f"--engine {name}: exported in {time.perf_counter() - start:.1f} s; export.py writes a file for later runs")
     return predictor.using(network, name, amp)
 
 
 def fastest(predictor, path, pairs):
-    """Time the engines that are installed on the first frames -> the predictor with the fastest one.
+    """Return the predictor with the fastest installed engine, timed on the first frames.
 
-    One whose labels differ from float32 torch's in more than a thousandth of the pixels is left out.
+    An engine is left out if its labels differ from those of torch in float32 in more than a thousandth of the pixels.
     """
     frames = [frame for frame, _ in segmentation.read_frames(predictor, pairs[:SAMPLES], workers=0)]
     reference = exported.label_maps(exported.in_float32(predictor), frames)
@@ -149,16 +149,16 @@ def fastest(predictor, path, pairs):
         seconds = statistics.median(_seconds(candidate, frames) for _ in range(3)) / len(frames)
         fits = agreement >= exported.LEAST_AGREEMENT
         say(
-            f"--engine auto: {name} {1000 * seconds:.1f} ms a frame, {agreement:.3%} of the labels as in float32"
+            f"--engine auto: {name} {1000 * seconds:.1f} ms per frame, {agreement:.3%} of the labels as in float32"
             + ("" if fits else ": left out")
         )
         if fits:
             found[name] = seconds, candidate
     if not found:
-        say("--engine auto: torch in float32 is taken")
+        say("--engine auto: torch in float32 is used")
         return exported.in_float32(predictor)
     name = min(found, key=lambda name: found[name][0])
-    say(f"--engine auto: {name} is taken")
+    say(f"--engine auto: {name} is used")
     return found[name][1]
 
 

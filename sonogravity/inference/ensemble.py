@@ -1,4 +1,4 @@
-"""Several models as one, or one model that sees a frame several ways: the mean of their probabilities."""
+"""Ensembles: the mean probabilities of several models, or of one model that sees several views of a frame."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import torch
 
 from sonogravity.common.messages import InputError
 
-# What --tta adds: factors on --scale, each also mirrored.
+# The views of --tta: (factor on --scale, whether the frame is mirrored).
 VIEWS = {
     "none": ((1.0, False),),
     "flip": ((1.0, False), (1.0, True)),
@@ -15,10 +15,10 @@ VIEWS = {
 
 
 class Ensemble:
-    """Predictors that answer together, with a Predictor's interface.
+    """Several predictors with the interface of one Predictor.
 
     members: {name: Predictor} of the same classes and channels. views: a key of VIEWS. The probabilities (softmax) of
-    all members and views are averaged at the frame's own size; a mirrored view is mirrored back first.
+    all members and views are averaged at the frame's native size. A mirrored view is mirrored back first.
     """
 
     def __init__(self, members, views="none"):
@@ -29,7 +29,9 @@ class Ensemble:
                 ("channels", first.channels, predictor.channels),
             ):
                 if own != its:
-                    raise InputError(f"{other}: its {what} are {its}, those of {name} {own}; an ensemble shares them")
+                    raise InputError(
+                        f"{other}: its {what} are {its}, but those of {name} are {own}; give members with equal {what}"
+                    )
         self.members = list(members.values())
         self.views = VIEWS[views]
         self.labels, self.channels, self.device = first.labels, first.channels, first.device
@@ -41,11 +43,11 @@ class Ensemble:
 
     @property
     def scales(self):
-        """The scales at which its members see a frame."""
+        """Return the scales at which the members see a frame."""
         return tuple(dict.fromkeys(predictor.scale for predictor, _ in self._seen))
 
     def describe(self):
-        """How it computes, for settings.json."""
+        """Return the settings of the computation, for settings.json."""
         each = [member.describe() for member in self.members]
         shared = {key: value for key, value in each[0].items() if all(other[key] == value for other in each)}
         differing = {key: [other[key] for other in each] for key in each[0] if key not in shared}
@@ -54,7 +56,7 @@ class Ensemble:
 
     @torch.inference_mode()
     def logits(self, frames):
-        """Frames of one native size -> (N, C, H, W) float32: the logarithm of the mean probabilities."""
+        """Return (N, C, H, W) float32, the logarithm of the mean probabilities, of frames of one native size."""
         total = 0
         for predictor, flipped in self._seen:
             logits = predictor.logits(mirrored(frames) if flipped else frames)
@@ -63,5 +65,5 @@ class Ensemble:
 
 
 def mirrored(frames):
-    """The frames' images with left and right exchanged."""
+    """Return the frames with left and right of their images exchanged."""
     return [replace(frame, images={scale: image[:, ::-1] for scale, image in frame.images.items()}) for frame in frames]

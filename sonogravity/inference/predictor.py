@@ -1,4 +1,4 @@
-"""A frame in, a label map out, at native size: predict, evaluate and validation all come through here."""
+"""Predict label maps of frames at native size, for predict, evaluate and validation alike."""
 
 from collections import Counter
 from copy import copy, deepcopy
@@ -19,18 +19,18 @@ from sonogravity.datasets.image_files import image_of_array
 from sonogravity.datasets.pairs import Pair
 from sonogravity.modeling import checkpoints
 
-DEFAULT_SCALE = 0.5  # train.py's, for a weights file that doesn't say
+DEFAULT_SCALE = 0.5  # the default of train.py, for weights files without a scale
 
 
 def open_predictor(path, model_class, *, device, amp, scale, mask_values):
-    """A checkpoint -> (Predictor, Checkpoint). device: ``auto``, ``cpu``, ...; amp, scale: None takes its own."""
+    """Return (Predictor, Checkpoint). device: ``auto``, ``cpu``, ... amp, scale: None uses those of the checkpoint."""
     if process_count() > 1:
-        raise InputError("this script runs as one process: torchrun is for train.py")
+        raise InputError("this script runs as one process; use torchrun for train.py only")
     device = devices.pick_device(device)
     checkpoint = checkpoints.load(path, model_class)
     model = checkpoints.open_model(model_class, checkpoint).to(device, memory_format=torch.channels_last)
     if scale is None and checkpoint.scale is None:
-        say(f"{path.name}: holds no scale, so {DEFAULT_SCALE} is taken (--scale sets it)")
+        say(f"{path.name}: holds no scale, so {DEFAULT_SCALE} is used (--scale sets it)")
     predictor = Predictor(
         model,
         labels=checkpoints.labels_for(checkpoint, mask_values),
@@ -44,23 +44,23 @@ def open_predictor(path, model_class, *, device, amp, scale, mask_values):
 
 
 def open_all(files, model_class, **options):
-    """Checkpoints -> {path: (Predictor, Checkpoint)}, in order; options: as of open_predictor."""
+    """Return {path: (Predictor, Checkpoint)} of checkpoint files, in order. options: those of open_predictor."""
     if repeated := [file for file, count in Counter(map(absolute, files)).items() if count > 1]:
-        raise InputError(f"--load: {some(repeated)} is given twice; in an ensemble each file counts once")
+        raise InputError(f"--load: {some(repeated)} is given twice; give each file of an ensemble once")
     return {file: open_predictor(file, model_class, **options) for file in files}
 
 
 def folded(model, amp=None):
-    """A copy of the model for inference: batch normalisation folded into the convolutions, weights in ``amp``'s type.
+    """Return a copy of the model for inference: batch normalisation folded into convolutions, weights of type ``amp``.
 
-    Jacob et al., arXiv 1712.05877, 2017, section 3.2. It saves a pass over each feature map, and autocast's conversion
-    of all weights at each call.
+    Jacob et al., arXiv 1712.05877, 2017, section 3.2. This saves a pass over each feature map, and autocast's
+    conversion of all weights at each call.
     """
     return fuse(_alone(model.eval())).to(amp or torch.float32, memory_format=torch.channels_last)
 
 
 def _alone(model):
-    """The model, or a copy in which synchronised batch normalisation, which is for training, is ordinary again."""
+    """Return the model, or a copy with ordinary instead of synchronised batch normalisation, which is for training."""
     if not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
         return model
     model = deepcopy(model)
@@ -74,17 +74,17 @@ def _alone(model):
 
 
 def run_by_torch(model, amp=None):
-    """The engine ``torch``: (N, C_in, h, w) float32 -> (N, C, h, w) float32 logits, operation by operation."""
+    """Return the engine ``torch``: (N, C_in, h, w) float32 -> (N, C, h, w) float32 logits, operation by operation."""
     network = folded(model, amp)
     return lambda images: network(images.to(amp or torch.float32)).float()
 
 
 class Predictor:
-    """A model with all that is needed to use it on frames.
+    """A model with all settings that are needed to use it on frames.
 
     model: (N, C_in, h, w) float32 in 0 to 1 -> logits (N, C, h, w), on the device already, in channels_last memory
-    format. amp: the type it computes in, None for float32. scale: the network sees frames resized by it; label maps are
-    always at the frame's own size.
+    format. amp: the type of the computation, None for float32. scale: the network sees frames resized by it; label maps
+    are always at native size.
     """
 
     def __init__(self, model, *, labels, scale, channels, image_maximum, device, amp=None):
@@ -100,21 +100,21 @@ class Predictor:
 
     @property
     def scales(self):
-        """The scales at which it sees a frame."""
+        """Return the scales at which the network sees a frame."""
         return (self.scale,)
 
     def renew(self):
-        """Take up the model's weights as they are now; before it the first call does so."""
+        """Use the model's current weights from now on. The first prediction also does this."""
         self._network = run_by_torch(self.model, self.amp)
 
     def using(self, network, engine, amp):
-        """The same predictor with another engine (see engines.py), which computes in ``amp``, None for float32."""
+        """Return the same predictor with another engine (see engines.py). amp: its data type, None for float32."""
         other = copy(self)
         other._network, other.engine, other.amp = network, engine, amp
         return other
 
     def at_scale(self, scale):
-        """The same predictor, network included, for frames resized by another scale."""
+        """Return the same predictor, with the same network, for frames resized by another scale."""
         if self._network is None:
             self.renew()
         other = copy(self)
@@ -122,7 +122,7 @@ class Predictor:
         return other
 
     def describe(self):
-        """How it computes, for settings.json."""
+        """Return the settings of the computation, for settings.json."""
         return {
             "engine": self.engine,
             "scale": self.scale,
@@ -131,7 +131,7 @@ class Predictor:
         }
 
     def images(self, frames):
-        """Frames of one size -> what the network sees: (N, C_in, h, w) float32 in 0 to 1, on the device."""
+        """Return the network's input for frames of one size: (N, C_in, h, w) float32 in 0 to 1, on the device."""
         for frame in frames:
             check_depth(frame.pair, frame.images[self.scale], self.image_maximum)
         images = torch.stack([to_unit(frame.images[self.scale], self.image_maximum) for frame in frames])
@@ -139,21 +139,21 @@ class Predictor:
 
     @torch.inference_mode()
     def logits(self, frames):
-        """Frames of one native size -> (N, C, H, W) float32 logits at that size, on the device.
+        """Return (N, C, H, W) float32 logits of frames of one native size, at this size, on the device.
 
-        The logits, not the labels, are resized (bilinearly), so borders are finer than the network's grid.
+        The logits, not the labels, are resized (bilinearly), so boundaries are finer than the network's grid.
         """
         if self._network is None:
             self.renew()
-        logits = self._network(self.images(frames)).contiguous()  # one plane a class, as to_label_maps wants it
+        logits = self._network(self.images(frames)).contiguous()  # one plane per class, as to_label_maps needs it
         return F.interpolate(logits, frames[0].size, mode="bilinear", align_corners=False)
 
     def predict(self, image):
-        """Label one image: the pixels that predict.py writes for it.
+        """Return the predicted mask of one image, with the same pixels as the file that predict.py writes.
 
-        image: (H, W) or (H, W, 3) uint8, uint16, or float in 0 to 1. Return (H, W) uint8 or uint16 mask values as in
-        the training masks; (H, W, 3) uint8 if those were colours. Raise InputError for another shape or type, and for
-        16 bits if the model was trained on 8.
+        image: (H, W) or (H, W, 3) uint8, uint16, or float in 0 to 1. The mask is (H, W) uint8 or uint16 with the values
+        of the training masks, or (H, W, 3) uint8 if these were colours. Raise InputError for another shape or type, and
+        for a 16-bit image if the model was trained on 8-bit images.
         """
         image = image_of_array(np.asarray(image), self.channels, "the image")
         frame = Frame(Pair(Path("the image")), at_scales(image, self.scales), None, image.shape[:2])
@@ -161,9 +161,9 @@ class Predictor:
 
 
 def to_label_maps(logits):
-    """(N, C, H, W) logits -> (N, H, W) uint8 class indices as a numpy array; of equal logits the first class wins.
+    """Return (N, H, W) uint8 class indices of (N, C, H, W) logits, as a numpy array. On a tie the first class wins.
 
-    Plane by plane, as argmax over the classes of planes takes ten times as long.
+    The loop over planes is ten times as fast as argmax over the classes.
     """
     highest = logits[:, 0]
     classes = torch.zeros_like(highest, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Frames through a predictor, and each scored against its mask: one path for training and scripts."""
+"""Predict frames and score each against its mask. Training and scripts use the same code."""
 
 import time
 from dataclasses import dataclass
@@ -16,10 +16,12 @@ from sonogravity.metrics import confidence, overlap
 
 @dataclass(frozen=True)
 class FileResult:
-    """One frame's outcome. prediction, truth: (H, W) uint8 class indices; the rest None without a truth.
+    """The result of one frame. prediction, truth: (H, W) uint8 class indices.
 
-    seconds: the network and the resizing to native size, per frame; None if the mask came from a file.
-    certainty, reliability: of metrics/confidence.py, None if not asked for.
+    truth, confusion and loss are None without a mask, and loss is None without a criterion.
+
+    seconds: time of the network and of resizing to native size, per frame; None if the mask was read from a file.
+    certainty, reliability: of metrics/confidence.py, None if not requested.
     """
 
     frame: Frame
@@ -33,7 +35,7 @@ class FileResult:
 
 
 def batches_of_equal_size(frames, batch_size):
-    """Group neighbours of equal native size, so that no frame is padded and results don't depend on B."""
+    """Yield batches of successive frames of equal native size. No frame is padded, so results do not depend on them."""
     batch = []
     for frame in frames:
         if batch and frame.size != batch[0].size:
@@ -65,10 +67,10 @@ def _parts_that_fit(predictor, batch):
 
 
 def segment(predictor, frames, batch_size, criterion=None, certain=False, calibrate=False):
-    """Frames -> FileResults, in order. criterion: also the loss of each frame alone, at native size.
+    """Yield the FileResults of frames, in order. criterion: also compute the loss of each frame, at native size.
 
-    certain: also how sure each prediction is. calibrate: also how right its probabilities are, if it has a truth.
-    A batch that does not fit into memory is taken in halves: the figures don't depend on it.
+    certain: also compute the confidence of each prediction. calibrate: also compute the sums for the calibration of its
+    probabilities, if it has a truth. A batch that does not fit into memory is halved; the results do not depend on it.
     """
     labels = predictor.labels
     batches = batches_of_equal_size(frames, batch_size)
@@ -87,7 +89,7 @@ def segment(predictor, frames, batch_size, criterion=None, certain=False, calibr
 
 
 def read_frames(predictor, pairs, workers):
-    """Pairs -> (Frame, native image), decoded by threads ahead of the network."""
+    """Return an iterator of (Frame, native image) of pairs, decoded by threads ahead of the network."""
 
     def read(pair):
         image, mask = read_pair(pair, predictor.channels)
@@ -97,9 +99,10 @@ def read_frames(predictor, pairs, workers):
 
 
 def read_predictions(pairs, predictions, labels, workers):
-    """Pairs and {stem: mask file} of predictions -> FileResults without a network, in order.
+    """Return an iterator of the FileResults of predictions in files, in order, without a network.
 
-    A pair's mask is its truth. InputError if sizes differ or a mask holds a value that is no class.
+    pairs: their masks are the truth. predictions: {stem: mask file}. Raise InputError if sizes differ or a mask holds a
+    value that is not a class.
     """
 
     def read(pair):
@@ -110,8 +113,8 @@ def read_predictions(pairs, predictions, labels, workers):
         if prediction.shape != truth.shape:
             sizes = [f"{shape[1]}x{shape[0]}" for shape in (prediction.shape, truth.shape)]
             raise InputError(
-                f"{path}: is {sizes[0]}, the mask {pair.mask} {sizes[1]} (width x height); both must be of the "
-                "image's size"
+                f"{path}: is {sizes[0]}, but the mask {pair.mask} is {sizes[1]} (width x height); give both at "
+                "the image's size"
             )
         confusion = overlap.confusion_matrix(truth, prediction, labels.count)
         return FileResult(Frame(pair, {}, mask, mask.shape), prediction, truth, confusion, None, None)

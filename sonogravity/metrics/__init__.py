@@ -1,1 +1,1 @@
-"""Every score of a prediction: overlap, boundary, margin, confidence, and their columns."""
+"""Scores of predictions: overlap, boundary, margin, confidence, and the columns of the worksheets."""

@@ -1,7 +1,7 @@
-"""The columns of all worksheets: what each means, its unit and number format, and where it has one per class.
+"""The columns of all worksheets: definition, unit, number format, and whether there is one column per class.
 
-A column is written by CSV files, workbooks, definitions, summaries and comparisons as this table says; one that is not
-in it fails when a script starts.
+CSV files, workbooks, definitions, summaries and comparisons use this table. A column without an entry ends a script at
+its start.
 """
 
 from dataclasses import dataclass, replace
@@ -14,9 +14,9 @@ WHOLE, SCORE = "0", "0.0000"  # number formats
 
 @dataclass(frozen=True)
 class Column:
-    """One column, or with per_class one for all foreground classes together and one for each, NAME_CLASS.
+    """One column; if per_class, one column for all foreground classes together and one per class, NAME_CLASS.
 
-    metric: a score against a truth, which is compared between runs.
+    text: definition. form: number format. metric: a score against a truth, which is compared between runs.
     """
 
     text: str
@@ -31,16 +31,20 @@ def _metric(text, unit="0 to 1", per_class=True):
 
 
 def _distances(unit):
-    """Boundary distances in a unit, px or mm."""
+    """Return the columns of boundary distances in a unit, px or mm."""
     return {
         f"hd_{unit}": _metric(
-            "Hausdorff distance: the largest distance from a pixel of either boundary to the other boundary", unit
+            "Hausdorff distance: the largest distance from a pixel of either boundary to the nearest pixel of the "
+            "other boundary",
+            unit,
         ),
         f"hd95_{unit}": _metric(
-            "the larger of the two directed 95th percentiles (linear interpolation) of these distances", unit
+            "as hd, but with the 95th percentile (linear interpolation) of the distances in each direction instead of "
+            "the maximum; the larger of the two",
+            unit,
         ),
         f"assd_{unit}": _metric(
-            "average symmetric surface distance: mean of the distances of both directions pooled", unit
+            "average symmetric surface distance: mean of the distances of hd, both directions pooled", unit
         ),
     }
 
@@ -49,20 +53,22 @@ COLUMNS = {
     "epoch": Column("number of the epoch, from 1", form=WHOLE),
     "learning_rate": Column("learning rate of the epoch's last step", form="0.00E+00"),
     "train_loss": Column(
-        "mean over the epoch's batches of the training loss, at the size the network sees; with deep supervision or an "
-        "auxiliary head their losses are added, so it must not be compared with val_loss"
+        "training loss at the size that the network sees, mean over the epoch's batches; includes the losses of deep "
+        "supervision and of an auxiliary head, so it must not be compared with val_loss"
     ),
-    "val_loss": Column("mean over validation files of the loss of each file alone, at native size"),
-    "images_per_second": Column("training frames per second, validation not counted", "frames/s", "0.00"),
+    "val_loss": Column("validation loss, computed per file at native size, mean over files"),
+    "images_per_second": Column("training frames per second, without the time of the validation", "frames/s", "0.00"),
     "file": Column("file name of the image"),
-    "fold": Column("the fold that held the file out: its model has seen no frame of the file's subject", form=WHOLE),
-    "subject": Column("whose frame it is, as read from the file name"),
+    "fold": Column(
+        "the fold whose model scored the file; it was trained without any frame of the file's subject", form=WHOLE
+    ),
+    "subject": Column("person or phantom that the frame shows, as read from the file name"),
     "width": Column("width of the image", "px", WHOLE),
     "height": Column("height of the image", "px", WHOLE),
     "dice": _metric("2TP / (2TP + FP + FN)"),
     "iou": _metric("TP / (TP + FP + FN), Jaccard index"),
-    "accuracy": _metric("share of all pixels with the right class, background included", per_class=False),
-    "precision": _metric("TP / (TP + FP); 0 if the class is in the truth and nowhere predicted"),
+    "accuracy": _metric("share of all pixels with the correct class, background included", per_class=False),
+    "precision": _metric("TP / (TP + FP); 0 if the class is in the truth but not in the prediction"),
     "sensitivity": _metric("TP / (TP + FN), recall"),
     "specificity": _metric("TN / (TN + FP)"),
     "fpr": _metric("1 - specificity"),
@@ -70,84 +76,96 @@ COLUMNS = {
     **_distances("px"),
     **_distances("mm"),
     "nsd": _metric(
-        "normalised surface Dice: share of both boundaries within the tolerance of the other one. The tolerance is "
-        "margin_mm if there is a margin, else 1 px (of the coarser axis)"
+        "normalised surface Dice: share of the pixels of both boundaries that lie within the tolerance of the other "
+        "boundary. The tolerance is margin_mm if there is a margin, else 1 px (of the coarser axis)"
     ),
-    "mask_used": Column(f"the variant of the truth ({', '.join(VARIANTS)}) that agrees best with the prediction"),
+    "mask_used": Column(f"the chosen variant of the truth ({', '.join(VARIANTS)}), see Choice below"),
     **{f"dice_{name}": Column(variant.text, "0 to 1") for name, variant in VARIANTS.items()},
-    "pixels_per_mm": Column("of the image, as given or assumed (see Settings)", "px/mm"),
-    "pixels_per_mm_x": Column("along a row of the image", "px/mm"),
-    "pixels_per_mm_y": Column("along a column of the image", "px/mm"),
-    "margin_mm": Column("the distance within which a border is taken to be as true", "mm", "0.00"),
+    "pixels_per_mm": Column("pixels per mm of the image, as given or assumed (see Settings)", "px/mm"),
+    "pixels_per_mm_x": Column("horizontal pixels per mm of the image", "px/mm"),
+    "pixels_per_mm_y": Column("vertical pixels per mm of the image", "px/mm"),
+    "margin_mm": Column("distance by which the truth is dilated and eroded; also the tolerance of nsd", "mm", "0.00"),
     "entropy": Column(
-        "mean over the image's pixels of -sum p ln p / ln C over the C classes: 0 is sure, 1 is no idea", "0 to 1"
+        "mean over the image's pixels of -sum(p ln p) / ln C over the C classes: 0 is certain, 1 is undecided", "0 to 1"
     ),
     "expected_dice": Column(
-        "Dice that the model itself expects, p being the probability of the class: 2 sum p over the labelled pixels "
-        "/ (these pixels + sum p over all); mean over the foreground classes that are predicted, blank if none is",
+        "Dice that would result if the model's probabilities p were correct: 2 sum(p over the pixels labelled with the "
+        "class) / (number of these pixels + sum(p over all pixels)). Mean over the foreground classes that are "
+        "predicted; blank if there are none",
         "0 to 1",
         per_class=True,
     ),
     "missed": Column("foreground classes that are in the truth only", "class names", WHOLE, per_class=True),
     "spurious": Column("foreground classes that are in the prediction only", "class names", WHOLE, per_class=True),
-    "seconds": Column("epochs: the whole epoch; files: network and resizing to native size, per frame", "s", "0.000"),
-    # Of groups of files, and of the sheets Summary, Sweep, Calibration and of comparisons.
-    "n": Column("values that entered a mean", form=WHOLE),
+    "seconds": Column(
+        "in epochs.xlsx: time of the whole epoch; for files: time of network and resizing to native size, per frame",
+        "s",
+        "0.000",
+    ),
+    # Columns of groups of files, of the sheets Summary, Sweep and Calibration, and of comparisons.
+    "n": Column("number of values in the mean", form=WHOLE),
     "files": Column("number of files", form=WHOLE),
     "subjects": Column("number of subjects", form=WHOLE),
     "pixels": Column("number of pixels", form=WHOLE),
-    **{name: Column("files that chose this variant of the truth", form=WHOLE) for name in VARIANTS},
+    **{name: Column("number of files for which this variant of the truth was chosen", form=WHOLE) for name in VARIANTS},
 }
 NOTES = (
-    "TP, FP, FN, TN: pixels of one class against the rest, at the image's native size.",
-    "A metric without a class is the mean over the foreground classes for which it is defined; background is "
-    "left out of every mean and shown in columns of its own. <metric>_<class> is one class.",
-    "A class in neither truth nor prediction has no Dice and no IoU; one that is not in the truth has no "
-    "sensitivity and no FNR: blank cells, left out of means, and n counts what is left. A class in one of the "
-    "two only has Dice and IoU 0.",
-    "mean: over files of the column, so AVERAGE of the column gives the same. In epochs.xlsx every score is "
+    "TP, FP, FN, TN: number of true positive, false positive, false negative and true negative pixels of one class "
+    "against all others, at the image's native size.",
+    "<metric> is the mean over the foreground classes for which the metric is defined. <metric>_<class> is the metric "
+    "of one class. The background has its own columns and is left out of every mean.",
+    "A blank cell is an undefined value or an infinite distance. Dice and IoU are undefined if the class is in neither "
+    "truth nor prediction. Sensitivity and FNR are undefined if the class is not in the truth. Blank cells are left "
+    "out of means, and n is the number of values in the mean. If the class is in only one of truth and prediction, "
+    "Dice and IoU are 0.",
+    "mean: mean of the column over files; AVERAGE of the column gives the same number. In epochs.xlsx every score is "
     "this mean over the validation files.",
-    "mean_of_classes: mean over files per class first, then over classes (the figure that nnU-Net reports).",
-    "pooled: from the summed pixel counts of all files, as of one large image.",
+    "mean_of_classes: mean over files per class first, then over classes (the number that nnU-Net reports).",
+    "pooled: from the pixel counts summed over all files, as if they were one large image.",
     "sd: standard deviation over files (n - 1). q1, median, q3: quartiles over files.",
-    f"ci95: 95 % bootstrap interval of the mean ({summary.BOOTSTRAP_RESAMPLES} resamples, fixed seed), "
-    "resampling subjects if the file names give one, else files.",
-    "entropy and expected_dice need no mask: they say which predictions to look at first. They come from the model's "
-    "probabilities (softmax) at native size, so they are as right as these are calibrated (see evaluate.py's "
-    "calibration.png), and a model can be surely wrong.",
-    "Calibration (evaluate.py, folds): for each class all pixels of all files by the probability that the model gives "
-    "the class, in ten bins. probability: its mean in the bin; observed: the share of these pixels that are of the "
-    "class. Expected calibration error: mean over pixels of the difference of the two.",
-    "Boundary metrics: the boundary of a class is its pixels with a 4-neighbour outside it (beyond the image is "
-    "outside); distances run between pixel centres, scaled by the pixel size of each axis, and always against the "
-    "original truth. They are given for foreground classes. A class in neither truth nor prediction: blank. In one of "
-    "the two only: infinite, so hd, hd95 and assd are blank and left out of means, the class is named under missed or "
-    "spurious, and the Summary counts both beside every boundary mean; nsd is 0 and counts.",
+    f"ci95: 95 % bootstrap interval of the mean ({summary.BOOTSTRAP_RESAMPLES} resamples, fixed seed). Subjects are "
+    "resampled if the file names contain them, else files.",
+    "entropy and expected_dice need no mask. They show which predictions to check first. They are computed from the "
+    "model's probabilities (softmax) at native size, so they are only as reliable as the calibration of these "
+    "probabilities (see calibration.png of evaluate.py). A model can be certain and wrong.",
+    "Calibration (evaluate.py, folds): per class, all pixels of all files are sorted into ten bins by the probability "
+    "that the model gives the class. probability: mean probability of the pixels in the bin. observed: share of these "
+    "pixels that belong to the class. Expected calibration error: mean over pixels of the absolute difference of the "
+    "two.",
+    "Boundary metrics are computed for foreground classes, always against the original truth. The boundary of a class "
+    "consists of its pixels with a neighbour above, below, left or right outside the class; the area beyond the image "
+    "counts as outside. Distances are measured between pixel centres and scaled by the pixel size of each axis. If "
+    "the class is in neither truth nor prediction, the cells are blank. If it is in only one of the two, hd, hd95 and "
+    "assd are infinite: their cells are blank and left out of means, the class is named under missed or spurious, and "
+    "the Summary counts both beside every boundary mean. nsd is then 0 and is part of the mean.",
 )
 GROUP_NOTES = (
-    "By fold, By subject: the mean of each metric over the group's files; files: how many there are; n_<metric>: how "
-    "many of them have the metric; missed, spurious (and of one class): classes that boundary means leave out. The "
-    "last two rows: mean and standard deviation (n - 1) over the groups, each group counting alike, n_<metric> being "
-    "the groups that have it.",
+    "By fold, By subject: mean of each metric over the files of the group. files: number of files. n_<metric>: number "
+    "of files for which the metric is defined. missed, spurious (also per class): number of classes that boundary "
+    "means leave out. The last two rows: mean and standard deviation (n - 1) over the groups, with equal weight per "
+    "group; there n_<metric> is the number of groups for which the metric is defined.",
 )
 MARGIN_NOTES = (
-    "Margin: in the dilated truth, background within margin_mm of a structure takes the class of the nearest one "
-    "(ties: the lowest value); in the eroded truth, structure within margin_mm of background becomes background. "
-    "Disks are Euclidean, at native size, radii are never rounded, and beyond the image nothing is assumed.",
-    "Choice: one variant per file, that of best foreground mean Dice, in the order "
-    f"{', '.join(VARIANTS)}; a later one only if better by more than 1e-12. A variant that loses a class of the truth "
-    "is not eligible. All tolerant scores of the file are then against that variant.",
-    "Caution: the reference is chosen per image, knowing the prediction. So tolerant Dice is never below plain Dice, "
-    "it gains most on thin structures, and it must not be compared with published Dice. It never chooses a checkpoint.",
-    "Sweep: the same for margins of 0 to 3 mm: means over files of the tolerant Dice (best of the three) and of nsd at "
-    "that tolerance, and how many files chose each variant.",
+    "Margin: in the dilated truth, background within margin_mm of a structure takes the class of the nearest structure "
+    "(if two are equally near, the lowest class). In the eroded truth, pixels of structures within margin_mm of "
+    "background become background. Distances are Euclidean, at native size, and never rounded to pixels. Nothing is "
+    "known beyond the edge of the image, so a structure is not eroded from there.",
+    "Choice: one variant per file, the one with the best foreground mean Dice. The variants are compared in the order "
+    f"{', '.join(VARIANTS)}; a later one is chosen only if it is better by more than 1e-12. A variant that loses a "
+    "foreground class of the truth is not eligible. All tolerant scores of the file are computed against the chosen "
+    "variant.",
+    "Caution: the reference is chosen per image, by Dice, and the choice depends on the prediction. Tolerant Dice is "
+    "therefore never below plain Dice; other tolerant scores can be, and sensitivity often is. Tolerant Dice gains "
+    "most on thin structures and must not be compared with published Dice. It is never used to choose a checkpoint.",
+    "Sweep: margins of 0 to 3 mm. Means over files of tolerant Dice (against the chosen variant) and of nsd with the "
+    "margin as tolerance, and the number of files for which each variant was chosen.",
 )
 
 
 def find(name, classes):
-    """The Column of a name. classes: names of the classes that columns end in, as Labels.column_names has them.
+    """Return the Column of a name. classes: the class names with which columns end (Labels.column_names).
 
-    Raise LookupError if the table has no entry for it.
+    Raise LookupError if the table has no entry for the name.
     """
     if name in COLUMNS:
         return COLUMNS[name]
@@ -155,7 +173,7 @@ def find(name, classes):
         plain = find(name.removeprefix("tolerant_"), classes)
         return replace(plain, text=f"{plain.text}, against the chosen variant of the truth (mask_used)", metric=False)
     if name.startswith("n_"):
-        return replace(COLUMNS["n"], text=f"files that have {name.removeprefix('n_')}")
+        return replace(COLUMNS["n"], text=f"number of files for which {name.removeprefix('n_')} is defined")
     for owner in classes:
         base = name.removesuffix(f"_{owner}")
         if base != name and base in COLUMNS and COLUMNS[base].per_class:
@@ -164,13 +182,13 @@ def find(name, classes):
 
 
 def check(names, classes):
-    """LookupError for the first of the names that find() does not know, at the start of a script."""
+    """Raise LookupError for the first name without an entry. Scripts call this at their start."""
     for name in names:
         find(name, classes)
 
 
 def form_of(name):
-    """The number format of a column of any table, also of one made of several runs."""
+    """Return the number format of a column of any table, also of a table of several runs."""
     name = name.removeprefix("tolerant_")
     if name.startswith("n_"):
         return WHOLE
@@ -179,7 +197,7 @@ def form_of(name):
 
 
 def is_metric(name):
-    """Whether a column of files.csv, of whatever class, is a score that two runs are compared by."""
+    """Return whether a column of files.csv, of any class, is a score by which runs are compared."""
     if name in COLUMNS:
         return COLUMNS[name].metric
     return any(column.metric and column.per_class and name.startswith(f"{base}_") for base, column in COLUMNS.items())

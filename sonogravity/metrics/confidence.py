@@ -1,6 +1,6 @@
-"""How sure a prediction is: entropy and the Dice to expect, without a truth; calibration, with one.
+"""Confidence of a prediction: entropy and expected Dice (without a truth), calibration (with a truth).
 
-All from the probabilities (softmax) at the frame's own size.
+All are computed from the probabilities (softmax) at the frame's native size.
 """
 
 import math
@@ -11,22 +11,22 @@ BINS = 10  # of the reliability diagram
 
 
 def columns(labels):
-    """The columns that certainty() fills."""
+    """Return the columns that certainty() fills."""
     return ["entropy", "expected_dice", *(f"expected_dice_{labels.names[c]}" for c in labels.foreground)]
 
 
 def certainty(logits, maps, labels):
-    """(N, C, H, W) logits and (N, H, W) uint8 label maps -> a dictionary for each frame.
+    """Return one dictionary per frame, from (N, C, H, W) logits and (N, H, W) uint8 label maps.
 
-    ``entropy``: mean over pixels of -sum p ln p, by ln C, so from 0 (sure) to 1 (no idea). ``expected_dice_<class>``:
-    2 sum p_c over the pixels labelled c / (these pixels + sum p_c over all), the Dice that would come out if the
-    probabilities were right (the ratio of expectations); NaN if no pixel is labelled so. ``expected_dice``: the mean
-    over foreground classes that are predicted.
+    ``entropy``: mean over pixels of -sum(p ln p) / ln C, from 0 (certain) to 1 (undecided). ``expected_dice_<class>``:
+    2 sum(p_c over the pixels labelled c) / (number of these pixels + sum(p_c over all pixels)). It is the Dice that
+    would result if the probabilities were correct (the ratio of expectations); NaN if no pixel is labelled c.
+    ``expected_dice``: mean over the foreground classes that are predicted.
     """
     maps = torch.from_numpy(maps).to(logits.device)
     most = maps[0].numel() * math.log(logits.shape[1])
     figures = []
-    for own, map_ in zip(logits, maps, strict=True):  # frame by frame, so that sums don't depend on the batch
+    for own, map_ in zip(logits, maps, strict=True):  # frame by frame, so that sums do not depend on the batch
         logarithms = own.log_softmax(0)
         probabilities = logarithms.exp()
         figures.append([-logarithms.mul_(probabilities).sum() / most])
@@ -44,12 +44,13 @@ def certainty(logits, maps, labels):
 
 
 def reliability(logits, truth, labels):
-    """(C, H, W) logits and (H, W) class indices of the truth -> (foreground classes, BINS, 3) float64 sums.
+    """Return (foreground classes, BINS, 3) float64 sums, from (C, H, W) logits and (H, W) class indices of the truth.
 
-    Of the pixels whose probability of the class lies in a bin: their number, the sum of these probabilities, and how
-    many are of the class (Guo et al., On calibration of modern neural networks, ICML 2017, for each class alone).
+    For the pixels whose probability of the class lies in a bin: their number, the sum of these probabilities, and the
+    number of pixels that belong to the class (Guo et al., On calibration of modern neural networks, ICML 2017, for each
+    class separately).
     """
-    probabilities = logits.softmax(0).cpu()  # not every GPU adds up in float64
+    probabilities = logits.softmax(0).cpu()  # some GPUs have no float64
     truth = torch.from_numpy(truth)
     sums = []
     for c in labels.foreground:
@@ -62,7 +63,7 @@ def reliability(logits, truth, labels):
 
 
 def calibration(sums, labels):
-    """The sum over files of what reliability() gives -> {class: {"ece", "bins": [...]}}, a row for each bin.
+    """Return {class: {"ece", "bins": [one row per bin]}}, from the sum of reliability() over files.
 
     ece: expected calibration error, the mean over pixels of |probability - share of the class| of their bin.
     """

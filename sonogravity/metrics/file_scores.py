@@ -1,4 +1,4 @@
-"""The row of a file: overlap, boundary and tolerant figures, in the columns that all worksheets share."""
+"""The row of scores per file: overlap, boundary and tolerant metrics, in the columns that all worksheets share."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from sonogravity.metrics import boundary, margin, overlap
 
 @dataclass(frozen=True)
 class Measured:
-    """figures: the columns of one file. choice, sweep: what the margin makes of it, None without a margin."""
+    """The scores of one file. figures: its columns. choice, sweep: results of the margin, None without a margin."""
 
     figures: dict
     choice: margin.Choice | None = None
@@ -20,7 +20,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Measure:
-    """How files are measured. spacings: by file name. margin_mm: None leaves the margin out."""
+    """How files are scored. spacings: by file name. margin_mm: None for scores without a margin."""
 
     labels: Labels
     spacings: dict[str, Spacing]
@@ -28,18 +28,18 @@ class Measure:
 
     @property
     def boundary_names(self):
-        """Columns of the boundary metrics; all but NSD say their unit."""
+        """Return {metric: column} of the boundary metrics. All columns except that of NSD contain the unit."""
         unit = next(iter(self.spacings.values())).unit
         return {name: name if name == "nsd" else f"{name}_{unit}" for name in boundary.BOUNDARY}
 
     @property
     def names(self):
-        """The metrics of a file, in the order of the sheet."""
+        """Return the metrics of a file, in the order of the sheet."""
         tolerant = [] if self.margin_mm is None else [f"tolerant_{name}" for name in overlap.OVERLAP]
         return [*overlap.OVERLAP, *self.boundary_names.values(), *tolerant]
 
     def of(self, file, truth, prediction, confusion):
-        """(H, W) class indices of truth and prediction, and their (C, C) counts -> Measured."""
+        """Return the Measured of (H, W) class indices of truth and prediction, and of their (C, C) counts."""
         return self._of(self.spacings[file], truth, prediction, confusion)
 
     def _of(self, spacing, truth, prediction, confusion):
@@ -69,7 +69,7 @@ class Measure:
         return {"pixels_per_mm_x": spacing.x, "pixels_per_mm_y": spacing.y}
 
     def columns(self, scored):
-        """The columns of files.csv, known before the first file; scored: some file has a mask."""
+        """Return the columns of files.csv before any file is scored. scored: at least one file has a mask."""
         figures = {}
         if scored:
             nothing = np.zeros((1, 1), np.uint8) + np.uint8(self.labels.background)
@@ -78,7 +78,7 @@ class Measure:
         return ["file", "width", "height", *figures, "seconds"]
 
     def margin_summary(self, measured):
-        """summary.json's ``margin``: how often each variant was chosen, and the sweep's means over files."""
+        """Return ``margin`` of summary.json: how often each variant was chosen, and the sweep's means over files."""
         chosen = [each.choice.used for each in measured]
         given = {(each.x, each.y) for each in self.spacings.values()}
         x, y = next(iter(given))
@@ -95,7 +95,7 @@ class Measure:
             )
         return {
             "mm": self.margin_mm,
-            "pixels_per_mm": None if len(given) > 1 else x if x == y else [x, y],  # None: a file each its own
+            "pixels_per_mm": None if len(given) > 1 else x if x == y else [x, y],  # None: differs between files
             "assumed": any(each.assumed for each in self.spacings.values()),
             "chosen": {name: chosen.count(name) for name in margin.VARIANTS},
             "sweep": sweep,

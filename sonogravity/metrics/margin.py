@@ -1,7 +1,7 @@
-"""The margin: a truth moved outwards or inwards by a distance in mm, and the best-matching of the three truths.
+"""The margin: the truth dilated or eroded by a distance in mm, and the choice of the best matching variant.
 
-Ultrasound's boundaries are blurred over about a millimetre, so a truth moved by that much is as true. The radius is
-never rounded to pixels, work is at native size with the spacing of each axis, and the disk is Euclidean.
+Boundaries in ultrasound are blurred over about a millimetre, so a truth that is moved by this distance is as correct.
+The disk is Euclidean, at native size and with the spacing of each axis. Its radius is never rounded to pixels.
 """
 
 import math
@@ -13,14 +13,14 @@ import numpy as np
 from sonogravity.metrics import overlap
 from sonogravity.metrics.boundary import SLACK, boundary_pixels, box_around, nearest_distances, surface_dice
 
-BETTER = 1e-12  # a variant replaces the one before only by more than this
+BETTER = 1e-12  # a later variant is chosen only if its Dice is higher by more than this
 SWEEP_MM = tuple(step / 4 for step in range(13))  # 0 to 3 mm
 
 
 def reach(radius, spacing):
-    """Half the disk, row by row: for each row offset dy from 0 the largest k with (k*s_x)^2 + (dy*s_y)^2 <= r^2.
+    """Return half the disk by rows: for each row offset dy from 0, the largest k with (k*s_x)^2 + (dy*s_y)^2 <= r^2.
 
-    radius and spacing (row, column) are in one unit; the square may exceed by 1e-9 of itself.
+    radius and spacing (row, column) are in one unit. r^2 may be exceeded by a relative 1e-9 (rounding).
     """
     limit = radius * radius * (1 + SLACK)
     rows = []
@@ -31,7 +31,7 @@ def reach(radius, spacing):
 
 
 def _disk_dilation(mask, disk):
-    """(H, W) bool dilated by the disk of reach(); nothing comes in from beyond the image."""
+    """Return an (H, W) bool mask dilated by the disk of reach(). The area beyond the image adds nothing."""
     height, width = mask.shape
     grown, wide, k = np.zeros_like(mask), mask.copy(), 0
     for dy in range(len(disk) - 1, -1, -1):  # from the narrowest row to the widest
@@ -46,10 +46,9 @@ def _disk_dilation(mask, disk):
 
 
 def dilate(truth, radius, spacing=(1.0, 1.0), background=0):
-    """(H, W) class indices -> the same with background within the radius of foreground given to the nearest class.
+    """Return (H, W) class indices in which background within the radius of foreground has the nearest class.
 
-    Ties go to the lowest class; foreground never changes. radius: in units of spacing, which is the size of a pixel
-    along rows and columns.
+    Ties go to the lowest class. Foreground never changes. spacing: (height, width) of a pixel. radius: in its unit.
     """
     dilated = truth.copy()
     disk = reach(radius, spacing)
@@ -74,13 +73,14 @@ def dilate(truth, radius, spacing=(1.0, 1.0), background=0):
 
 
 def erode(truth, radius, spacing=(1.0, 1.0), background=0):
-    """(H, W) class indices -> the same with foreground within the radius of background made background.
+    """Return (H, W) class indices in which foreground within the radius of background is background.
 
-    The dual of dilate, so classes don't leak into each other; beyond the image is unknown and erodes nothing.
+    This is the dual of dilate, so classes do not leak into each other. The area beyond the image is unknown and erodes
+    nothing.
     """
     eroded = truth.copy()
     disk = reach(radius, spacing)
-    # The background nearest to a pixel of the box lies in it or in the ring around it.
+    # The box has a ring around the foreground, so it contains the nearest background of each foreground pixel.
     box = box_around(truth != background, (1, 1))
     if box is not None:
         near = _disk_dilation(truth[box] == background, disk)
@@ -90,10 +90,10 @@ def erode(truth, radius, spacing=(1.0, 1.0), background=0):
 
 @dataclass(frozen=True)
 class Variant:
-    """A truth that the margin compares a prediction with.
+    """A variant of the truth that predictions are compared with.
 
-    move: (truth, radius, spacing, background) -> (H, W) class indices, as of dilate. text: of its Dice, in worksheets.
-    colour: of its cells and bars.
+    move: function of (truth, radius, spacing, background) that returns (H, W) class indices, such as dilate.
+    text: definition of its Dice in worksheets. colour: of its cells and bars.
     """
 
     move: Callable
@@ -106,9 +106,9 @@ def as_drawn(truth, radius, spacing=(1.0, 1.0), background=0):
     return truth
 
 
-# In the order in which they are tried. Everything that names the variants reads this table.
+# In the order in which they are compared. All code that names the variants reads this table.
 VARIANTS = {
-    "original": Variant(as_drawn, "foreground mean Dice against the truth as drawn: equals dice", "#bbbbbb"),
+    "original": Variant(as_drawn, "foreground mean Dice against the truth as drawn; equal to dice", "#bbbbbb"),
     "dilated": Variant(dilate, "foreground mean Dice against the truth dilated by margin_mm", "#56b4e9"),
     "eroded": Variant(erode, "foreground mean Dice against the truth eroded by margin_mm", "#e69f00"),
 }
@@ -116,10 +116,10 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Choice:
-    """The outcome of the margin for one file.
+    """The result of the margin for one file.
 
     used: the name of the chosen variant. maps: (H, W) class indices of each variant. dice: foreground mean Dice
-    against each, eligible or not. confusion: (C, C) counts against the chosen one, for every overlap metric.
+    against each variant, eligible or not. confusion: (C, C) counts against the chosen variant, for all overlap metrics.
     """
 
     used: str
@@ -129,10 +129,10 @@ class Choice:
 
 
 def choose(truth, prediction, confusion, labels, radius, spacing):
-    """Make every variant of the truth, and choose the one of best foreground mean Dice.
+    """Return the Choice: compute all variants of the truth, and choose the one with the best foreground mean Dice.
 
-    confusion: counts of prediction against the truth itself. A variant that loses a foreground class of the truth
-    is not eligible; a later variant must be better by more than 1e-12.
+    confusion: counts of the prediction against the original truth. A variant that loses a foreground class of the truth
+    is not eligible. A later variant must be better by more than 1e-12.
     """
     maps = {name: variant.move(truth, radius, spacing, labels.background) for name, variant in VARIANTS.items()}
     confusions = {name: _moved(confusion, truth, variant, prediction) for name, variant in maps.items()}
@@ -151,7 +151,7 @@ def choose(truth, prediction, confusion, labels, radius, spacing):
 
 
 def _moved(confusion, truth, variant, prediction):
-    """The counts against a variant: only pixels that it changes are counted again."""
+    """Return the counts against a variant. Only the pixels that the variant changes are counted again."""
     if variant is truth:
         return confusion
     changed = np.flatnonzero(variant != truth)
@@ -165,9 +165,9 @@ def _moved(confusion, truth, variant, prediction):
 
 
 def sweep(truth, prediction, confusion, labels, distances, spacing):
-    """One file at every margin of SWEEP_MM -> a list of {"margin_mm", "tolerant_dice", "nsd", "mask_used"}.
+    """Return a list of {"margin_mm", "tolerant_dice", "nsd", "mask_used"}, one per margin of SWEEP_MM, for one file.
 
-    distances: class_distances of the file in spacing.unit. One margin is an opinion; the curve is evidence.
+    distances: class_distances of the file in spacing.unit. A single margin is arbitrary; the curve shows its influence.
     """
     rows = []
     for margin_mm in SWEEP_MM:

@@ -1,8 +1,8 @@
-"""Every score from one integer confusion matrix: count once, divide later.
+"""Overlap metrics from one integer confusion matrix: count once, divide later.
 
-All per file, at the image's native size. ``M[truth, prediction]`` counts pixels; TP, FP, FN and TN
-are one class against the rest. There is no epsilon: a score that is undefined is NaN (Maier-Hein
-et al., Metrics reloaded, Nature Methods 2024, on the empty mask; nnU-Net leaves such cases out too).
+All metrics are per file, at the image's native size. ``M[truth, prediction]`` counts pixels. TP, FP, FN and TN are
+those of one class against the rest. There is no epsilon: an undefined score is NaN (Maier-Hein et al., Metrics
+reloaded, Nature Methods 2024, on empty masks). nnU-Net also leaves these cases out.
 """
 
 import warnings
@@ -12,20 +12,20 @@ import numpy as np
 from sonogravity.metrics.boundary import box_around
 
 OVERLAP = ("dice", "iou", "accuracy", "precision", "sensitivity", "specificity", "fpr", "fnr")
-PER_CLASS = tuple(name for name in OVERLAP if name != "accuracy")  # accuracy is one figure a file
+PER_CLASS = tuple(name for name in OVERLAP if name != "accuracy")  # accuracy is one number per file
 
 
 def confusion_matrix(truth, prediction, classes):
-    """(H, W) class indices of truth and prediction -> (C, C) int64 counts, ``M[truth, prediction]``."""
+    """Return (C, C) int64 counts, ``M[truth, prediction]``, of (H, W) class indices of truth and prediction."""
     if truth.shape != prediction.shape:
         raise ValueError(f"truth is {truth.shape}, prediction {prediction.shape}: they must be of one size")
     if max(truth.max(initial=0), prediction.max(initial=0)) >= classes:
         raise ValueError(f"class indices must be under {classes}")
-    # C*C - 1 must fit: uint8 holds it up to 16 classes and is four times as fast as a wider type.
+    # C*C - 1 must fit. Up to 16 classes uint8 is enough, which is four times as fast as a wider type.
     kind = np.uint8 if classes <= 16 else np.uint32
     pairs = truth.astype(kind) * kind(classes) + prediction.astype(kind)
     counted = pairs
-    if pairs.ndim == 2:  # around the structures all is 0 in both, which needs no counting
+    if pairs.ndim == 2:  # outside the box both are 0, so only the box is counted
         box = box_around(pairs)
         counted = pairs[:0] if box is None else pairs[box]
     counts = np.bincount(counted.ravel(), minlength=classes * classes).astype(np.int64)
@@ -34,17 +34,16 @@ def confusion_matrix(truth, prediction, classes):
 
 
 def _ratio(part, whole):
-    """part / whole, NaN if whole is 0."""
+    """Return part / whole, NaN if whole is 0."""
     whole = np.asarray(whole, float)
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
 
 def class_metrics(confusion):
-    """(C, C) counts -> {metric: (C,) float64}: each class against the rest, NaN if undefined.
+    """Return {metric: (C,) float64} of (C, C) counts: each class against the rest, NaN if undefined.
 
-    Dice = 2TP/(2TP+FP+FN); IoU = TP/(TP+FP+FN); precision = TP/(TP+FP), 0 if the class is in the
-    truth but nowhere predicted; sensitivity = TP/(TP+FN); specificity = TN/(TN+FP); FPR and FNR are
-    their complements.
+    Dice = 2TP/(2TP+FP+FN); IoU = TP/(TP+FP+FN); precision = TP/(TP+FP), 0 if the class is in the truth but not in the
+    prediction; sensitivity = TP/(TP+FN); specificity = TN/(TN+FP); FPR = 1 - specificity; FNR = 1 - sensitivity.
     """
     tp = np.diag(confusion)
     fp = confusion.sum(0) - tp
@@ -66,29 +65,29 @@ def class_metrics(confusion):
 
 
 def accuracy(confusion):
-    """Share of pixels whose class is right, background included."""
+    """Return the share of pixels with the correct class, background included."""
     return float(_ratio(np.trace(confusion), confusion.sum()))
 
 
 def nan_mean(values, axis=None):
-    """Mean of what is not NaN; NaN, without a warning, where nothing is left."""
+    """Return the mean of the values that are not NaN; NaN, without a warning, if there are none."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
         return np.nanmean(np.asarray(values, float), axis=axis)
 
 
 def finite_mean(values):
-    """Mean of what is neither NaN nor infinite; NaN if nothing is left."""
+    """Return the mean of the finite values; NaN if there are none."""
     values = np.asarray(values, float)
     return float(nan_mean(values[np.isfinite(values)]))
 
 
 def file_metrics(confusion, labels, boundary=None):
-    """One file's row: each metric as the mean over foreground, then ``<metric>_<class>``.
+    """Return the row of one file: each metric as the mean over foreground classes, then ``<metric>_<class>``.
 
-    boundary: {column: {class: figure}} of boundary metrics, for foreground classes. Means leave out what is undefined
-    and what is infinite. Background is shown in the columns of its own class and left out of every mean. ``missed``
-    names the classes in the truth only, ``spurious`` those in the prediction only.
+    boundary: {column: {class: value}} of boundary metrics, for foreground classes. Means leave out undefined and
+    infinite values. Background has columns of its own class and is left out of every mean. ``missed`` names the classes
+    in the truth only, ``spurious`` those in the prediction only.
     """
     boundary = boundary or {}
     per_class = class_metrics(confusion)

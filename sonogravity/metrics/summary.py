@@ -1,4 +1,4 @@
-"""Scores of many files as one: means, intervals, quartiles, and tables by group."""
+"""Summaries of the scores of many files: means, intervals, quartiles, and tables by group."""
 
 import math
 
@@ -13,11 +13,10 @@ FEW_SUBJECTS = 5
 
 
 def bootstrap_interval(values, subjects):
-    """95 % percentile interval of the mean of the finite ones of (n,) values, resampling whole subjects.
+    """Return (low, high), the 95 % bootstrap percentile interval of the mean of the finite values; NaN without any.
 
-    Frames of one subject are near copies, so the subject, not the frame, is what is drawn (Efron and
-    Tibshirani 1993). subjects: n labels; pass the file names where no subject is known.
-    Returns (low, high), NaN if there is nothing to resample.
+    Subjects are resampled, not frames, because frames of one subject are near copies (Efron and Tibshirani 1993).
+    values: (n,). subjects: n labels; pass the file names if no subject is known.
     """
     values = np.asarray(values, float)
     known = np.isfinite(values)
@@ -33,7 +32,7 @@ def bootstrap_interval(values, subjects):
 
 
 def column_summary(values, subjects):
-    """One column of the sheet -> mean, sd (ddof 1), median, quartiles, n and the bootstrap interval."""
+    """Return mean, sd (ddof 1), median, quartiles, n and bootstrap interval of one column of the sheet."""
     known = np.asarray(values, float)
     known = known[np.isfinite(known)]
     nan = float("nan")
@@ -50,11 +49,11 @@ def column_summary(values, subjects):
 
 
 def summarise(rows, labels, subjects, names=OVERLAP):
-    """Rows of file_metrics -> {"files", "metrics", "classes"}, the shape of summary.json.
+    """Return {"files", "metrics", "classes"} of the rows of file_metrics, in the form of summary.json.
 
-    names: the file's metrics to summarise. ``mean`` is the mean of a column, so a spreadsheet's AVERAGE gives the
-    same; ``mean_of_classes`` takes the mean over files per class first, then over classes (nnU-Net's figure).
-    Boundary metrics also count ``missed`` and ``spurious``: what their means leave out.
+    names: the metrics to summarise. ``mean`` is the mean of a column, so AVERAGE in a spreadsheet gives the same
+    number. ``mean_of_classes`` is the mean over files per class first, then over classes, as nnU-Net reports it.
+    Boundary metrics also count ``missed`` and ``spurious``, the classes that their means leave out.
     """
 
     def entry(name, owner=None):
@@ -77,16 +76,17 @@ def summarise(rows, labels, subjects, names=OVERLAP):
 
 
 def _count(rows, what, owner=None):
-    """How many classes the files' column ``what`` (missed or spurious) names, or how many files name the owner."""
+    """Return the number of classes in the column ``what`` (missed or spurious), or of files that name the owner."""
     listed = [row[what].split(", ") for row in rows if row[what]]
     return sum(len(classes) if owner is None else owner in classes for classes in listed)
 
 
 def group_means(rows, by, labels, names=OVERLAP):
-    """Rows of files -> a row for each value of the column ``by``: its files, and the mean of each metric over them.
+    """Return one row per value of the column ``by``: the number of its files, and the mean of each metric over them.
 
-    ``n_<metric>``: the files that entered a mean; missed and spurious: what boundary means leave out. Then the mean
-    and the standard deviation (ddof 1) over these rows, each of which counts alike, and how many entered them.
+    ``n_<metric>``: number of files in a mean. missed, spurious: number of classes that boundary means leave out.
+    The last two rows are the mean and the standard deviation (ddof 1) over these rows, with equal weight per row, and
+    ``n_<metric>``, the number of rows in them.
     """
     owners = [labels.names[c] for c in labels.foreground]
     columns = [*names, *(f"{name}_{owner}" for owner in owners for name in names)]
@@ -112,16 +112,19 @@ def group_means(rows, by, labels, names=OVERLAP):
 
 
 def pooled(confusions, labels):
-    """Overlap metrics of the summed confusion matrices: all files as one large image."""
+    """Return the overlap metrics of the summed confusion matrices, as if all files were one large image."""
     row = file_metrics(np.sum(confusions, axis=0, dtype=np.int64), labels)
     return {name: value for name, value in row.items() if name not in ("missed", "spurious")}
 
 
 def best_epoch(history):
-    """The epoch of highest validation Dice, the first of equals; an undefined Dice ranks below all. 0 without any."""
+    """Return the epoch with the highest validation Dice, the first if several are equal; 0 without epochs.
+
+    An undefined Dice ranks below all others.
+    """
     return max(history, key=dice_or_lowest)["epoch"] if history else 0
 
 
 def dice_or_lowest(row):
-    """What checkpoints, plateau and patience follow."""
+    """Return the Dice of an epoch, -1 if undefined. Best checkpoint, plateau scheduler and patience depend on it."""
     return row["dice"] if row["dice"] == row["dice"] else -1.0

@@ -1,1 +1,1 @@
-"""What every model offers, and the checkpoints that hold one."""
+"""The base class of all models, and checkpoints."""

@@ -1,7 +1,7 @@
-"""Checkpoints: whole, made of plain types and tensors, read without running code.
+"""Checkpoints: written whole, made of plain types and tensors, read without running code.
 
-Ours hold the weights under ``state_dict`` and everything else beside them. A bare state dict of other
-code also loads: what it does not hold is taken from options, and a message says so.
+Our checkpoints hold the weights under ``state_dict`` and all other content beside it. A bare state dict of other code
+also loads. What it lacks is taken from the options, with a message.
 """
 
 from argparse import ArgumentTypeError
@@ -25,7 +25,7 @@ SUFFIXES = (".pth", ".pt")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds. labels and scale are None in a bare state dict without them."""
+    """The content of a checkpoint file. labels and scale are None for a bare state dict without them."""
 
     path: object
     model_name: str
@@ -52,27 +52,29 @@ def write(path, content):
         try:
             torch.save({"format": FORMAT, **content}, file)
         except RuntimeError as error:
-            # A full disk, or a signal that came while writing: torch complains of what followed from it.
+            # If the disk is full or a signal arrives during writing, torch raises a later error. Raise the cause.
             if isinstance(error.__context__, (OSError, KeyboardInterrupt)):
                 raise error.__context__ from None
             raise
 
 
 def read(path):
-    """The dictionary in a checkpoint file, without running code; InputError names the file if there is none."""
+    """Return the dictionary in a checkpoint file, without running code. Raise InputError if the file holds none."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a checkpoint (.pth)")
     try:
         content = load_torch(path)
     except BROKEN_FILE as error:
         raise InputError(
-            f"{path}: not a checkpoint that can be read safely ({first_line(error)}): damaged, or more than tensors "
-            "and plain values; give another file"
+            f"{path}: cannot be read safely as a checkpoint ({first_line(error)}): it is damaged, or holds more than "
+            "tensors and plain values; give another file"
         ) from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+        raise InputError(f"{path}: holds a {type(content).__name__}, not a checkpoint; give another file")
     if _is_ours(content) and (not isinstance(content["format"], str) or content["format"] != FORMAT):
-        raise InputError(f"{path}: is a '{first_line(content['format'])}', this version reads '{FORMAT}'")
+        raise InputError(
+            f"{path}: is a '{first_line(content['format'])}', but this version reads '{FORMAT}'; give another file"
+        )
     return content
 
 
@@ -89,30 +91,35 @@ def epoch_of(path):
 
 
 def find_checkpoint(path, root):
-    """A file, or the name of a run in the folder root -> the file. Of a run its best.pth, of one of folds its last.pth.
+    """Return the checkpoint of a path or of a run's name: best.pth of a run, last.pth if the run is a fold.
 
-    A path that exists is taken as it is. InputError if a plain name is neither a file nor a run.
+    root: the folder of the runs. A path that exists, has a folder or ends in .pth or .pt is returned unchanged. Raise
+    InputError if a plain name is neither a file nor a run.
     """
     name = path.name
     if path.exists() or path != Path(name) or path.suffix in SUFFIXES:
         return path
     if (root / name).is_dir():
-        # The best epoch of a fold was chosen by the frames that score it.
+        # Not best.pth of a fold, because its epoch was chosen with the frames that score the fold.
         return root / name / (LAST if is_fold(name) else BEST)
     runs = sorted(each.name for each in root.iterdir() if each.is_dir()) if root.is_dir() else []
-    raise InputError(f"{path}: neither a file nor a run in {root}; runs are {some(runs, 8) or 'not there yet'}")
+    raise InputError(
+        f"{path}: neither a file nor a run in {root}; give a file or one of the runs: {some(runs, 8) or 'none yet'}"
+    )
 
 
 def find_model(path, names, model_class):
-    """The model class of a checkpoint file. names: of the models; model_class: gives the class of a name.
+    """Return the model class of a checkpoint file. names: of the models. model_class: returns the class of a name.
 
-    A file of ours names its model; bare weights are tried with each.
+    Our checkpoints name their model. Bare weights are tried with each model.
     """
     content = read(path)
     if _is_ours(content):
         name = content.get("model_name")
         if name not in names:
-            raise InputError(f"{path}: holds a model '{first_line(name)}'; known are {', '.join(names)}")
+            raise InputError(
+                f"{path}: holds the unknown model '{first_line(name)}'; give a checkpoint of {' or '.join(names)}"
+            )
         return model_class(name)
     for each in map(model_class, names):
         if foreign_weights.fits(content, each):
@@ -121,7 +128,7 @@ def find_model(path, names, model_class):
 
 
 def load(path, model_class):
-    """Read a checkpoint of model_class (ours or a bare state dict); InputError names the file."""
+    """Return the Checkpoint in a file (ours or a bare state dict). Raise InputError if it is not of model_class."""
     content = read(path)
     if _is_ours(content):
         return _ours(path, content, model_class)
@@ -135,12 +142,17 @@ def _ours(path, content, model_class):
         raise InputError(f"{path}: is damaged: {some(strange)} hold more than plain values; give another file")
     name = content.get("model_name")
     if name != model_class.NAME:
-        raise InputError(f"{path}: holds a {name} model, this script runs {model_class.NAME}; use {name}/ for it")
+        raise InputError(
+            f"{path}: holds a {name} model, but this script runs {model_class.NAME}; use the scripts in {name}/"
+        )
     content = {key: value for key, value in content.items() if key != "format"}
     known = {item.name for item in fields(Checkpoint)} - {"path"}
     missing = {"model_options", "state_dict", "labels", "scale", "run", "epoch"} - set(content)
     if missing or set(content) - known:
-        raise InputError(f"{path}: is damaged: {some(sorted(missing | (set(content) - known)))} missing or unknown")
+        raise InputError(
+            f"{path}: is damaged: {some(sorted(missing | (set(content) - known)))} missing or unknown; give another "
+            "file"
+        )
     try:
         checkpoint = Checkpoint(path=path, **{**content, "labels": Labels.from_dict(content["labels"])})
         checkpoint = replace(checkpoint, model_options=_check_content(checkpoint, model_class))
@@ -150,7 +162,7 @@ def _ours(path, content, model_class):
 
 
 def _is_plain(value):
-    """Whether a value is made of dictionaries, lists, texts, numbers and None only."""
+    """Return whether a value consists of dictionaries, lists, texts, numbers and None only."""
     if isinstance(value, (dict, list, tuple)):
         inner = [*value, *value.values()] if isinstance(value, dict) else value
         return all(map(_is_plain, inner))
@@ -158,10 +170,10 @@ def _is_plain(value):
 
 
 def _check_content(checkpoint, model_class):
-    """The model's options; one of many errors where an entry is not what we write: nothing in a file is trusted."""
+    """Return the model's options. Raise one of several errors if an entry is not as we write it; trust no entry."""
     check_tensors(checkpoint.state_dict)
     found = model_class.options_from(checkpoint.state_dict)
-    if {**found, **checkpoint.model_options} != found:  # a file older than an option does not name it
+    if {**found, **checkpoint.model_options} != found:  # a file that is older than an option does not hold it
         raise ValueError(f"model options {checkpoint.model_options}, weights of {found}")
     if checkpoint.labels.count != found["classes"]:
         raise ValueError(f"{checkpoint.labels.count} labels, {found['classes']} classes")
@@ -182,7 +194,7 @@ def _check_content(checkpoint, model_class):
 
 
 def _differences(found, expected):
-    """The keys that differ, in words."""
+    """Return the keys that differ, as text."""
     missing = [key for key in expected if key not in found]
     extra = [key for key in found if key not in expected]
     shapes = [
@@ -200,15 +212,15 @@ def _differences(found, expected):
 
 
 def open_model(model_class, checkpoint):
-    """A model of a checkpoint's options and weights, without making weights first that would be thrown away."""
+    """Return a model with a checkpoint's options and weights. No initial weights are computed."""
     with torch.device("meta"):
         model = model_class(**checkpoint.model_options)
     load_weights(model, checkpoint, assign=True)
-    return model.float()  # the file's may be in half precision
+    return model.float()  # weights in the file may be in half precision
 
 
 def start_from(checkpoint, model, options, new_head):
-    """Begin training with a checkpoint's weights: all of them, or with new_head all but the head's."""
+    """Load a checkpoint's weights to start training: all, or with new_head all except those of the head."""
     if not new_head:
         check_options(checkpoint, options)
         load_weights(model, checkpoint)
@@ -218,45 +230,49 @@ def start_from(checkpoint, model, options, new_head):
     others = {key: value for key, value in checkpoint.state_dict.items() if not key.startswith(model.HEAD)}
     load_weights(model, replace(checkpoint, state_dict=others | own))
     had = checkpoint.labels.describe() if checkpoint.labels else f"{checkpoint.model_options['classes']} classes"
-    say(f"{checkpoint.path.name}: the head ({some(own)}) is replaced by a fresh one; it was for {had}")
+    say(f"{checkpoint.path.name}: the head ({some(own)}) is replaced by a new one; it was for {had}")
 
 
 def load_weights(model, checkpoint, assign=False):
-    """Put a checkpoint's weights into a model, strictly; InputError lists the keys that differ.
+    """Load a checkpoint's weights into a model, strictly. Raise InputError with the keys that differ.
 
-    assign: the model takes the very tensors, also where it has none yet.
+    assign: use the checkpoint's tensors themselves, also if the model has none yet.
     """
     differences = _differences(checkpoint.state_dict, model.state_dict())
     if differences:
-        raise InputError(f"{checkpoint.path}: its weights do not fit this model: {differences}")
+        raise InputError(f"{checkpoint.path}: its weights do not fit this model: {differences}; give another file")
     broken = [key for key, value in checkpoint.state_dict.items() if not torch.isfinite(value).all()]
     if broken:
         raise InputError(
-            f"{checkpoint.path}: {len(broken)} weights are NaN or infinite ({some(broken)}); give an earlier checkpoint"
+            f"{checkpoint.path}: NaN or infinity in {len(broken)} weights ({some(broken)}); give an earlier checkpoint"
         )
     model.load_state_dict(checkpoint.state_dict, assign=assign)
 
 
 def check_options(checkpoint, options):
-    """Refuse a checkpoint of other architecture options than this run's, naming both."""
+    """Raise InputError if a checkpoint has other architecture options than this run."""
     differing = [
-        f"{name} {checkpoint.model_options[name]} there, {value} here"
+        f"{name} is {checkpoint.model_options[name]} in the file, but {value} here"
         for name, value in options.items()
         if checkpoint.model_options.get(name) != value
     ]
     if differing:
-        raise InputError(f"{checkpoint.path}: {'; '.join(differing)}: give the options of the file")
+        raise InputError(f"{checkpoint.path}: {', '.join(differing)}; give the options of the file")
 
 
 def labels_for(checkpoint, mask_values=None):
-    """The classes to score with: the checkpoint's, else --mask-values, else 0, 1, ... and said."""
+    """Return the classes to score with: the checkpoint's, else --mask-values, else 0, 1, ... with a message."""
     classes = checkpoint.model_options["classes"]
     if checkpoint.labels is not None:
         if mask_values and tuple(mask_values) != checkpoint.labels.values:
-            raise InputError(f"--mask-values: {checkpoint.path} has its own, {checkpoint.labels.describe()}")
+            raise InputError(
+                f"--mask-values: {checkpoint.path} has its own ({checkpoint.labels.describe()}); leave this option out"
+            )
         return checkpoint.labels
     if mask_values and len(mask_values) != classes:
-        raise InputError(f"--mask-values gives {len(mask_values)}, {checkpoint.path} has {classes} classes")
+        raise InputError(
+            f"--mask-values: {len(mask_values)} values, but {checkpoint.path} has {classes} classes; give one per class"
+        )
     if not mask_values:
-        say(f"{checkpoint.path.name}: holds no mask values, so 0 to {classes - 1} are taken (--mask-values sets them)")
+        say(f"{checkpoint.path.name}: holds no mask values, so 0 to {classes - 1} are used (--mask-values sets them)")
     return Labels.create(mask_values or range(classes))

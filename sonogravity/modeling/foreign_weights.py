@@ -1,20 +1,20 @@
-"""Weights of other origin: a bare state dict as other code saves it, and what can be inferred from it."""
+"""Weights of other code: a bare state dict, and the model options that can be inferred from it."""
 
 import torch
 
 from sonogravity.common.messages import InputError, say, some
 from sonogravity.datasets.labels import Labels, parse_value
 
-WRAPPERS = ("module.", "_orig_mod.")  # put before every key by DataParallel and torch.compile
-NESTED = ("state_dict", "model_state_dict", "model")  # where other code keeps the weights
-COUNTERS = ("total_ops", "total_params")  # left among the weights by a FLOP counter
+WRAPPERS = ("module.", "_orig_mod.")  # prefixes of all keys by DataParallel and torch.compile
+NESTED = ("state_dict", "model_state_dict", "model")  # entries in which other code stores the weights
+COUNTERS = ("total_ops", "total_params")  # entries of a FLOP counter among the weights
 
 
 def interpret(path, content, model_class):
-    """A dictionary as other code saves it -> (model options, weights, Labels or None); said, and what was set apart.
+    """Return (model options, weights, Labels or None) of a dictionary that other code saved; print the options.
 
-    The weights are unwrapped, and the architecture is inferred from their names and shapes. InputError names the path
-    if they are not of the model, or if the labels that are stored beside them do not fit.
+    Unwrap the weights, and infer the architecture from their names and shapes. Raise InputError, with the path, if they
+    are not of the model, or if the labels stored beside them do not fit.
     """
     weights, extras, counters = _unwrap(content)
     try:
@@ -24,39 +24,41 @@ def interpret(path, content, model_class):
     options = model_class.options_from(weights)
     if options is None:
         raise InputError(
-            f"{path}: no {model_class.NAME} model: it holds {some(weights) or 'no weights'}; "
-            f"{model_class.NAME} has {some(model_class().state_dict())}"
+            f"{path}: no {model_class.NAME} model: it holds {some(weights) or 'no weights'} instead of "
+            f"{some(model_class().state_dict())}; give weights of {model_class.NAME}"
         )
     inputs = options["in_channels"] + options.get("depth_channel", False)
     if inputs not in (1, 3) or options["classes"] < 2:
         raise InputError(
-            f"{path}: has {inputs} channels and {options['classes']} classes; of bare weights 1 or 3 channels and two "
-            "classes at least are supported (a channel more may be the depth or anything else: give train.py's own "
-            "checkpoint, which says)"
+            f"{path}: has {inputs} channels and {options['classes']} classes, but bare weights need 1 or 3 channels (a "
+            "further one may be the depth or anything else) and at least two classes; give train.py's own checkpoint, "
+            "which stores the options"
         )
     say(
         f"{path.name}: a bare state dict, read as {model_class.NAME} with "
         + ", ".join(f"{key} {value}" for key, value in options.items())
-        + (f"; set apart: {some([*extras, *counters])}" if extras or counters else "")
+        + (f"; entries beside the weights: {some([*extras, *counters])}" if extras or counters else "")
     )
     labels = None
     if "mask_values" in extras:
         values = _mask_values(extras["mask_values"])
         if values is None or len(set(values)) != options["classes"]:
-            raise InputError(f"{path}: mask_values {extras['mask_values']} do not fit {options['classes']} classes")
+            raise InputError(
+                f"{path}: mask_values {extras['mask_values']} do not fit {options['classes']} classes; correct them"
+            )
         labels = Labels.create(values)
     return options, weights, labels
 
 
 def _unwrap(content):
-    """The weights in a dictionary of other code, what lies beside them, and the keys that a FLOP counter left."""
+    """Return the weights in a dictionary of other code, its other entries, and the keys of a FLOP counter."""
     outer = {}
     for name in NESTED:
         if isinstance(content.get(name), dict):
             outer, content = content, content[name]
             break
     extras = {k: v for k, v in {**outer, **content}.items() if not isinstance(v, (torch.Tensor, dict))}
-    extras |= {key: content[key] for key in ("mask_values",) if key in content}  # a tensor at times
+    extras |= {key: content[key] for key in ("mask_values",) if key in content}  # sometimes a tensor
     tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
     weights = {key: value for key, value in tensors.items() if isinstance(key, str) and key not in extras}
     for wrapper in WRAPPERS:
@@ -68,7 +70,7 @@ def _unwrap(content):
 
 
 def _mask_values(stored):
-    """Whole numbers, floats or [red, green, blue] as other code stores them -> mask values; None if unclear."""
+    """Return mask values from the whole numbers, floats or [red, green, blue] of other code; None if unclear."""
     stored = stored.tolist() if isinstance(stored, torch.Tensor) else stored
     if not isinstance(stored, (list, tuple)):
         return None
@@ -84,16 +86,16 @@ def _mask_values(stored):
 
 
 def check_tensors(weights):
-    """TypeError names the first entry that is no ordinary tensor in memory."""
+    """Raise TypeError for the first entry that is not an ordinary tensor in memory."""
     for key, value in weights.items():
         plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
-        # A tensor may claim any shape over a few bytes; one of ours has a byte for each of its own.
+        # A tensor may have any shape over a few bytes. An ordinary one has storage for all its elements.
         if not (plain and value.nbytes <= value.untyped_storage().nbytes() and not value.is_quantized):
-            raise TypeError(f"{key} is no plain tensor")
+            raise TypeError(f"{key} is not a plain tensor")
 
 
 def fits(content, model_class):
-    """Whether a dictionary of other code holds weights of a model."""
+    """Return whether a dictionary of other code holds weights of a model."""
     weights, _, _ = _unwrap(content)
     try:
         check_tensors(weights)

@@ -1,1 +1,1 @@
-"""Worksheets, pictures and the folders they are written to."""
+"""Worksheets, figures and output folders."""

@@ -1,4 +1,4 @@
-"""The folder that predict and evaluate write to: results appear in it whole or not at all."""
+"""The output folder of predict and evaluate: complete results appear in it, or none."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ def _held(folder):
 
 
 def _foreign_in_unfinished(folder, script):
-    """Names in folder/partial that the script did not leave there when it was stopped: it had no list yet."""
+    """Return names in folder/partial that an interrupted run of the script cannot have left there."""
     if not folder.is_dir():
         return [""]
     files = [path for path in folder.rglob("*") if path.is_file() and not is_litter(path.name)]
@@ -39,7 +39,7 @@ def _foreign_in_unfinished(folder, script):
 
 
 def _written_by(folder, script):
-    """Whether the folder's settings.json says so."""
+    """Return whether the folder's settings.json names this script."""
     try:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -48,7 +48,7 @@ def _written_by(folder, script):
 
 
 def _foreign(folder, script):
-    """Names in an output folder that no earlier run of the script wrote there, as far as its list tells."""
+    """Return names in an output folder that no earlier run of the script wrote, according to its files.csv."""
     held = _held(folder)
     unfinished = folder / UNFINISHED
     if UNFINISHED in held and (strays := _foreign_in_unfinished(unfinished, script)):
@@ -81,9 +81,9 @@ def _remove(path):
 
 
 def refuse_foreign(folder, script, remedy):
-    """InputError if an output folder holds what no earlier run of the script wrote there."""
+    """Raise InputError if an output folder holds files that no earlier run of the script wrote."""
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file, where a folder is to be written; give {remedy}")
+        raise InputError(f"{folder}: is a file, but the output is a folder; give {remedy}")
     foreign = _foreign(folder, script)
     if foreign:
         raise InputError(f"{folder}: holds files that no earlier run wrote ({foreign[0]}); give {remedy}, or empty it")
@@ -91,11 +91,11 @@ def refuse_foreign(folder, script, remedy):
 
 @contextmanager
 def new_output(folder, script):
-    """Yield ``folder/partial`` to write to; at the end its files replace what an earlier run of the script wrote.
+    """Yield ``folder/partial`` to write to. At the end its files replace those of an earlier run of the script.
 
-    If the work ends early, the earlier results stay as they are, and what was done stays in ``folder/partial``
-    (if no file was done, nothing stays). InputError if the folder holds anything else: a file of the user's
-    is never touched.
+    If the work ends early, the earlier results do not change, and the files done so far stay in ``folder/partial``.
+    If no file was done, ``folder/partial`` is removed. Raise InputError if the folder holds any other file: files of
+    the user are never touched.
     """
     refuse_foreign(folder, script, "another --output")
     made = [each for each in (folder, *folder.parents) if not each.exists()]
@@ -107,7 +107,7 @@ def new_output(folder, script):
     except BaseException:
         rows = _rows(unfinished / ROWS_DONE)
         if rows:
-            warn(f"not finished; what was done ({len(rows)} files) is in {unfinished}")
+            warn(f"not finished; the results of {len(rows)} files are in {unfinished}")
         else:
             _remove(unfinished)
             for each in made:
@@ -117,15 +117,15 @@ def new_output(folder, script):
 
 
 def _replace(folder, unfinished):
-    """Move the files of a finished run up, the workbook last."""
+    """Move the files of a finished run to the output folder, the workbook last."""
     try:
-        for name in (FILES_XLSX, *OUTPUT_FILES, *OUTPUT_FOLDERS):  # first the one that a user may have open
+        for name in (FILES_XLSX, *OUTPUT_FILES, *OUTPUT_FOLDERS):  # the workbook first: a user may have it open
             _remove(folder / name)
         for path in sorted(unfinished.iterdir(), key=lambda path: path.name == FILES_XLSX):
             os.replace(path, folder / path.name)
         unfinished.rmdir()
     except OSError as error:
         raise NotWritten(
-            f"{error.filename}: {error.strerror}; the new results are whole in {unfinished}: close programs that have "
-            "the old ones open, then move them up or run again"
+            f"{error.filename}: {error.strerror}; the new results are complete in {unfinished}: close programs that "
+            "use the old ones, then move the new ones to the output folder, or run again"
         ) from error

@@ -1,4 +1,4 @@
-"""Pictures: panels of image, truth and prediction, and the curves of a run."""
+"""Figures: panels of image, truth and prediction, and curves of a run."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -8,23 +8,23 @@ from sonogravity.datasets.frames import read_pair
 from sonogravity.metrics.margin import VARIANTS
 from sonogravity.metrics.summary import best_epoch
 
-OVERLAY = 0.45  # share of the class colour laid over the frame
+OVERLAY = 0.45  # opacity of the class colour
 GAP = 6  # pixels between the pictures of a panel
 
 
 def grey_to_rgb(image):
-    """(H, W) or (H, W, 3) image of any supported type -> (H, W, 3) uint8 for the eye."""
+    """Return an (H, W) or (H, W, 3) image of any supported type as (H, W, 3) uint8 for display."""
     if image.dtype == np.float32:
         image = np.rint(image * 255).astype(np.uint8)
-    elif image.dtype == np.uint16:  # stretched to what the frame holds: for looking, not for measuring
+    elif image.dtype == np.uint16:  # stretched to the frame's maximum: for display only
         image = (image.astype(np.float32) * (255 / max(1, int(image.max())))).astype(np.uint8)
     return np.array(Image.fromarray(image).convert("RGB"))
 
 
 def overlay(image, classes, labels):
-    """(H, W, 3) uint8 frame with (H, W) class indices laid over it; background stays as it is."""
+    """Return the (H, W, 3) uint8 frame with the colours of (H, W) class indices. The background does not change."""
     laid = image.copy()
-    places = np.flatnonzero(classes != labels.background)  # few: mixing all of the frame takes ten times as long
+    places = np.flatnonzero(classes != labels.background)  # few pixels: mixing the whole frame takes ten times as long
     mixed = laid.reshape(-1, 3)
     colours = labels.colours()[classes.ravel()[places]]
     mixed[places] = (mixed[places] * (1 - OVERLAY) + colours * OVERLAY).astype(np.uint8)
@@ -32,9 +32,10 @@ def overlay(image, classes, labels):
 
 
 def panel(image, maps, labels, caption=""):
-    """The frame, and beside it each of {title: (H, W) class indices} laid over it -> Pillow image.
+    """Return a Pillow image: the frame, and beside it one overlay per entry of ``maps``.
 
-    A strip above names the pictures, one below the classes' colours and gives the caption.
+    maps: {title: (H, W) class indices}. The strip above shows the titles, the strip below the colours of the classes
+    and the caption.
     """
     picture = grey_to_rgb(image)
     height, width = picture.shape[:2]
@@ -64,7 +65,7 @@ def write_panel(path, kind, image, maps, labels, caption):
 
 
 def epoch_panels(shown, channels, labels):
-    """(prefix, Dice, FileResult) of validation frames -> {file name: the arguments of write_panel after the path}."""
+    """Return {file name: arguments of write_panel after the path} for (prefix, Dice, FileResult) of frames."""
     panels = {}
     for prefix, dice, result in shown:
         image, _ = read_pair(result.frame.pair, channels)
@@ -75,7 +76,7 @@ def epoch_panels(shown, channels, labels):
 
 
 def plain(text):
-    """Text as matplotlib shows it to the letter: a dollar sign would begin a formula."""
+    """Return text that matplotlib shows unchanged. A plain dollar sign would begin a formula."""
     return text.replace("$", r"\$")
 
 
@@ -121,7 +122,7 @@ def write_calibration(path, classes, labels):
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     curves, counts = figure.subplots(1, 2)
-    curves.plot([0, 1], [0, 1], color="black", lw=1, ls=":", label="right on average")
+    curves.plot([0, 1], [0, 1], color="black", lw=1, ls=":", label="perfect calibration")
     width = 0.8 / len(classes)
     for i, (c, (name, entry)) in enumerate(zip(labels.foreground, classes.items(), strict=True)):
         colour = tuple(labels.colours()[c] / 255)
@@ -131,13 +132,13 @@ def write_calibration(path, classes, labels):
         step = entry["bins"][0]["to"]
         places = [row["from"] + step * (0.1 + width * (i + 0.5)) for row in entry["bins"]]
         counts.bar(places, [row["pixels"] for row in entry["bins"]], step * width, color=colour, label=plain(name))
-    curves.set_title("Share of pixels that are of the class")
+    curves.set_title("Fraction of pixels that belong to the class")
     curves.set_ylim(0, 1)
     curves.set_aspect("equal")
     counts.set_title("Pixels")
     counts.set_yscale("log")
     for axes in (curves, counts):
-        axes.set_xlabel("probability given by the model")
+        axes.set_xlabel("predicted probability")
         axes.set_xlim(0, 1)
         axes.legend()
         axes.grid(alpha=0.3)
@@ -145,7 +146,7 @@ def write_calibration(path, classes, labels):
 
 
 def write_sweep(path, margin):
-    """Draw tolerant Dice and NSD over the margin as PNG. margin: the ``margin`` of summary.json."""
+    """Draw tolerant Dice and NSD against the margin as PNG. margin: the ``margin`` of summary.json."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

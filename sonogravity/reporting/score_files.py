@@ -1,4 +1,4 @@
-"""The files of predict and evaluate, one frame after another: masks, panels, worksheets, and lines on the terminal."""
+"""Output of predict and evaluate, one frame after another: masks, panels, worksheets and lines on the terminal."""
 
 import csv
 import math
@@ -16,11 +16,11 @@ from sonogravity.metrics import columns, confidence
 from sonogravity.metrics.summary import FEW_SUBJECTS, group_means, pooled, summarise
 from sonogravity.reporting import output_folder, pictures, workbook
 
-LOOK_FIRST = 5  # files that the terminal names
+LOOK_FIRST = 5  # number of files named on the terminal
 
 
 class PartialCsv:
-    """files.partial.csv: one row per file as soon as it is known, so that a crash loses nothing."""
+    """files.partial.csv: one row per file, written immediately, so that a crash loses no row."""
 
     def __init__(self, folder, names):
         self._file = open(folder / file_names.ROWS_DONE, "w", newline="", encoding="utf-8")  # noqa: SIM115 - see __exit__
@@ -39,12 +39,11 @@ class PartialCsv:
 
 
 def write_scores(results, pairs, folder, measure, settings, request, natives=None, groups=None, certain=True):
-    """Score every FileResult; write masks and panels where asked for, the worksheets and summary.json.
+    """Score every FileResult; write masks and panels if requested, the worksheets and summary.json.
 
-    The files lie in folder/partial until all are there. natives: {stem: native image} that fills as results come, for
-    panels. groups: {stem: {"fold": 1, "subject": "D2"}}, columns by which files are also summed up, each in a sheet.
-    certain: whether the results say how sure they are.
-    Returns the summary, None if no file had a mask.
+    Return the summary, or None if no file has a mask. The files stay in folder/partial until all are written.
+    natives: {stem: native image} for panels, filled while results arrive. groups: {stem: {"fold": 1, "subject": "D2"}},
+    columns by which scores are also averaged, one sheet each. certain: whether the results hold confidence scores.
     """
     names = _column_names(pairs, measure, groups, certain)
     columns.check(names, measure.labels.column_names)
@@ -78,7 +77,7 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
 
 
 def _column_names(pairs, measure, groups, certain):
-    """The columns of files.csv, known before the first file."""
+    """Return the columns of files.csv, which are known before the first file."""
     names = measure.columns(scored=any(pair.mask for pair in pairs))
     if certain:
         names[-1:-1] = confidence.columns(measure.labels)
@@ -86,9 +85,9 @@ def _column_names(pairs, measure, groups, certain):
 
 
 def _score_each(results, names, count, folder, measure, request, natives, groups):
-    """Rows, confusions and Measured of all files, the names of those that are background only, their reliability.
+    """Return rows, confusions and Measured of all files, names of background-only predictions, and the reliability.
 
-    Scoring and writing go on in threads while the network, in this one, is at the next frames.
+    Other threads score and write while the network processes the next frames in this thread.
     """
     labels = measure.labels
     rows, confusions, measured, empty, reliability = [], [], [], [], None
@@ -129,7 +128,7 @@ def _score_each(results, names, count, folder, measure, request, natives, groups
 
 
 def _write_panel(folder, kind, image, result, found, row, labels):
-    """Image, truth (with a margin also dilated and eroded), prediction."""
+    """Write a panel of image, truth (with a margin also dilated and eroded) and prediction."""
     stem = result.frame.pair.stem
     maps, caption = {}, stem
     if found is not None:
@@ -144,7 +143,7 @@ def _write_panel(folder, kind, image, result, found, row, labels):
 
 
 def _summarise(rows, confusions, measured, measure, subject_regex):
-    """summary.json's content, and the number of subjects where it is too small; None, None without masks."""
+    """Return the content of summary.json, and the number of subjects if it is too small; both None without masks."""
     rows = [row for row in rows if "dice" in row]
     if not rows:
         return None, None
@@ -164,7 +163,7 @@ def _summarise(rows, confusions, measured, measure, subject_regex):
 
 
 def _report(rows, summary, few, empty, measure, folder):
-    """What a user should read on the terminal."""
+    """Print the summary and the warnings on the terminal."""
     labels = measure.labels
     if summary is not None:
         if summary["files"] < len(rows):
@@ -188,7 +187,7 @@ def _report(rows, summary, few, empty, measure, folder):
     if unseen := workbook.least_certain_first(rows):
         known = {row["file"]: row["expected_dice"] for row in unseen[:LOOK_FIRST]}
         first = [f"{file} ({'nothing found' if math.isnan(dice) else f'{dice:.2f}'})" for file, dice in known.items()]
-        say(f"no mask tells how good these are; look first at the least expected Dice: {', '.join(first)}")
+        say(f"files without a mask cannot be scored; look first at the lowest expected Dice: {', '.join(first)}")
     if empty:
         warn(f"{len(empty)} of {len(rows)} predictions are background only: {some(empty)}")
     say(f"written: {folder / file_names.FILES_XLSX}")

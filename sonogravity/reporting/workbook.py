@@ -1,7 +1,7 @@
-"""Every figure in a worksheet: epochs.xlsx and files.xlsx, and their CSV twins in full precision.
+"""The workbooks epochs.xlsx and files.xlsx, and the same tables as CSV in full precision.
 
-The workbook rounds by cell format only; NaN and infinity are blank cells; text is written as text,
-whatever character it begins with.
+Numbers are rounded by the cell format only. NaN and infinity are blank cells. Text is written as text,
+whatever its first character is.
 """
 
 import json
@@ -22,24 +22,24 @@ HEADER_FILL = PatternFill("solid", fgColor="1F4E78")
 HEADER_FONT = Font(bold=True, color="FFFFFF")
 BEST_FILL = PatternFill("solid", fgColor="C6E0B4")
 NOTE_FONT = Font(italic=True, color="7F7F7F")
-NOT_IN_XML = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")  # 1.0, and what openpyxl refuses
+NOT_IN_XML = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")  # in XML 1.0 or in openpyxl
 
 
 def column_names(rows):
-    """The columns of a table: those of its fullest row (a file without a mask has fewer)."""
+    """Return the columns of a table: those of its longest row (a file without a mask has fewer)."""
     return list(max(rows, key=len))
 
 
 def write_csv(path, rows):
-    """Rows as CSV in full precision; NaN and infinity are empty."""
-    import pandas as pd  # a fifth of a second, while the first frame waits
+    """Write rows as CSV in full precision. NaN and infinity are empty cells."""
+    import pandas as pd  # the import takes 0.2 s, for which the first frame would wait
 
     frame = pd.DataFrame(rows, columns=column_names(rows)).replace([math.inf, -math.inf], math.nan)
     frame.to_csv(path, index=False)
 
 
 def write_json(path, content):
-    """A dictionary as JSON; NaN and infinity are null, and what is no Unicode is written as an escape."""
+    """Write a dictionary as JSON. NaN and infinity are null, and lone surrogates are written as escapes."""
 
     def plain(value):
         if isinstance(value, dict):
@@ -73,8 +73,9 @@ def write_epochs(path, history, settings):
 def write_files(path, rows, summary, settings, few_subjects):
     """Write the workbook of scored files: Files, Worst first, Summary, Settings, Definitions.
 
-    summary: the content of summary.json, or None if no file had a mask.
-    few_subjects: the number of subjects, if it is so small that the interval means little, else None.
+    Further sheets appear if they apply: Least certain first, one per group, Calibration, Sweep.
+    summary: the content of summary.json, or None if no file has a mask.
+    few_subjects: the number of subjects if it is too small for a reliable interval, else None.
     """
     book = Workbook()
     add_table(book.active, rows)
@@ -101,13 +102,13 @@ def write_files(path, rows, summary, settings, few_subjects):
 
 
 def least_certain_first(rows):
-    """The files without a mask, those of the lowest expected Dice first; before them those with no structure at all."""
+    """Return the rows without a mask, sorted by expected Dice. Rows without any predicted structure come first."""
     unseen = [row for row in rows if "dice" not in row and "expected_dice" in row]
     return sorted(unseen, key=lambda row: -1 if math.isnan(row["expected_dice"]) else row["expected_dice"])
 
 
 def write_cell(sheet, row, column, value, number_format=None):
-    """One cell. Text stays text even if it begins with =, +, - or @, also when a user edits the cell."""
+    """Write and return one cell. Text stays text if it begins with =, +, - or @, even when a user edits the cell."""
     cell = sheet.cell(row, column)
     if isinstance(value, float) and not math.isfinite(value):
         return cell
@@ -123,7 +124,7 @@ def write_cell(sheet, row, column, value, number_format=None):
 
 
 def _variant_fill(name):
-    """The colour of a variant of the truth, half as strong as in pictures, so that numbers stay legible on it."""
+    """Return the fill of a variant of the truth, half as strong as in figures, so that numbers stay legible."""
     red, green, blue = bytes.fromhex(VARIANTS[name].colour[1:])
     return PatternFill("solid", fgColor="".join(f"{(part + 255) // 2:02X}" for part in (red, green, blue)))
 
@@ -137,7 +138,7 @@ def _header(sheet, names):
 
 
 def add_table(sheet, rows, marked=()):
-    """Dictionaries as a table with a frozen header and a filter; marked rows are green."""
+    """Write dictionaries as a table with a frozen header and a filter. Marked rows are green."""
     names = column_names(rows)
     _header(sheet, names)
     for i, row in enumerate(rows):
@@ -151,7 +152,7 @@ def add_table(sheet, rows, marked=()):
 
 
 def _colour_variants(sheet, rows):
-    """One colour a variant: on the name of the one used, and on its Dice."""
+    """Colour the name and the Dice of the variant used, with one colour per variant."""
     names = column_names(rows)
     for i, row in enumerate(rows):
         if used := row.get("mask_used"):
@@ -160,11 +161,11 @@ def _colour_variants(sheet, rows):
 
 
 def line_chart(data, title, names, columns, last, from_zero_to_one):
-    """A chart that draws columns of a table from its cells, so that it follows when a user edits them."""
+    """Return a chart of columns of a table. It refers to the cells, so it changes when a user edits them."""
     chart = LineChart()
     chart.title, chart.height, chart.width = title, 8, 18
     chart.x_axis.title = names[0]
-    chart.x_axis.delete = chart.y_axis.delete = False  # some viewers hide axes that don't say this
+    chart.x_axis.delete = chart.y_axis.delete = False  # without this some viewers hide the axes
     for name in columns:
         column = names.index(name) + 1
         chart.add_data(Reference(data, min_col=column, min_row=1, max_row=last), titles_from_data=True)
@@ -188,7 +189,7 @@ def _curves(sheet, data, history):
 
 
 def _sweep(sheet, margin):
-    """The curve of the scores over the margin: one margin is an opinion."""
+    """Write the scores against the margin, because the choice of one margin is arbitrary."""
     rows = margin["sweep"]
     add_table(sheet, rows)
     names = list(rows[0])
@@ -196,10 +197,10 @@ def _sweep(sheet, margin):
 
 
 def _calibration(sheet, classes):
-    """The reliability diagram's points, a row for each class and bin."""
+    """Write the points of the reliability diagram, one row per class and bin."""
     add_table(sheet, [{"class": name, **row} for name, entry in classes.items() for row in entry["bins"]])
     lines = [f"{name}: expected calibration error {entry['ece']:.5f}" for name, entry in classes.items()]
-    lines.append("Over all pixels background weighs most; how far the curve lies off the diagonal says more.")
+    lines.append("The background dominates this error; the distance of the curve from the diagonal tells more.")
     for offset, line in enumerate(lines, sheet.max_row + 2):
         write_cell(sheet, offset, 1, line).font = NOTE_FONT
 
@@ -241,10 +242,10 @@ def _summary(sheet, summary, few_subjects):
 
 
 def _chosen(sheet, margin, row):
-    """How many files chose each variant, each in its colour."""
+    """Write the number of files per chosen variant, each in its colour."""
     given = margin["pixels_per_mm"]
     source = "of each file" if given is None else f"{given}" + (" (ASSUMED)" if margin["assumed"] else "")
-    text = f"files by the variant chosen, at a margin of {margin['mm']:g} mm; pixels per mm: {source}"
+    text = f"number of files per chosen variant, at a margin of {margin['mm']:g} mm; pixels per mm: {source}"
     write_cell(sheet, row, 1, text).font = NOTE_FONT
     for offset, (name, count) in enumerate(margin["chosen"].items(), 1):
         write_cell(sheet, row + offset, 1, name).fill = _variant_fill(name)
@@ -260,13 +261,13 @@ def _settings(sheet, settings):
             write_cell(sheet, row, 1, f"{group} {name}".strip())
             simple = value is None or isinstance(value, (int, float, str))
             cell = write_cell(sheet, row, 2, value if simple else json.dumps(value, ensure_ascii=False))
-            cell.alignment = Alignment(horizontal="left")  # numbers and texts in one column
+            cell.alignment = Alignment(horizontal="left")  # the column holds numbers and text
             row += 1
     sheet.column_dimensions["A"].width, sheet.column_dimensions["B"].width = 34, 80
 
 
 def _definitions(sheet, names, settings):
-    """What each of the columns means. settings: of the run, with its labels."""
+    """Write the definition of each column. settings: those of the run, with its labels."""
     classes = Labels.from_dict(settings["labels"]).column_names
     _header(sheet, ("column", "definition", "unit"))
     row = 2
@@ -274,7 +275,7 @@ def _definitions(sheet, names, settings):
         found = find(name, classes)
         for column, value in enumerate((name, found.text, found.unit), 1):
             write_cell(sheet, row, column, value).alignment = Alignment(wrap_text=column == 2, vertical="top")
-        sheet.row_dimensions[row].height = 15 * math.ceil(len(found.text) / 100)  # no viewer finds it by itself
+        sheet.row_dimensions[row].height = 15 * math.ceil(len(found.text) / 100)  # viewers do not adjust it
         row += 1
     notes = NOTES + (MARGIN_NOTES if "mask_used" in names else ())
     for note in notes + (GROUP_NOTES if "fold" in names else ()):

@@ -1,26 +1,26 @@
-"""Files on their way to disk: what the disk refuses waits in memory and is tried again."""
+"""Queue of files to write. A file that could not be written stays in memory and is tried again."""
 
 import copy
 
 from sonogravity.common import files
 from sonogravity.common.messages import some, warn
 
-MOST_WAITING = 12  # files that are optional; a full disk must not fill the memory, too
+MOST_WAITING = 12  # optional files: a full disk must not fill the memory, too
 
 
 class Outbox:
-    """Files to write, each whole or not at all, in the order in which they were put."""
+    """Files to write, each completely or not at all, in the order of ``put``."""
 
     def __init__(self):
         self._waiting = {}  # path -> (write, arguments)
-        self._kept = set()  # of these, arguments that later work cannot change any more
+        self._kept = set()  # paths whose arguments are copies, which training cannot change
         self._optional = set()
         self._given_up = []
 
     def put(self, path, write, *arguments, optional=False):
-        """Queue a file, in place of its earlier content: ``write(path, *arguments)`` writes it.
+        """Queue a file, which ``write(path, *arguments)`` writes. It replaces an earlier entry for this path.
 
-        optional: if many of these wait, the oldest are given up.
+        optional: if too many optional files wait, the oldest are dropped.
         """
         if optional:
             self._optional.add(path)
@@ -29,11 +29,11 @@ class Outbox:
         self._waiting[path] = write, arguments
 
     def waiting(self, path):
-        """Return the arguments of a file that could not be written yet, else ()."""
+        """Return the arguments of a file that is not written yet, else ()."""
         return self._waiting.get(path, (None, ()))[1]
 
     def send(self):
-        """Write what waits; warn of what the disk refuses, and keep that for the next time."""
+        """Write the queued files. Warn about files that could not be written, and keep them for the next time."""
         refused = {}
         for path, (write, arguments) in list(self._waiting.items()):
             try:
@@ -41,7 +41,7 @@ class Outbox:
                 files.write_whole(path, write, *arguments)
             except OSError as error:
                 refused[path] = error.strerror or str(error)
-                if path not in self._kept:  # training goes on and would change it
+                if path not in self._kept:  # training continues and would change the arguments
                     self._waiting[path] = write, copy.deepcopy(arguments)
                     self._kept.add(path)
             else:
@@ -55,11 +55,11 @@ class Outbox:
             first, reason = next(iter(refused.items()))
             warn(
                 f"{first}: {reason}; not written, kept in memory and tried again after the next epoch: "
-                f"{some([path.name for path in refused])}; make room, or close the file elsewhere"
+                f"{some([path.name for path in refused])}; free disk space, or close the file in other programs"
             )
 
     def close(self):
-        """Try a last time -> the paths that are not written."""
+        """Try a last time. Return the paths of the files that are not written."""
         if self._waiting:
             self.send()
         return [*self._given_up, *self._waiting]

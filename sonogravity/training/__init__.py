@@ -1,1 +1,1 @@
-"""One training run: start or resume, one epoch, losses, schedules, memory, several processes."""
+"""One training run: start and resume, epochs, losses, schedules, memory, several processes."""

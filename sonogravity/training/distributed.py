@@ -1,7 +1,7 @@
-"""Several processes that train one model together, as torchrun starts them; alone, every function does nothing.
+"""Training of one model by several processes, which torchrun starts. A single process does not communicate.
 
-Each process holds the whole model and takes its share of each step's frames; gradients are averaged over them
-(Li et al., PyTorch Distributed, arXiv 2006.15704, 2020). The first process alone writes and speaks.
+Each process holds the whole model and takes its share of the frames of each step. Gradients are averaged over the
+processes (Li et al., PyTorch Distributed, arXiv 2006.15704, 2020). Only the first process writes files and messages.
 """
 
 import os
@@ -18,36 +18,36 @@ from sonogravity.common.processes import local_rank, process_count
 
 
 def join(device):
-    """Meet the other processes that torchrun started, if there are any. device: what --device asks for.
+    """Join the other processes that torchrun started, if there are any: with NCCL on GPUs, with gloo on CPUs.
 
-    GPUs talk by NCCL, processors by gloo.
+    device: the value of --device. Raise InputError if it names one GPU (cuda:0).
     """
     if process_count() == 1:
         return
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if ":" in device:
-        raise InputError(f"--device {device}: with torchrun each process takes a GPU of its own; give --device cuda")
+        raise InputError(f"--device {device}: with torchrun each process uses its own GPU; give --device cuda")
     store, rank, world_size = next(dist.rendezvous("env://"))
-    # After a restart the store still holds the addresses of the processes before it: keep the attempts apart.
+    # After a restart the store still holds the addresses of the earlier processes. The prefix separates the attempts.
     store = dist.PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
     dist.init_process_group("nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=world_size)
     if on_gpu:
         torch.cuda.set_device(local_rank())
     else:
         say(
-            "gloo on the processor cannot synchronise batch statistics: batch normalisation sees each process's own "
-            "frames, and the running statistics are averaged after each epoch"
+            "gloo on the CPU cannot synchronise batch statistics: batch normalisation in each process uses its own "
+            "frames only, and the running statistics are averaged after each epoch"
         )
 
 
 def leave():
-    """Part from the others, at the end of the work."""
+    """Leave the group of processes at the end of the work."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def broadcast(value):
-    """The first process's value, in all of them."""
+    """Return the value of the first process, in all processes."""
     if process_count() == 1:
         return value
     values = [value]
@@ -56,7 +56,7 @@ def broadcast(value):
 
 
 def gather(value):
-    """Every process's value, in the order of their numbers."""
+    """Return the values of all processes in the order of their ranks."""
     if process_count() == 1:
         return [value]
     values = [None] * process_count()
@@ -65,31 +65,34 @@ def gather(value):
 
 
 def wrap_model(network, model, device):
-    """The network to step, with gradients averaged over the processes; on GPUs batch statistics are of all frames."""
+    """Return the network for training. Its gradients are averaged over the processes.
+
+    On GPUs batch normalisation uses the frames of all processes. With one process, return the network unchanged.
+    """
     if process_count() == 1:
         return network
     if device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place: the model itself is no batch normalisation
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place: the model is not itself a batch normalisation
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # newer torch has another name for broadcast_buffers
+        warnings.simplefilter("ignore", FutureWarning)  # newer torch renames broadcast_buffers
         return DistributedDataParallel(
             network, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
         )
 
 
 def no_sync(network, last):
-    """A context in which gradients stay the process's own, unless it is the step's last part: then they are averaged.
+    """Return a context for one micro-batch. Gradients are averaged over the processes only after the last one.
 
-    Processes may cut their frames into different numbers of parts, so all but the last must not wait for the others.
+    Processes may split their frames into different numbers of micro-batches, so the earlier ones must not wait.
     """
     return network.no_sync() if isinstance(network, DistributedDataParallel) and not last else nullcontext()
 
 
 def average_statistics(*models):
-    """Give all processes the mean of their running statistics, so that they validate and save one model."""
+    """Average the running statistics over the processes, so that all validate and save the same model."""
     if process_count() == 1:
         return
-    for model in dict.fromkeys(models):  # one that is named twice is averaged once
+    for model in dict.fromkeys(models):  # a model given twice is averaged once
         for buffer in model.buffers():
             if buffer.is_floating_point():
                 dist.all_reduce(buffer)

@@ -1,4 +1,4 @@
-"""Cross-entropy and soft Dice, in float32 whatever the network computes in; padding is left out."""
+"""Cross-entropy and soft Dice losses. They are computed in float32 and ignore padding."""
 
 import torch
 import torch.nn.functional as F
@@ -8,12 +8,12 @@ from sonogravity.datasets.labels import IGNORE_INDEX
 
 
 def soft_dice_loss(logits, classes, background=0):
-    """1 - soft Dice, over the foreground classes that the batch's truth holds (Milletari et al. 2016).
+    """Return 1 - soft Dice, averaged over the foreground classes in the batch's truth (Milletari et al. 2016).
 
-    logits: (N, C, H, W); classes: (N, H, W) int64 with IGNORE_INDEX where there is no frame.
-    Batch-wise: sums run over all frames, so a class absent from one frame does no harm. A class absent
-    from the whole batch has no overlap to gain, and no gradient, so it is left out; with no
-    foreground at all the loss is 0.
+    logits: (N, C, H, W); classes: (N, H, W) int64, IGNORE_INDEX in the padding.
+    The sums run over all frames of the batch, so a class may be absent from single frames. A class absent
+    from the whole batch is left out, because its overlap is always 0 and has no gradient. Without any
+    foreground class the loss is 0.
     """
     known = classes != IGNORE_INDEX  # (N, H, W)
     truth = F.one_hot(classes.where(known, background), logits.shape[1]).movedim(-1, 1)  # (N, C, H, W)
@@ -24,12 +24,12 @@ def soft_dice_loss(logits, classes, background=0):
     counted = truth.sum((0, 2, 3)) > 0
     counted[background] = False
     dice = 2 * overlap / total.clamp_min(torch.finfo(torch.float32).tiny)
-    # A weighted sum rather than dice[counted]: indexing by a mask would wait for the GPU.
+    # A weighted sum, because indexing by a mask (dice[counted]) would wait for the GPU.
     return ((1 - dice) * counted).sum() / counted.sum().clamp_min(1)
 
 
 def cross_entropy_loss(logits, classes, background=0):
-    """Mean cross-entropy over the pixels of frames. Shapes as of soft_dice_loss."""
+    """Return the mean cross-entropy over all pixels except padding. Shapes as in soft_dice_loss."""
     return F.cross_entropy(logits, classes, ignore_index=IGNORE_INDEX)
 
 
@@ -37,7 +37,7 @@ TERMS = {"ce": cross_entropy_loss, "dice": soft_dice_loss}
 
 
 class SegmentationLoss(nn.Module):
-    """A sum of TERMS, named as ``ce``, ``dice`` or ``ce+dice``, of (N, C, H, W) logits and (N, H, W) class indices."""
+    """Sum of the TERMS that ``kind`` names (``ce``, ``dice`` or ``ce+dice``); shapes as in soft_dice_loss."""
 
     def __init__(self, kind, background=0):
         super().__init__()
@@ -50,9 +50,10 @@ class SegmentationLoss(nn.Module):
 
 
 class HeadsLoss(nn.Module):
-    """The criterion of the logits, plus ``weights`` times that of each further head that a network has in training.
+    """The criterion of the main logits, plus the weighted criterion of each auxiliary head that is used in training.
 
-    forward takes the logits alone, or (logits, those of the first further head, ...), each (N, C, H, W).
+    weights: one per auxiliary head. forward takes the main logits alone, or (main logits, logits of the first
+    auxiliary head, ...), each (N, C, H, W).
     """
 
     def __init__(self, criterion, weights):

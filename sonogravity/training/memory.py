@@ -1,4 +1,4 @@
-"""What a training step does when memory runs out: first the same mathematics in less, then smaller parts of a batch."""
+"""Training with less memory after memory ran out: activation checkpointing first, then micro-batches."""
 
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -14,45 +14,48 @@ from sonogravity.common.processes import process_count, process_rank
 
 @dataclass(frozen=True)
 class Memory:
-    """How a training step spares memory.
+    """Settings that reduce the memory of a training step.
 
-    checkpointing: activations inside the model's blocks are not kept for the backward pass but computed again there
-    (Chen, Xu, Zhang and Guestrin, arXiv 1604.06174, 2016). micro_batch: frames of a batch that go through the network
-    at a time, their gradients summed; None for all.
+    checkpointing: activations inside the model's blocks are recomputed in the backward pass instead of kept
+    (Chen, Xu, Zhang and Guestrin, arXiv 1604.06174, 2016). micro_batch: number of frames that go through the network
+    at a time, with gradients summed; None for the whole batch.
     """
 
     checkpointing: bool = False
     micro_batch: int | None = None
 
     def sparer(self, batch_size, smallest):
-        """The next thing to try, or None: checkpointing, then half the frames at a time, down to ``smallest``."""
+        """Return the next settings to try: checkpointing, then half the frames at a time.
+
+        Return None if half would be fewer than ``smallest`` frames.
+        """
         if not self.checkpointing:
             return replace(self, checkpointing=True)
         half = (self.micro_batch or batch_size) // 2
         return replace(self, micro_batch=half) if half >= smallest else None
 
     def parts(self, frames, smallest):
-        """Slices that cut a batch of so many frames into parts of nearly equal size, none below ``smallest``."""
+        """Return slices that split ``frames`` frames into micro-batches of nearly equal size, at least ``smallest``."""
         count = 1 if self.micro_batch is None else -(-frames // self.micro_batch)
         count = max(1, min(count, frames // smallest))
         return [slice(i * frames // count, (i + 1) * frames // count) for i in range(count)]
 
     def describe(self, batch_size):
-        """What changes, in words that tell whether the mathematics stay the same."""
+        """Return a message that describes the change and tells whether the mathematics stay the same."""
         if self.micro_batch is None:
             return (
-                "activations are computed again instead of kept (activation checkpointing): the same mathematics, "
+                "activations are recomputed instead of kept (activation checkpointing): the same mathematics, "
                 "about a third slower"
             )
         return (
             f"batches of {batch_size} go through the network {self.micro_batch} frames at a time and their gradients "
-            f"are summed: batch normalisation and the Dice loss then see {self.micro_batch} frames, so figures differ "
+            f"are summed: batch normalisation and the Dice loss then use {self.micro_batch} frames, so scores differ "
             "from those of whole batches"
         )
 
 
 def compute_again(blocks):
-    """Have each block compute its activations again in the backward pass instead of keeping them."""
+    """Make each block recompute its activations in the backward pass instead of keeping them."""
     for block in blocks:
         if "forward" not in vars(block):
             block.forward = partial(_checkpointed, block, block.forward)
@@ -71,11 +74,11 @@ def _contexts(block):
 
 @contextmanager
 def _running_statistics_kept(block):
-    """Keep batch normalisation from counting a batch twice: the second pass is the same batch again."""
+    """Keep the running statistics unchanged while a block is recomputed, so that each batch counts once."""
     norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     before = [(module.momentum, module.num_batches_tracked.clone()) for module in norms]
     for module in norms:
-        module.momentum = 0.0  # the running statistics are handed to the operation, but stay
+        module.momentum = 0.0  # the update leaves the running statistics unchanged
     try:
         yield
     finally:
@@ -85,17 +88,17 @@ def _running_statistics_kept(block):
 
 
 class MemoryRetry:
-    """Context of one epoch: if memory runs out in it, the epoch starts again from the last completed one with less.
+    """Context of one epoch. If memory runs out, the next entry resets the run to its last completed epoch.
 
-    memory: the Memory in force. run, step: what is set back when the context is entered again, for only then is nothing
-    of the failed step held. InputError if nothing less is left to try, or if other processes wait for this one.
+    memory: the current Memory, reduced at each reset. run, step: reset at the next entry, because the failed step
+    holds memory until then. Raise InputError if memory cannot be reduced further, or if there are several processes.
     """
 
     def __init__(self, run, step):
         self.memory = Memory(**run.settings["memory"])
         self._run = run
         self._step = step
-        self._done = 0  # epochs before the one that is under way
+        self._done = 0  # epochs completed before the current one
         self._exhausted = False
 
     def __enter__(self):
@@ -106,11 +109,11 @@ class MemoryRetry:
     def __exit__(self, kind, error, trace):
         if not isinstance(error, (MemoryError, RuntimeError)) or not is_out_of_memory(error):
             return False
-        if process_count() > 1:  # the others wait for this one's gradients, so it cannot start again alone
+        if process_count() > 1:  # the others wait for its gradients, so it cannot repeat the epoch alone
             raise InputError(
                 f"process {process_rank()}: out of memory; try --low-memory, or a smaller --batch-size or --scale"
             ) from error
-        del self._run.history[self._done :]  # it may have failed when it was saved
+        del self._run.history[self._done :]  # the epoch may have failed while it was saved
         self._exhausted = True
         return True
 
@@ -129,6 +132,6 @@ class MemoryRetry:
         self._run.go_back(optimization)
         compute_again(optimization.model.blocks())
         if self._step.compiled:
-            torch.compiler.reset()  # it was compiled for keeping all activations
-        self._run.settings["memory"] = asdict(sparer)  # for a resumed or repeated run to do the same
+            torch.compiler.reset()  # the compiled network keeps all activations
+        self._run.settings["memory"] = asdict(sparer)  # a resumed or repeated run uses the same
         self.memory, self._exhausted = sparer, False

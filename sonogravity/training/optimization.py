@@ -1,4 +1,4 @@
-"""Optimizers, learning-rate schedules, and the state of both that a resumed run takes up."""
+"""Optimizers, learning-rate schedules, and the state of both, which a resumed run restores."""
 
 import inspect
 import math
@@ -25,7 +25,7 @@ OPTIMIZERS = {
 
 
 def make_optimizer(kind, parameters, learning_rate, weight_decay):
-    """Return the optimizer of OPTIMIZERS; it updates all weights in one pass over memory if torch can (``fused``)."""
+    """Return an optimizer of OPTIMIZERS. It updates all weights in one pass (``fused``) if torch supports this."""
     parameters = list(parameters)
     build, options = OPTIMIZERS[kind]
     if "fused" in inspect.signature(build).parameters:
@@ -35,30 +35,30 @@ def make_optimizer(kind, parameters, learning_rate, weight_decay):
 
 @dataclass(frozen=True)
 class Plan:
-    """The number of epochs that a run was to have: [[0, E]], and a further pair for each time that it was lengthened.
+    """The planned number of epochs of a run: [[0, E]], and one more pair for each time the run was lengthened.
 
-    pairs: [epochs completed at the time, epochs in all as planned from then on].
+    pairs: [epochs completed at that time, total epochs planned from then on].
     """
 
     pairs: list
 
     @classmethod
     def from_stored(cls, pairs):
-        """The Plan that settings.json holds; ValueError, TypeError or LookupError if it holds none."""
+        """Return the Plan stored in settings.json. Raise ValueError, TypeError or LookupError if it is not valid."""
         if pairs[0][0] != 0 or not all(0 <= done < planned for done, planned in pairs):
             raise ValueError(f"plan {pairs}")
         return cls(pairs)
 
     def lengthened(self, done, epochs):
-        """The plan of a run that is resumed after ``done`` epochs to have ``epochs`` in all."""
+        """Return the plan of a run that resumes after ``done`` epochs and will have ``epochs`` in total."""
         return self if epochs == self.pairs[-1][1] else Plan([*self.pairs, [done, epochs]])
 
     def epochs(self, done):
-        """Epochs in all, as planned when ``done`` of them were completed."""
+        """Return the total number of epochs that was planned when ``done`` epochs were completed."""
         return [planned for begun, planned in self.pairs if begun <= done][-1]
 
 
-# Share of the full learning rate when a share ``done`` of the steps after the warm-up is done.
+# Factor of the learning rate. ``done``: completed fraction of the steps after the warm-up, from 0 to 1.
 DECAYS = {
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
     "poly": lambda done: (1 - done) ** POLY_POWER,
@@ -66,7 +66,7 @@ DECAYS = {
 
 
 def decayed(kind, step, total_steps):
-    """Share of the full learning rate at a step, counted from 0: a linear warm-up, then the decay of that name."""
+    """Return the factor of the learning rate at a step, counted from 0: a linear warm-up, then the decay ``kind``."""
     warm_up = max(1, round(WARM_UP_SHARE * total_steps))
     if step < warm_up:
         return (step + 1) / warm_up
@@ -74,10 +74,10 @@ def decayed(kind, step, total_steps):
 
 
 def make_scheduler(kind, optimizer, plan, steps_per_epoch):
-    """Return the schedule: ``plateau``, stepped after each epoch, ``constant``, or one of DECAYS, stepped with weights.
+    """Return the schedule ``plateau``, which changes after an epoch, or ``constant`` or one of DECAYS, per step.
 
-    The rate of a decay is a function of the step and the Plan alone. So a run that is resumed with more epochs follows
-    the longer curve from then on, and can be repeated.
+    The rate of a decay depends only on the step and the Plan. A run that is resumed with more epochs therefore follows
+    the longer curve from then on, and can be repeated. Raise KeyError if ``kind`` is unknown.
     """
     if kind == "plateau":
         return ReduceLROnPlateau(optimizer, mode="max", factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE)
@@ -89,10 +89,10 @@ def make_scheduler(kind, optimizer, plan, steps_per_epoch):
 
 
 class Optimization:
-    """An optimizer with its schedule and gradient scaler: stepped, saved and restored together.
+    """An optimizer with its schedule and gradient scaler, which are stepped, saved and restored together.
 
-    model: whose gradients are clipped. amp: autocast's type, None for float32; float16 needs the scaler.
-    averaging: makes a copy of the model that follows each step (torch.optim.swa_utils.AveragedModel), or None.
+    model: its gradients are clipped. amp: autocast's dtype, None for float32; float16 needs the scaler.
+    averaging: returns a copy of the model that follows each step (torch.optim.swa_utils.AveragedModel), or None.
     """
 
     def __init__(self, model, optimizer, scheduler, *, device, amp=None, averaging=None, clip_norm=GRADIENT_CLIP_NORM):
@@ -106,13 +106,13 @@ class Optimization:
 
     @property
     def result(self):
-        """The model to validate and to save: the average if there is one."""
+        """Return the model to validate and to save: the average if there is one."""
         return self.model if self.average is None else self.average.module
 
     def step(self):
-        """Update the weights by their gradients, clipped to ``clip_norm``. Return the learning rate of the step.
+        """Update the weights and return the learning rate of the step. Gradients are clipped to ``clip_norm``.
 
-        Gradients are unscaled first, so the norm that is clipped is that of the true gradients.
+        Gradients are unscaled first, so that the clipped norm is the norm of the true gradients.
         """
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
@@ -126,48 +126,49 @@ class Optimization:
         return rate
 
     def end_epoch(self, score):
-        """Tell the schedule ``plateau`` the epoch's score; the others know no epochs."""
+        """Pass the epoch's score to the schedule ``plateau``. The other schedules do not use it."""
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(score)
 
     def state(self):
-        """What ``restore`` takes: plain types and tensors."""
+        """Return the state for ``restore``: plain types and tensors."""
         state = {name: part.state_dict() for name, part in self._stateful.items()}
-        if self.average is not None:  # a checkpoint's own weights are the average's
+        if self.average is not None:  # a checkpoint's state_dict holds the average
             stepped = {key: value.cpu() for key, value in self.model.state_dict().items()}
             state["average"] = {"steps": int(self.average.n_averaged), "stepped": stepped}
         return state
 
     def restore(self, state, path, steps_per_epoch=None):
-        """Take up a state; InputError names ``path`` if it is another optimizer's.
+        """Restore a state. Raise InputError, which names ``path``, if the state does not fit.
 
-        steps_per_epoch: of this process, if it may differ from that of the run so far (other processes than then).
+        steps_per_epoch: of this process, if it may differ from the earlier one (another number of processes).
         """
         if ("average" in state) != (self.average is not None):
-            raise InputError(f"{path}: weights are averaged in one of file and run only; resume as the run began")
+            raise InputError(f"{path}: only one of file and run averages the weights; resume with the run's averaging")
         for name, load in self._loaders().items():
             try:
-                if state[name]:  # the scaler's is empty where there was no float16
+                if state[name]:  # the scaler's state is empty without float16
                     load(state[name])
             except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
                 raise InputError(
-                    f"{path}: is damaged: the {name}'s state does not fit ({first_line(error)})"
+                    f"{path}: is damaged: the {name}'s state does not fit ({first_line(error)}); "
+                    "restore the file, or start a new run with --load"
                 ) from error
         if isinstance(self.scheduler, LambdaLR):
             if steps_per_epoch is not None:
                 self.scheduler.last_epoch = len(state["history"]) * steps_per_epoch
-            # The optimizer's rate is that of the earlier plan.
+            # The stored learning rate follows the earlier plan.
             groups = self.optimizer.param_groups
             for group, base, factor in zip(groups, self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True):
                 group["lr"] = base * factor(self.scheduler.last_epoch)
 
     def _loaders(self):
-        """{name in a state: function that takes up what it holds}."""
+        """Return {name in a state: function that restores it}."""
         loaders = {name: part.load_state_dict for name, part in self._stateful.items()}
         return loaders if self.average is None else {**loaders, "average": self._restore_average}
 
     def _restore_average(self, state):
-        """The model has the checkpoint's own weights, the average's; it gets back those that were stepped."""
+        """Restore the average and the stepped weights. The model has loaded the average from the checkpoint."""
         self.average.module.load_state_dict(self.model.state_dict())
         self.average.n_averaged.fill_(int(state["steps"]))
         self.model.load_state_dict(state["stepped"])

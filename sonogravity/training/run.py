@@ -1,4 +1,4 @@
-"""A training run on disk: its folders, its settings, its history, and the files that each epoch adds."""
+"""A training run on disk: its folders, settings and history, and the files of each epoch."""
 
 import math
 from dataclasses import dataclass, field
@@ -17,10 +17,10 @@ from sonogravity.reporting.write_queue import Outbox
 
 @dataclass
 class Run:
-    """Folders, settings and history of one run, what all its checkpoints share, and files that are not written yet.
+    """Folders, settings and history of one run, entries common to its checkpoints, and files that are not written yet.
 
-    history: one row per completed epoch. writing: whether this process writes: of several that train together only the
-    first does. As a context it ends a run: with what was trained if all went well, else with how to resume.
+    history: one row per completed epoch. writing: whether this process writes files; of several processes only the
+    first does. As a context it ends a run: it prints the best epoch, or after an interruption how to resume.
     """
 
     checkpoints: Path
@@ -34,17 +34,17 @@ class Run:
 
     @property
     def last(self):
-        """The checkpoint to resume from."""
+        """Return the path of the checkpoint to resume from."""
         return self.checkpoints / names.LAST
 
     @property
     def best(self):
-        """The checkpoint of the best epoch."""
+        """Return the path of the checkpoint of the best epoch."""
         return self.checkpoints / names.BEST
 
     @property
     def next_epoch(self):
-        """Number of the next epoch, from 1; None when the run has all its epochs, or --patience has ended it."""
+        """Return the number of the next epoch, from 1; None if all epochs are done or --patience has ended the run."""
         done = len(self.history)
         return None if done >= self.settings["options"]["epochs"] or self._out_of_patience else done + 1
 
@@ -54,7 +54,7 @@ class Run:
         return bool(patience and self.history) and len(self.history) - best_epoch(self.history) >= patience
 
     def begin(self, optimization, resumed, steps_per_epoch):
-        """Write the state before the first epoch, or take up that of a resumed Checkpoint and bring its files up."""
+        """Write the state before the first epoch, or restore that of a resumed Checkpoint and update the files."""
         if resumed is None:
             self._start(optimization)
             return
@@ -62,7 +62,7 @@ class Run:
         self.history[:] = resumed.training["history"]
         self._take_up(resumed)
         if len(self.history) >= self.settings["options"]["epochs"]:
-            say(f"{resumed.path}: the run has its {len(self.history)} epochs; ask for more with --epochs")
+            say(f"{resumed.path}: all {len(self.history)} epochs are done; train more with a larger --epochs")
 
     def __enter__(self):
         return self
@@ -74,20 +74,20 @@ class Run:
         if not isinstance(error, (KeyboardInterrupt, InputError)):
             return
         self.outbox.send()
-        if isinstance(error, InputError) and not is_first_process():  # what this process alone knows
+        if isinstance(error, InputError) and not is_first_process():  # only this process knows it
             complain(error)
         if isinstance(error, KeyboardInterrupt):
             say(f"\n{self._how_to_resume()}")
 
     def _start(self, optimization):
-        """Write settings.json and the first state: a disk that refuses them ends the run at once."""
+        """Write settings.json and the first state, so that a full disk ends the run before training."""
         if not self.writing:
             return
         files.write_whole(self.results / names.SETTINGS, workbook.write_json, self.settings)
         checkpoints.save(self.last, self._content(0, optimization))
 
     def record(self, row):
-        """Add a completed epoch's row to the history; InputError if its validation loss is not finite."""
+        """Add the row of a completed epoch to the history. Raise InputError if its validation loss is not finite."""
         if not math.isfinite(row["val_loss"]):
             raise InputError(
                 f"epoch {row['epoch']}/{self.settings['options']['epochs']}: the validation loss is {row['val_loss']}; "
@@ -96,10 +96,10 @@ class Run:
         self.history.append(row)
 
     def save_epoch(self, optimization, predictor, frames):
-        """Save the last epoch's files and print its scores.
+        """Save the files of the last epoch and print its scores.
 
-        frames: of steps.validate, shown as panels every --save-every epochs. last.pth comes after the scores: a run
-        killed before it repeats the epoch.
+        frames: from steps.validate, shown as panels every --save-every epochs. last.pth is written after the scores,
+        so a run that is killed before it repeats the epoch.
         """
         row, options = self.history[-1], self.settings["options"]
         epoch = row["epoch"]
@@ -123,7 +123,7 @@ class Run:
         )
 
     def go_back(self, optimization):
-        """Set model, optimization and history back to the last completed epoch, from disk or from what waits for it."""
+        """Reset model, optimization and history to the last completed epoch, from the outbox or from disk."""
         [content] = self.outbox.waiting(self.last) or [checkpoints.read(self.last)]
         optimization.model.load_state_dict(content["state_dict"])
         optimization.restore(content["training"], self.last)
@@ -142,7 +142,7 @@ class Run:
             self.outbox.put(path, checkpoints.write, content, optional=True)
 
     def _take_up(self, resumed):
-        """Bring a resumed run's files up to its last.pth: those that a kill, or a full disk, kept from following."""
+        """Write the files of a resumed run that are older than its last.pth after a kill or with a full disk."""
         if not self.writing:
             return
         for folder in (self.checkpoints, self.results):
@@ -152,13 +152,13 @@ class Run:
             return
         best = best_epoch(self.history)
         if best < resumed.epoch and checkpoints.epoch_of(self.best) != best:
-            warn(f"{self.best}: is not of epoch {best}, the best so far, whose weights are lost")
+            warn(f"{self.best}: does not hold epoch {best}, the best so far; the weights of that epoch are lost")
         self._put_copies(resumed.epoch, {**self.shared, "epoch": resumed.epoch, "state_dict": resumed.state_dict})
         self._report()
         self.outbox.send()
 
     def _report(self):
-        """Queue settings.json, epochs.csv, epochs.xlsx and progress.png: all anew, whoever removed them."""
+        """Queue settings.json, epochs.csv, epochs.xlsx and progress.png; all are rewritten completely."""
         put = self.outbox.put
         put(self.results / names.SETTINGS, workbook.write_json, self.settings)
         put(self.results / names.EPOCHS_CSV, workbook.write_csv, self.history)
@@ -166,17 +166,17 @@ class Run:
         put(self.results / names.PROGRESS, pictures.write_progress, self.history, self.labels)
 
     def _how_to_resume(self):
-        """What to do after an interruption."""
+        """Return the message after an interruption."""
         epoch = checkpoints.epoch_of(self.last)
         if not epoch:
             return "no epoch was completed; give the same command again"
         return f"epoch {epoch} is kept; resume with: --resume {self.last}"
 
     def _finish(self):
-        """Say what the run reached; try again what the disk refused; NotWritten if something stays unwritten."""
+        """Print the best epoch and write the remaining files. Raise NotWritten if a file could not be written."""
         if self._out_of_patience:
             patience = self.settings["options"]["patience"]
-            say(f"stopped: no better Dice for {patience} epochs (--patience)")
+            say(f"early stopping: no better Dice for {patience} epochs (--patience)")
         best = self.history[best_epoch(self.history) - 1]
         say(f"best: epoch {best['epoch']}, Dice {best['dice']:.6f}: {self.best}")
         say(f"scores: {self.results / names.EPOCHS_XLSX}")
@@ -188,6 +188,6 @@ class Run:
         if missing:
             unwritten = dict.fromkeys(missing)
             raise NotWritten(
-                f"{len(unwritten)} files could not be written: {some(unwritten)}; make room, or close them elsewhere, "
-                f"then --resume {self.last} writes what it can"
+                f"{len(unwritten)} files could not be written: {some(unwritten)}; free disk space, or close them in "
+                f"other programs, then --resume {self.last} writes all that can be restored"
             )

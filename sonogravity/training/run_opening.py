@@ -1,4 +1,4 @@
-"""How a run is opened: its folders made or taken up, its settings compared with those of an earlier part of it."""
+"""Open a run: make or reuse its folders, and compare its settings with those of the run to resume or repeat."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -16,10 +16,10 @@ from sonogravity.training.steps import epoch_columns
 
 
 def open_run(beginning, model, model_options, findings, *, device, amp, memory):
-    """Make the run's folders, or take up those that exist -> Run.
+    """Return the Run, with its folders made or reused.
 
-    amp: autocast's type or None. memory: what a new run starts with. InputError if the run exists already, or if the
-    data (and, for a repeated run, the weights at the start) are not those of the run to resume or repeat.
+    amp: autocast's dtype or None. memory: the Memory of a new run. Raise InputError if the run exists already, or if
+    the data (for a repeated run also the initial weights) differ from those of the run to resume or repeat.
     """
     check(epoch_columns(findings.labels), findings.labels.column_names)
     options = stored_options.options_as_dict(beginning.options)
@@ -54,7 +54,7 @@ def open_run(beginning, model, model_options, findings, *, device, amp, memory):
 
 
 def _settings_of(beginning, options, found, model_name):
-    """The content of settings.json: what was asked for and found now, with what an earlier run has to go on with."""
+    """Return the content of settings.json: the current values, and those that a run to resume or repeat determines."""
     settings = {
         "script": "train",
         "model": model_name,
@@ -78,10 +78,10 @@ def _settings_of(beginning, options, found, model_name):
 
 
 def _free_name(kept, results, name):
-    """InputError if a run of that name has figures to lose; one that was stopped in its first epoch has none."""
+    """Raise InputError if a run of that name has results. Remove the files of one interrupted in its first epoch."""
     if epoch_of(kept / LAST) == 0:
         for path in (kept / BEST, kept / f"{epoch_name(1)}.pth", results / EPOCHS_CSV, results / EPOCHS_XLSX):
-            path.unlink(missing_ok=True)  # of an epoch that was never completed
+            path.unlink(missing_ok=True)  # of an epoch that was not completed
         for folder in (kept, results):
             files.remove_leftovers(folder)
     elif any(kept.glob("*.pth")) or (results / EPOCHS_CSV).exists():
@@ -93,8 +93,8 @@ def _free_name(kept, results, name):
 def _same_data(path, earlier, now):
     if earlier["data"] != now["data"]:
         raise InputError(
-            f"{path}: the data are not those of this run (then {_describe_data(earlier['data'])}, "
-            f"now {_describe_data(now['data'])}); bring them back, or start a new run with --load"
+            f"{path}: the data differ from those of this run (then {_describe_data(earlier['data'])}, "
+            f"now {_describe_data(now['data'])}); restore them, or start a new run with --load"
         )
 
 
@@ -102,25 +102,28 @@ def _same_program(path, earlier, now):
     commits = [str(settings["commit"])[:12] for settings in (earlier, now)]
     if earlier["commit"] != now["commit"]:
         warn(
-            f"{path}: is of commit {commits[0]} of this program, which is now at {commits[1]} (+: files were changed): "
-            "where training itself has changed, so do the figures"
+            f"{path}: is of commit {commits[0]} of this program, which is now at {commits[1]} (+: with changed files); "
+            "if the training code has changed, the scores will differ"
         )
 
 
 def _same_start(path, earlier, now):
-    """What a repeated run must share with the first one, and what may change its last digits."""
+    """Raise InputError if data or initial weights differ from the run to repeat; warn of smaller differences."""
     _same_data(path, earlier, now)
     _same_program(path, earlier, now)
     if earlier["initial_weights"] != now["initial_weights"]:
         raise InputError(
-            f"{path}: that run began with other weights; bring back its --load or --pretrained file, or torch "
+            f"{path}: that run began with other weights; restore its --load or --pretrained file, or install torch "
             f"{earlier['versions'].get('torch')} (here {now['versions']['torch']})"
         )
     differing = [name for name in ("device", "mixed_precision", "processes") if earlier[name] != now[name]]
     differing += [name for name, value in now["versions"].items() if earlier["versions"].get(name) != value]
     if differing:
-        warn(f"{path}: not as it was: {some(differing, 20)}; the figures may differ in their last digits")
+        warn(f"{path}: that run had another {some(differing, 20)}; the scores may differ in their last digits")
 
 
 def _describe_data(counts):
-    return f"{counts.get('training')} and {counts.get('validation')} frames, {str(counts.get('digest'))[:8]}"
+    return (
+        f"{counts.get('training')} training and {counts.get('validation')} validation frames, "
+        f"digest {str(counts.get('digest'))[:8]}"
+    )

@@ -1,4 +1,4 @@
-"""settings.json of a training run, which its last.pth holds too: what stands in it, and the one way to read it."""
+"""Entries of a training run's settings.json, which its last.pth holds too, and the functions that read them."""
 
 import json
 
@@ -23,12 +23,12 @@ ENTRIES = {
     "commit": str | None,
     "versions": dict,
 }
-# What runs older than an entry are taken to have. An entry added to the table above needs its value here, too.
+# Values for runs that are older than an entry. An entry added to ENTRIES needs a value here, too.
 OLDER = {"parts": {}}
 
 
 def read(path, model_name):
-    """Return the settings of a training run of this model; InputError if the file holds none."""
+    """Return the settings of a training run of this model. Raise InputError if the file holds none."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the settings.json of a training run")
     try:
@@ -39,12 +39,15 @@ def read(path, model_name):
 
 
 def checked(settings, path, model_name):
-    """Return settings as train.py writes them, entries that the run is older than included; else InputError."""
+    """Return complete settings, with values for missing newer entries. Raise InputError if they are not valid."""
     found = settings.get("script") if isinstance(settings, dict) else type(settings).__name__
     if found != "train":
-        raise InputError(f"{path}: is of {found}; give a settings.json that train.py wrote")
+        raise InputError(f"{path}: was not written by train.py (found: {found}); give the settings.json of a run")
     if settings.get("model") != model_name:
-        raise InputError(f"{path}: is of the model {settings.get('model')}, this script trains {model_name}")
+        raise InputError(
+            f"{path}: is of the model {settings.get('model')}, but this script trains {model_name}; "
+            f"give a run of {model_name}"
+        )
     settings = OLDER | settings
     damaged = [name for name, kind in ENTRIES.items() if not isinstance(settings.get(name, ...), kind)]
     try:

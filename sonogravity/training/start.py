@@ -1,4 +1,4 @@
-"""How a training run starts: anew, from given weights, resumed, or as the repetition of an earlier run."""
+"""Start of a training run: new, from given weights, resumed, or as the repetition of an earlier run."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,20 +10,20 @@ from sonogravity.modeling import checkpoints
 from sonogravity.training import distributed, run_settings, stored_options
 from sonogravity.training.optimization import DECAYS, Plan
 
-FINE_TUNING_RATE = 0.1  # of the recipe's learning rate, for weights that are already trained
+FINE_TUNING_RATE = 0.1  # factor of the recipe's learning rate for weights that are already trained
 
 
 def time_stamp():
-    """The default name of a run."""
+    """Return the default name of a run: date and time."""
     return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 
 @dataclass(frozen=True)
 class Beginning:
-    """Where a run starts. Of loaded, resumed (Checkpoints) and repeated (settings) those that apply, else None.
+    """The start of a run: its options, plan and parts, and the checkpoint or settings that it starts from.
 
-    A resumed Checkpoint is also the loaded one. plan: an optimization.Plan. parts: {name of a part of train.py that an
-    experiment replaces: what by}, in words.
+    loaded, resumed: Checkpoints; a resumed one is also the loaded one. repeated: settings. Each is None if it does not
+    apply. plan: an optimization.Plan. parts: {part of train.py that an experiment replaces: name of the replacement}.
     """
 
     options: object
@@ -35,40 +35,40 @@ class Beginning:
 
     @property
     def new_head(self):
-        """Whether the loaded weights are to be used without their head."""
+        """Return whether the loaded weights are used without their head."""
         return self.options.new_head and self.resumed is None
 
     @property
     def known_labels(self):
-        """The classes of the loaded weights, None if the masks decide."""
+        """Return the labels of the loaded weights, or None if the masks determine them."""
         return None if self.loaded is None or self.new_head else self.loaded.labels
 
 
 def begin(options, model_class, parts=None):
-    """The options of train.py -> Beginning.
+    """Return the Beginning for the options of train.py.
 
-    With --load alone, architecture options that were not given are the file's. parts: the keywords that train.py's
-    ``train`` got; a run to resume or repeat must have had the same.
+    With --load, architecture options that were not given are taken from the file. parts: the keyword arguments of
+    train.py's ``train``; a run to resume or repeat must have had the same.
     """
     parts = {name: _described(part) for name, part in (parts or {}).items() if part is not None}
     ways = [name for name in ("load", "pretrained", "resume", "repeat") if getattr(options, name, None) is not None]
     if len(ways) > 1:
-        raise InputError(f"--{ways[0]} and --{ways[1]}: each begins a run in its own way; give only one of them")
+        raise InputError(f"--{ways[0]} and --{ways[1]}: both determine how the run starts; give only one of them")
     if options.resume is not None:
         return _resume(options, options.resume, model_class, parts)
     if options.repeat is not None:
         return _repeat(options, options.repeat, model_class, parts)
     if processes.may_restart() and options.name is None:
-        raise InputError("torchrun --max-restarts: give the run a --name, by which a restart finds it")
+        raise InputError("torchrun --max-restarts: a restart finds the run by its name; give --name")
     name = options.name or distributed.broadcast(time_stamp())
     if options.fold is not None:
         _check_fold(options)
         name = fold_run_name(name, options.fold)
     options = options.with_given(name=name)
     if options.load is None and options.new_head:
-        raise InputError("--new-head: replaces that of --load; give both, or neither")
+        raise InputError("--new-head: replaces the head of the --load file; give both options, or neither")
     if options.freeze_encoder and not ways:
-        raise InputError("--freeze-encoder: keeps weights trained before as they are; give --load or --pretrained")
+        raise InputError("--freeze-encoder: needs trained weights; give --load or --pretrained")
     loaded = None
     if options.load is not None:
         file = checkpoints.find_checkpoint(options.load, options.checkpoints / model_class.NAME)
@@ -77,7 +77,7 @@ def begin(options, model_class, parts=None):
         options = _adopt(options, loaded)
     last = options.checkpoints / model_class.NAME / options.name / LAST
     if (processes.restarted() or options.fold is not None) and last.is_file():
-        say(f"{'restarted by torchrun' if processes.restarted() else 'was begun'}: resumes from {last}")
+        say(f"{'restarted by torchrun' if processes.restarted() else 'run exists'}: resumes from {last}")
         return _resume(options, last, model_class, parts, wanted=options)
     _check_augmentation(options, parts)
     return Beginning(options, Plan([[0, options.epochs]]), parts, loaded)
@@ -85,11 +85,11 @@ def begin(options, model_class, parts=None):
 
 def _check_fold(options):
     if options.folds is None or options.fold > options.folds:
-        raise InputError(f"--fold {options.fold}: give the number of folds with --folds, and one from 1 to that")
+        raise InputError(f"--fold {options.fold}: give the number of folds K with --folds, and a fold from 1 to K")
 
 
 def _described(part):
-    """What a part is, in words that settings.json keeps: its name, also of what ``functools.partial`` holds."""
+    """Return the name of a part for settings.json; for a ``functools.partial`` that of its function."""
     part = getattr(part, "func", part)
     part = part if hasattr(part, "__qualname__") else type(part)
     return f"{part.__module__}.{part.__qualname__}"
@@ -97,11 +97,11 @@ def _described(part):
 
 def _check_augmentation(options, parts):
     if "augmentation" in parts and not options.augment:
-        raise InputError("--no-augment: an augmentation was passed to train.py; leave one of the two out")
+        raise InputError("--no-augment: contradicts the augmentation passed to train.py; remove one of the two")
 
 
 def _refuse_other_parts(settings, parts, path):
-    """InputError if a run was trained with other parts than are given now: it would silently train otherwise."""
+    """Raise InputError if the parts differ from those of the run, because the training would differ unnoticed."""
     earlier = settings["parts"]
     if earlier != parts:
         words = [", ".join(f"{name} {part}" for name, part in each.items()) or "none" for each in (earlier, parts)]
@@ -119,18 +119,18 @@ def _resume(options, path, model_class, parts, wanted=None):
     resumed = replace(resumed, training={**resumed.training, "settings": settings})
     _refuse_other_parts(settings, parts, path)
     options = stored_options.take_up(options, settings["options"], path, stored_options.FREE_ON_RESUME)
-    if wanted is not None:  # scores of folds that were trained in different ways would be put together
+    if wanted is not None:  # folds with different options must not be scored together
         stored_options.refuse_differences(wanted, options, path, stored_options.FREE_ON_RESUME)
     expected = files.absolute(options.checkpoints) / resumed.model_name / options.name
     if files.absolute(path).parent != expected:
         raise InputError(f"{path}: belongs in {expected}; move it back, or give --checkpoints ROOT and --results ROOT")
-    options = options.with_given(load=None)  # its weights have long gone into the run
+    options = options.with_given(load=None)  # the run already contains its weights
     earlier = Plan.from_stored(settings["plan"])
     plan = earlier.lengthened(resumed.epoch, options.epochs)
     if plan != earlier and options.scheduler in DECAYS:
         warn(
             f"--epochs {options.epochs}: the {options.scheduler} schedule was planned for "
-            f"{earlier.epochs(resumed.epoch)} epochs, so the learning rate leaps when the run is resumed"
+            f"{earlier.epochs(resumed.epoch)} epochs, so the learning rate jumps when the run is resumed"
         )
     return Beginning(options, plan, parts, resumed, resumed)
 
@@ -146,7 +146,7 @@ def _repeat(options, path, model_class, parts):
 
 
 def _adopt(options, loaded):
-    """Options with the scale and architecture of a loaded file and a lower rate, where none of these was given."""
+    """Return options with the scale and architecture of a loaded file and a lower rate, unless they were given."""
     adopted = {}
     kept = {"channels" if name == "in_channels" else name: value for name, value in loaded.model_options.items()}
     if loaded.scale is not None:

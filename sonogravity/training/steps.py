@@ -1,4 +1,4 @@
-"""One epoch: the training frames in steps of the optimizer, then every validation frame at native size."""
+"""One epoch: training on all frames in optimizer steps, then validation of every frame at native size."""
 
 import math
 import time
@@ -18,19 +18,19 @@ from sonogravity.metrics import overlap
 from sonogravity.training import distributed
 from sonogravity.training.optimization import Optimization
 
-SHOW_EVERY = 10  # batches between looks at the loss, each of which waits for the GPU
-COMPILING = 3  # a first step of that many times the others has compiled
-PANELS = 4  # validation frames shown at each saved checkpoint, besides the worst
+SHOW_EVERY = 10  # steps between updates of the displayed loss; each update waits for the GPU
+COMPILING = 3  # a first step this many times as long as the others included the compilation
+PANELS = 4  # validation frames shown per saved checkpoint, in addition to the worst
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a training step works with.
+    """Objects and settings of a training step.
 
-    network: the model, or a compiled or distributed form of it. criterion: the loss of logits (N, C, H, W), or several
-    of them, and class indices (N, H, W). optimization: an Optimization. amp: autocast's type, None for float32.
-    accumulate: batches whose gradients are summed for a step. smallest_batch: frames that must go through the network
-    together. compiled: the network is torch.compile's.
+    network: the model, or a compiled or distributed form of it. criterion: the loss of logits (N, C, H, W), or of a
+    tuple of them, and class indices (N, H, W). optimization: an Optimization. amp: autocast's dtype, None for float32.
+    accumulate: number of batches whose gradients are summed per step. smallest_batch: smallest number of frames per
+    forward pass. compiled: whether torch.compile compiled the network.
     """
 
     network: torch.nn.Module
@@ -44,23 +44,23 @@ class Step:
 
 
 def begin_epoch(loader, seed, epoch):
-    """Let all randomness of an epoch follow from (seed, epoch) alone: a resumed run then repeats an unbroken one."""
+    """Seed all randomness of an epoch from (seed, epoch) alone, so that a resumed run equals an uninterrupted one."""
     torch.manual_seed(epoch_seed(seed, epoch) + process_rank())
     loader.batch_sampler.epoch = epoch
 
 
 def freeze(modules, frozen):
-    """Keep modules out of training, or let them take part again. Return those that are frozen."""
+    """Freeze modules, or train them again. Return the frozen modules."""
     for module in modules:
         module.requires_grad_(not frozen or process_count() > 1)  # DistributedDataParallel waits for each gradient
     return modules if frozen else []
 
 
 def train_one_epoch(step, loader, memory, title, frozen=()):
-    """Train on every frame once -> mean loss over frames, last learning rate, frames per second.
+    """Train on every frame once. Return the mean loss over frames, the last learning rate and the frames per second.
 
-    memory: a Memory, which cuts batches into micro-batches. title: names the epoch in messages. frozen: modules whose
-    weights and running statistics stay as they are. InputError on a loss that is not finite.
+    memory: a Memory, which splits batches into micro-batches. title: name of the epoch in messages. frozen: modules
+    whose weights and running statistics do not change. Raise InputError if a loss is not finite.
     """
     step.network.train()
     kept = [weight for module in frozen for weight in module.eval().parameters()]
@@ -72,7 +72,7 @@ def train_one_epoch(step, loader, memory, title, frozen=()):
             frames = _frames_per_process(loader, len(losses) * step.accumulate, group)
             step.optimization.optimizer.zero_grad(set_to_none=True)
             losses.append(forward_and_backward(step, group, memory, frames))
-            for weight in kept:  # of several processes each computes them all the same
+            for weight in kept:  # several processes compute gradients of frozen weights, too
                 weight.grad = None
             rate = step.optimization.step()
             stems.append([stem for _, _, of_batch in group for stem in of_batch])
@@ -91,16 +91,16 @@ def train_one_epoch(step, loader, memory, title, frozen=()):
 
 
 def _frames_per_process(loader, done, group):
-    """Frames of a step per process; of several, the mean gradient over processes is then that of all their frames."""
+    """Return the mean number of frames per process, so that the mean gradient over processes is that of all frames."""
     if process_count() == 1:
         return sum(len(of_batch) for _, _, of_batch in group)
     return sum(loader.batch_sampler.frames_in(done + i) for i in range(len(group))) / process_count()
 
 
 def forward_and_backward(step, group, memory, frames):
-    """Add the gradients of a step's batches, micro-batch by micro-batch; return the step's loss, a tensor.
+    """Add the gradients of a step's batches, one micro-batch after another. Return the step's loss, a tensor.
 
-    group: batches of (N, C, H, W) images, (N, H, W) class indices and stems. frames: what the loss is averaged over.
+    group: batches of (N, C, H, W) images, (N, H, W) class indices and stems. frames: number of frames of the mean loss.
     """
     micro_batches = [
         (images[part], masks[part])
@@ -127,19 +127,19 @@ def _say_compile_time(first, later):
 
 
 def _finite(losses, stems, title):
-    """The losses as numbers; InputError names the first batch whose loss is not finite."""
+    """Return the losses as an array. Raise InputError, which names the first step whose loss is not finite."""
     values = torch.stack(losses).cpu().numpy()
     if not np.isfinite(values).all():
         batch = int(np.argmin(np.isfinite(values)))
         raise InputError(
             f"{title}, batch {batch + 1} ({some(stems[batch])}): the loss is {values[batch]}; checkpoints of "
-            "earlier epochs are kept. Try a lower --learning-rate, or --no-amp, and look at these frames"
+            "earlier epochs are kept. Try a lower --learning-rate, or --no-amp, and check these frames"
         )
     return values
 
 
 def validation_predictor(model, store, findings, device, amp):
-    """The Predictor that scores a store's frames, at the scale and with the channels they are kept in."""
+    """Return the Predictor that scores a store's frames, with the scale and channels of the store."""
     return Predictor(
         model,
         labels=findings.labels,
@@ -152,15 +152,15 @@ def validation_predictor(model, store, findings, device, amp):
 
 
 def frames_to_show(count):
-    """Indices of the validation frames that are shown as panels: a few, spread evenly."""
+    """Return the indices of the validation frames that are shown as panels: a few, evenly spaced."""
     return set(np.linspace(0, count - 1, min(PANELS, count)).round().astype(int).tolist())
 
 
 def validate(predictor, store, criterion, batch_size, shown, title):
-    """Score every validation frame -> rows of scores, mean loss, and (prefix, Dice, FileResult) of frames to show.
+    """Score every validation frame. Return rows of scores, mean loss, and (prefix, Dice, FileResult) of frames to show.
 
-    shown: indices of frames to keep for panels; the frame of lowest Dice is kept besides. Warns if all predictions are
-    background.
+    shown: indices of frames to keep for panels; the frame with the lowest Dice is kept, too. Warn if all predictions
+    are background.
     """
     labels = predictor.labels
     predictor.renew()
@@ -181,19 +181,19 @@ def validate(predictor, store, criterion, batch_size, shown, title):
     frames = [("", dice, result) for _, dice, result in kept]
     frames += [("worst_", dice, result) for dice, _, result in worst[:1]]
     if not any(foreground):
-        warn("every prediction is background only; the first epochs may be so, later ones should not")
+        warn("all predictions are background; this can happen in the first epochs, but should not happen later")
     return [row for _, row, _ in scored], float(np.mean([loss for *_, loss in scored])), frames
 
 
 def epoch_columns(labels):
-    """The columns of epochs.csv, known before the first epoch."""
+    """Return the columns of epochs.csv, which are known before the first epoch."""
     classes = [f"dice_{labels.names[c]}" for c in labels.foreground]
     rates = ["epoch", "learning_rate", "train_loss", "val_loss"]
     return [*rates, *overlap.OVERLAP, *classes, "seconds", "images_per_second"]
 
 
 def epoch_scores(rows, labels):
-    """Rows of all validation files -> the epoch's scores: the mean of each column, as in files.xlsx."""
+    """Return the epoch's scores: the mean of each column over the rows of all validation files, as in files.xlsx."""
     scores = {name: float(overlap.nan_mean([row[name] for row in rows])) for name in overlap.OVERLAP}
     for c in labels.foreground:
         scores[f"dice_{labels.names[c]}"] = float(overlap.nan_mean([row[f"dice_{labels.names[c]}"] for row in rows]))

@@ -1,19 +1,19 @@
-"""The options of a run, kept as plain types, and taken up again when it is resumed or repeated."""
+"""The options of a run, stored as plain types and restored when the run is resumed or repeated."""
 
 from pathlib import Path
 
 from sonogravity.common import files
 from sonogravity.common.messages import InputError
 
-# Options that may differ when a run is resumed or repeated: they don't change what is computed. Folders may
-# move, for the data are compared by content.
+# Options that may differ when a run is resumed or repeated, because they do not change the result. Folders may
+# move, because the data are compared by content.
 FREE = ("device", "workers", "check", "train", "validation", "checkpoints", "results", "cache_mb")
 FREE_ON_RESUME = (*FREE, "resume", "epochs")
 FREE_ON_REPEAT = (*FREE, "repeat", "name")
 
 
 def options_as_dict(options):
-    """Options as plain types, paths absolute: what settings.json and checkpoints keep."""
+    """Return options as plain types with absolute paths, as settings.json and checkpoints store them."""
 
     def plain(value):
         if isinstance(value, Path):
@@ -24,9 +24,9 @@ def options_as_dict(options):
 
 
 def take_up(options, stored, where, free):
-    """The options of a run to resume or repeat: the stored ones, and those that are free to change as given now.
+    """Return the options of a run to resume or repeat: the stored ones, with the current values of those in ``free``.
 
-    InputError names ``where`` if an option given now contradicts the stored one, or if these are damaged.
+    Raise InputError, which names ``where``, if a given option contradicts the stored one, or if these are damaged.
     """
     try:
         run = options.with_stored(stored)
@@ -37,11 +37,11 @@ def take_up(options, stored, where, free):
 
 
 def refuse_differences(options, run, where, free, names=None):
-    """InputError if options, all or those of the names given, differ from those of a run in what is not free."""
+    """Raise InputError if options that are not in ``free`` differ from those of a run. names: to compare; None: all."""
     kept, wanted = options_as_dict(run), options_as_dict(options)
     for name in wanted if names is None else sorted(names):
         if name not in free and wanted[name] != kept[name]:
             raise InputError(
-                f"--{name.replace('_', '-')} {wanted[name]} contradicts {where} ({kept[name]}); give what that run "
-                "has, or start a run of its own"
+                f"--{name.replace('_', '-')} {wanted[name]} contradicts {where} ({kept[name]}); give the value of "
+                "that run, or start a new run"
             )

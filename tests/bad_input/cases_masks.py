@@ -103,7 +103,7 @@ add(
     encoded("png", lambda i: (i.convert("RGB"), {}), "masks"),
     check=as_plain("png"),
 )
-add("one class only", "unet/train", one_value("train"), "1 value", "two at least")
+add("one class only", "unet/train", one_value("train"), "1 value", "at least two")
 add(
     "validation of one class only works",
     "unet/train",
@@ -123,7 +123,7 @@ add(
     one_frame,
     check=lambda s: (s.output / "checkpoints" / "unet" / "run" / "best.pth").exists(),
 )
-add("one training frame, DeepLab", "deeplab/train", one_frame, "A_000.png", "2 frames at least")
+add("one training frame, DeepLab", "deeplab/train", one_frame, "A_000.png", "at least 2 frames")
 add(
     "one validation frame works",
     "unet/train",

@@ -92,7 +92,7 @@ def copied(source, name, kinds=("images",)):
 add("a stem doubled across formats", "unet/predict", copied(1, "C_001.bmp"), "C_001.png", "same stem")
 add("a stem doubled among masks", "unet/evaluate", copied(1, "C_001.tif", ("masks",)), "C_001", "same stem")
 add("stems that differ in case only", "unet/predict", copied(2, "c_001.png", ("images", "masks")), "c_001.png", "case")
-add("two inputs of one stem", "unet/predict", lambda s: ["--input", s.frame(), _twin(s)], "one stem")
+add("two inputs of one stem", "unet/predict", lambda s: ["--input", s.frame(), _twin(s)], "same stem")
 
 
 def _twin(scene):

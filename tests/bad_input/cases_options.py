@@ -134,7 +134,7 @@ add(
     lambda s: ["--spacing", s.root, "--pixels-per-mm", 3],
     "not allowed",
 )
-add("more classes than the masks hold", "unet/train", lambda s: ["--classes", "5"], "--classes says 5")
+add("more classes than the masks hold", "unet/train", lambda s: ["--classes", "5"], "--classes is 5")
 add("fewer classes than the masks hold", "unet/train", lambda s: ["--classes", "2"], "3 values")
 add(
     "other mask values than the checkpoint's",

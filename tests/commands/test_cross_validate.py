@@ -166,7 +166,7 @@ def test_the_same_command_goes_on_where_it_was_stopped(crossvalidated, tmp_path,
     for kind in ("checkpoints", "results"):
         shutil.rmtree(root / kind / "unet" / "run_fold_3")
     assert train.main(command(root)) == 0
-    assert "was begun: resumes from" in capsys.readouterr().out
+    assert "run exists: resumes from" in capsys.readouterr().out
     again = checkpoints.load(root / "checkpoints/unet/run_fold_3/last.pth", UNet).state_dict
     assert all((again[key] == value).all() for key, value in whole.items())
 
@@ -186,7 +186,7 @@ def test_a_fold_stopped_in_training_goes_on_to_the_same_weights(crossvalidated, 
         with pytest.raises(SystemExit):
             train.main(command(tmp_path))
     assert train.main(command(tmp_path)) == 0
-    assert "was begun: resumes from" in capsys.readouterr().out
+    assert "run exists: resumes from" in capsys.readouterr().out
     for fold in (1, 2, 3):
         one, other = (
             checkpoints.load(root / "checkpoints/unet" / f"run_fold_{fold}" / "last.pth", UNet).state_dict
@@ -211,7 +211,7 @@ def test_one_fold_alone(crossvalidated, tmp_path):
     [
         (["--folds", 5], "has 4 subjects"),
         (["--folds", 1], "at least 2"),
-        (["--fold", 4], "one from 1 to that"),
+        (["--fold", 4], "a fold from 1 to K"),
         (["--subject-regex", "X(.)"], "give no subject"),
         (["--resume", "last.pth"], "leave --folds out"),
     ],
@@ -274,4 +274,4 @@ def test_the_folds_are_printed_before_training(crossvalidated, capsys):
     assert train.main(command(crossvalidated, "--fold", 1, "--check")) == 0
     printed = capsys.readouterr().out
     assert all(f"{subject} (6)" in printed for subject in SUBJECTS)
-    assert "fold 1 validates" in printed
+    assert "fold 1 is validation" in printed

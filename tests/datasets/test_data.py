@@ -55,7 +55,7 @@ def test_inputs_of_every_kind(sets, tmp_path):
     assert all(pair.mask for pair in find_input_pairs([images], validation / "masks")[0])
     one = find_input_pairs([images / "C_001.png"])[0]
     assert [(pair.stem, pair.mask.name) for pair in one] == [("C_001", "C_001.png")]
-    with pytest.raises(InputError, match="one stem"):
+    with pytest.raises(InputError, match="same stem"):
         find_input_pairs([validation, images / "C_001.png"])
     with pytest.raises(InputError, match="no such file or folder"):
         find_input_pairs([tmp_path / "nowhere"])
@@ -217,5 +217,5 @@ def test_no_training_batch_is_smaller_than_the_network_needs(tmp_path, frames_in
     frames = TrainingFrames(store, Labels.create([0, 128, 255]))
     loader = training_loader(frames, 4, seed=0, workers=0, device=torch.device("cpu"), needed=4)
     assert sorted(len(stems) for _, _, stems in loader) == sizes
-    with pytest.raises(InputError, match=r"--batch-size 3: .* needs 4 frames"):
+    with pytest.raises(InputError, match=r"--batch-size 3: .* needs at least 4 frames"):
         training_loader(frames, 3, seed=0, workers=0, device=torch.device("cpu"), needed=4)

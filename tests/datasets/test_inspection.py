@@ -24,7 +24,7 @@ def test_check_prints_what_there_is(sets, tmp_path, capsys):
         "36x40 (9), 50x30 (1)",
         "validation: 4 pairs",
         "255: ",
-        "lacking in 1 of 10 frames",
+        "absent from 1 of 10 frames",
         "training 2 (A, B), validation 1 (C)",
         "14 of 14 frames",
     ):
@@ -89,7 +89,7 @@ def test_one_value_only_is_refused(tmp_path, refused):
     for part, subject in (("train", "A"), ("validation", "B")):
         write_frame(tmp_path / part, f"{subject}_1", np.zeros((10, 10), np.uint8), np.zeros((10, 10), np.uint8))
     line = refused(train.main, train_arguments(tmp_path / "train", tmp_path / "validation", tmp_path))
-    assert "two at least" in line
+    assert "at least two" in line
 
 
 def test_snapping_that_finds_too_few_values_is_refused(tmp_path, refused):

@@ -31,7 +31,7 @@ def test_blue_is_not_white():
 
 
 def test_unknown_value_names_file_and_value():
-    with pytest.raises(InputError, match=r"a\.png holds the unknown value 7"):
+    with pytest.raises(InputError, match=r"a\.png: holds the unknown value 7"):
         Labels.create([0, 128]).to_classes(np.array([[0, 7]], np.uint8), "a.png")
 
 
@@ -51,7 +51,7 @@ def test_background_and_names():
 @pytest.mark.parametrize(
     ("values", "options", "message"),
     [
-        ([0], {}, "two at least"),
+        ([0], {}, "at least two"),
         ([0, 1], {"background": 5}, "--background 5"),
         ([0, 1, 2], {"class_names": ["a"]}, "1 names"),
         ([0, 1, 2], {"class_names": ["a", "a"]}, "must differ"),

@@ -56,12 +56,12 @@ def test_nothing_given_is_assumed_and_stays_in_pixels():
     [
         ("file,spacing\na.png,3\n", "columns are file, spacing"),
         ("", "columns are missing"),
-        ("file,pixels_per_mm\na.png,0\n", "line 2: '0' is no number of pixels per mm"),
+        ("file,pixels_per_mm\na.png,0\n", "line 2: '0' is not a number of pixels per mm"),
         ("file,pixels_per_mm\na.png,wide\n", "line 2: 'wide'"),
         ("file,pixels_per_mm\na.png,nan\n", "line 2: 'nan'"),
         ("file,pixels_per_mm\na.png\n", "line 2: ''"),
         ("file,pixels_per_mm\n,3\n", "line 2: has no file name"),
-        ("file,pixels_per_mm\na.png,3\na.png,4\n", "a.png stands in the table twice"),
+        ("file,pixels_per_mm\na.png,3\na.png,4\n", "a.png is in the table twice"),
         ("file,pixels_per_mm\nb.png,3\n", "no line for 1 of 1 files: a.png"),
     ],
 )

@@ -160,14 +160,14 @@ def odd_frame():
 
 def test_what_cannot_run_here_is_refused_before_anything_is_written(best, trained, tmp_path, refused, monkeypatch):
     common = ["--load", best, "--input", trained / "validation", "--output", tmp_path / "out"]
-    assert "--int8: is for --engine openvino" in refused(predict.main, [*common, "--int8"])
+    assert "--int8: needs --engine openvino" in refused(predict.main, [*common, "--int8"])
     with pytest.raises(InputError, match="give --device cpu"):
         engines.check("onnx", torch.device("cuda"))
     find_spec = engines.importlib.util.find_spec
     with monkeypatch.context() as patched:
         patched.setattr(engines.importlib.util, "find_spec", lambda name: None if "onnx" in name else find_spec(name))
         line = refused(predict.main, [*common, "--engine", "onnx"])
-        assert "lacks onnxruntime and onnxscript; pip install -e '.[onnx]'" in line
+        assert "needs onnxruntime and onnxscript; run pip install -e '.[onnx]'" in line
     with monkeypatch.context() as patched:
         patched.setenv("PATH", str(tmp_path))
         patched.delenv("CXX", raising=False)
@@ -191,7 +191,7 @@ def test_auto_is_refused_where_something_is_scored(best, trained, tmp_path, refu
 def test_auto_for_real(best, images, tmp_path, capsys):
     used = run(predict.main, best, images, tmp_path / "auto", "--engine", "auto")
     printed = capsys.readouterr().out
-    assert "--engine auto: torch " in printed and f"--engine auto: {used['engine']} is taken" in printed
+    assert "--engine auto: torch " in printed and f"--engine auto: {used['engine']} is used" in printed
     run(predict.main, best, images, tmp_path / "torch")
     assert label_share(masks_of(tmp_path / "auto"), masks_of(tmp_path / "torch")) >= 0.999
 
@@ -214,7 +214,7 @@ def test_auto_takes_the_fastest_of_those_that_agree(best, images, monkeypatch, c
     networks.update(torch=wrong, onnx=wrong)
     taken = engines.fastest(predictor, best, pairs)
     assert taken.engine == "torch" and taken.amp is None
-    assert "torch in float32 is taken" in capsys.readouterr().out
+    assert "torch in float32 is used" in capsys.readouterr().out
 
 
 needs_onnx = pytest.mark.skipif(bool(engines.missing("onnx")), reason="the extra onnx is not installed")
@@ -227,7 +227,7 @@ def test_an_exported_file_is_used_while_it_is_of_these_weights(best, trained, tm
 
     assert export.main(["--load", str(best), "--input", str(trained / "validation")]) == 0
     file = best.with_name("best.onnx")
-    assert "of the labels of 8 frames are those of torch in float32" in capsys.readouterr().out
+    assert "of the labels of 8 frames equal those of torch in float32" in capsys.readouterr().out
     notes = {note.key: note.value for note in onnx.load(file).metadata_props}
     assert json.loads(notes["labels"])["values"] == [0, 128, 255] and notes["scale"] == "0.5"
     run(predict.main, best, trained / "validation", tmp_path / "first", "--engine", "onnx")
@@ -235,7 +235,7 @@ def test_an_exported_file_is_used_while_it_is_of_these_weights(best, trained, tm
     change_weights(best)
     run(predict.main, best, trained / "validation", tmp_path / "second", "--engine", "onnx")
     printed = capsys.readouterr().out
-    assert "best.onnx: is of other weights than best.pth, so it is not used" in printed and "exported in" in printed
+    assert "best.onnx: holds other weights than best.pth, so it is not used" in printed and "exported in" in printed
     file.write_bytes(b"no protocol buffer")
     with pytest.raises(SystemExit):
         predict.main(["--load", str(best), "--input", str(trained / "validation"), "--engine", "onnx"])
@@ -246,7 +246,7 @@ def test_an_exported_file_is_used_while_it_is_of_these_weights(best, trained, tm
 def test_an_export_that_labels_otherwise_is_not_written(best, trained, refused, monkeypatch):
     monkeypatch.setattr(engines, "onnx_network", lambda file: lambda images: torch.zeros(len(images), 3, 20, 18))
     line = refused(export.main, ["--load", best, "--input", trained / "validation"])
-    assert "best.onnx: not written:" in line and "99.9% is the least" in line
+    assert "best.onnx: not written:" in line and "99.9% are needed" in line
     assert [path.name for path in best.parent.iterdir()] == ["best.pth"]
 
 
@@ -258,7 +258,7 @@ def test_what_cannot_be_exported_is_one_line(best, trained, images, tmp_path, re
     assert "empty: no image found" in refused(export.main, ["--load", best, "--input", tmp_path / "empty"])
     if not engines.missing("openvino"):
         line = refused(export.main, ["--load", best, "--input", images, "--int8", "--calibration-frames", images])
-        assert "frames: --int8 is allowed by its Dice, and no frame here has a mask" in line
+        assert "frames: no frame has a mask, but --int8 is checked by Dice" in line
     assert not list(tmp_path.glob("best.*[!h]"))
 
 
@@ -299,9 +299,9 @@ def test_int8_is_allowed_by_its_dice(best, trained, tmp_path, refused):
     pytest.importorskip("nncf")
     arguments = ["--load", best, "--input", trained / "validation", "--calibration-frames", trained / "train", "--int8"]
     int8 = ["--load", best, "--input", trained / "validation", "--engine", "openvino", "--int8"]
-    assert "best.int8.xml: no such file; export.py --load" in refused(predict.main, int8)
+    assert "best.int8.xml: no such file; make it with export.py --load" in refused(predict.main, int8)
     never = in_its_own_process("export", arguments, most_dice_lost=-1)
-    assert "best.int8.xml: not written: 128 loses" in refusal(never)
+    assert "best.int8.xml: not written: class 128 loses" in refusal(never)
     assert [path.name for path in best.parent.glob("*int8*")] == []
     # so small a network on so small frames may lose more than 0.005
     written = in_its_own_process("export", arguments, most_dice_lost=0.1)
@@ -313,7 +313,7 @@ def test_int8_is_allowed_by_its_dice(best, trained, tmp_path, refused):
     assert label_share(masks_of(tmp_path / "p"), masks_of(tmp_path / "float")) > 0.9
     change_weights(best)
     changed = in_its_own_process("predict", int8, most_dice_lost=0.1)
-    assert "best.int8.xml: is of other weights" in refusal(changed)
+    assert "best.int8.xml: holds other weights" in refusal(changed)
 
 
 @needs_openvino

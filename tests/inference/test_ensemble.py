@@ -143,7 +143,7 @@ def test_members_of_other_classes_are_refused():
     def member(values, channels=1):
         return SimpleNamespace(labels=Labels.create(values), channels=channels, device="cpu")
 
-    with pytest.raises(Exception, match=r"b.pth: its classes .* an ensemble shares them"):
+    with pytest.raises(Exception, match=r"b.pth: its classes .* give members with equal classes"):
         Ensemble({"a.pth": member([0, 1]), "b.pth": member([0, 2])})
     with pytest.raises(Exception, match=r"b.pth: its channels are 3"):
         Ensemble({"a.pth": member([0, 1]), "b.pth": member([0, 1], 3)})

@@ -62,8 +62,8 @@ def test_16_bit_images(tmp_path):
 @pytest.mark.parametrize(
     ("image", "says"),
     [
-        (np.zeros((2, 3, 4, 5), np.uint8), "an array of shape"),
-        (np.full((4, 5), 200.0), "they must lie in 0 to 1"),
+        (np.zeros((2, 3, 4, 5), np.uint8), "the array has the shape"),
+        (np.full((4, 5), 200.0), "save them as numbers in 0 to 1"),
         (np.zeros((4, 5), np.int64) - 1, "int64"),
         (np.zeros((4, 5), np.uint16), "16-bit"),
     ],

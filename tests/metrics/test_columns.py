@@ -22,7 +22,7 @@ LABELS = Labels.create([0, 128, 255], class_names=["bone", "top_px"])
         ("dice_top_px", "dice of class top_px alone", "0 to 1"),
         ("tolerant_iou_bone", "iou of class bone alone, against the chosen variant of the truth (mask_used)", "0 to 1"),
         ("dice_dilated", "foreground mean Dice against the truth dilated by margin_mm", "0 to 1"),
-        ("n_dice_bone", "files that have dice_bone", ""),
+        ("n_dice_bone", "number of files for which dice_bone is defined", ""),
     ],
 )
 def test_a_column_is_found_with_its_text_and_unit(name, text, unit):

@@ -98,7 +98,7 @@ def test_files_without_masks_are_sorted_by_what_the_model_expects(trained, tmp_p
     order = rows.assign(key=rows.expected_dice.fillna(-1)).sort_values("key", kind="stable")
     assert list(sheet.file) == list(order.file)
     said = capsys.readouterr().out
-    assert f"look first at the least expected Dice: {order.file.iloc[0]}" in said and "nan" not in said
+    assert f"look first at the lowest expected Dice: {order.file.iloc[0]}" in said and "nan" not in said
 
 
 def test_where_nothing_is_found_the_terminal_says_so(trained, tmp_path, capsys):

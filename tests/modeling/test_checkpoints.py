@@ -118,7 +118,7 @@ def test_foreign_weights_through_the_scripts(sets, tmp_path, small, capsys):
     arguments = ["--load", str(bare), "--input", str(validation), "--output", str(tmp_path / "f")]
     assert evaluate.main([*arguments, "--mask-values", "0,128,255"]) == 0
     said = capsys.readouterr().out
-    assert "holds no scale, so 0.5 is taken" in said and "mask values" not in said
+    assert "holds no scale, so 0.5 is used" in said and "mask values" not in said
     assert (tmp_path / "e" / "files.csv").read_text().split(",")[:9] == (
         tmp_path / "f" / "files.csv"
     ).read_text().split(",")[:9]
@@ -130,7 +130,7 @@ def test_foreign_weights_without_values_give_class_indices(sets, tmp_path, small
     shutil.rmtree(sets[1] / "masks")
     bare = save(tmp_path / "bare.pth", small.state_dict())
     assert predict.main(["--load", str(bare), "--input", str(images), "--output", str(tmp_path / "p")]) == 0
-    assert "0 to 2 are taken" in capsys.readouterr().out
+    assert "0 to 2 are used" in capsys.readouterr().out
     assert np.unique(decode_mask(next((tmp_path / "p" / "masks").iterdir()))).max() <= 2
 
 
@@ -153,7 +153,7 @@ def test_training_starts_from_given_weights(trained, sets, tmp_path, refused):
         best,
     ]
     line = refused(train.main, [*common, "--base-channels", 4])
-    assert "base_channels 8 there, 4 here" in line
+    assert "base_channels is 8 in the file, but 4 here" in line
     assert not (tmp_path / "c").exists()
     assert train.main([str(a) for a in [*common, "--base-channels", 8, "--name", "tuned"]]) == 0
     old = checkpoints.load(best, UNet).state_dict

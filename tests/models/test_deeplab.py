@@ -210,10 +210,10 @@ def test_other_weights_are_refused_and_both_are_named(tmp_path, sets, trained, r
     torch.save(mobile.state_dict(), tmp_path / "mobile.pth")
     other = deeplab_arguments(sets, tmp_path, "--backbone", "resnet50", "--load", tmp_path / "mobile.pth")
     line = refused(train.main, other)
-    assert "backbone mobilenet_v3_large there, resnet50 here" in line
+    assert "backbone is mobilenet_v3_large in the file, but resnet50 here" in line
     torch.save(DeepLabV3(1, 4, MOBILE).state_dict(), tmp_path / "four.pth")
     line = refused(train.main, deeplab_arguments(sets, tmp_path, "--load", tmp_path / "four.pth"))
-    assert "classes 4 there, 3 here" in line
+    assert "classes is 4 in the file, but 3 here" in line
     from unet import predict as unet_predict
 
     line = refused(unet_predict.main, ["--load", tmp_path / "mobile.pth", "--input", sets[1]])

@@ -238,7 +238,7 @@ def test_a_prediction_whose_old_workbook_is_open(trained, tmp_path, monkeypatch,
     with pytest.raises(SystemExit) as stopped:
         predict.main([*arguments, "--batch-size", "1"])
     said = capsys.readouterr().err.strip().split("\n")[-1]
-    assert stopped.value.code == 1 and "files.xlsx" in said and "the new results are whole in" in said
+    assert stopped.value.code == 1 and "files.xlsx" in said and "the new results are complete in" in said
     assert all(path.read_bytes() == content for path, content in before.items())
     unfinished = tmp_path / "o" / "partial"
     assert {path.name for path in unfinished.iterdir()} == {path.name for path in (tmp_path / "o").iterdir()} - {

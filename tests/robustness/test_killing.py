@@ -111,7 +111,7 @@ def test_a_terminated_prediction_keeps_what_was_done(trained, tmp_path):
         _, errors = process.communicate(timeout=LONGEST_WAIT)
     assert process.returncode == 143 and "Traceback" not in errors
     kept = len(rows.read_text().splitlines()) - 1
-    assert f"what was done ({kept} files) is in {rows.parent}" in errors
+    assert f"the results of {kept} files are in {rows.parent}" in errors
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["partial"]
     under_way = 1 + 2 * os.cpu_count()  # files that threads write while the rows before them are not there yet
     assert kept <= len(list((rows.parent / "masks").glob("*.png"))) <= kept + under_way

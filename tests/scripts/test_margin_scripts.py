@@ -100,7 +100,7 @@ def test_summary_counts_the_variants_and_the_sheet_colours_them(trained, best, t
     header = [cell.value for cell in book["Files"][1]]
     for cells in book["Files"].iter_rows(min_row=2):
         used = cells[header.index("mask_used")]
-        assert used.fill.fgColor.rgb[2:] == workbook.VARIANT_FILLS[used.value].fgColor.rgb[2:]
+        assert used.fill.fgColor.rgb[2:] == workbook._variant_fill(used.value).fgColor.rgb[2:]
     defined = [cell.value for cell in book["Definitions"]["A"]]
     assert set(header) <= set(defined)
     assert any("must not be compared" in str(cell.value) for cell in book["Definitions"]["B"])
@@ -281,11 +281,11 @@ def break_images(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (break_size, "P1_1.png: is 61x50, the mask"),
-        (break_value, "P1_1.png holds the unknown value 77"),
+        (break_size, "P1_1.png: is 61x50, but the mask"),
+        (break_value, "P1_1.png: holds the unknown value 77"),
         (break_missing, "no prediction for 1 of 4 true masks: P1_1.png"),
         (break_extra, "1 of 4 have no true mask of the same stem: P1_1.png"),
-        (break_images, "are these images"),
+        (break_images, "as images or JPEG files do"),
     ],
 )
 def test_faults_of_masks_are_named(observers, refused, damage, message):

@@ -79,4 +79,4 @@ def test_bone_is_bright_and_casts_a_shadow():
 
 
 def test_nothing_is_written_over(generated, refused):
-    assert "is there already" in refused(phantom.main, ["--output", str(generated)])
+    assert "exists already" in refused(phantom.main, ["--output", str(generated)])

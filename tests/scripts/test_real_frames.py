@@ -13,7 +13,7 @@ def test_check_of_the_real_set(real_frames, tmp_path, capsys):
     arguments = train_arguments(phantom / "train", phantom / "validation", tmp_path, "--check", "--workers", 2)
     assert train.main(arguments) == 0
     said = capsys.readouterr().out
-    assert "training:   208 pairs, 740x800" in said and "validation: 45 pairs" in said
+    assert "training:   208 pairs, width x height 740x800" in said and "validation: 45 pairs" in said
     assert "training 9" in said and "validation 2 (D12, D5)" in said
 
 

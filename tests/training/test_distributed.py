@@ -111,7 +111,7 @@ def test_too_few_frames_for_the_processes():
 def test_a_run_of_two_is_one_run(odd_sets, tmp_path):
     out = run_two(train_arguments(*odd_sets, tmp_path, "--epochs", 3, "--scheduler", "cosine"))
     assert len(re.findall(r"^epoch \d/3  train loss", out, re.MULTILINE)) == 3
-    assert out.count("training:   10 pairs") == 1 and out.count("gloo on the processor cannot") == 1
+    assert out.count("training:   10 pairs") == 1 and out.count("gloo on the CPU cannot") == 1
     table = pd.read_csv(tmp_path / "results/unet/run/epochs.csv")
     assert table["epoch"].tolist() == [1, 2, 3]
     best = tmp_path / "checkpoints/unet/run/best.pth"
@@ -187,7 +187,7 @@ def test_restarts_want_a_name(monkeypatch, sets, tmp_path, refused):
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
     arguments = train_arguments(*sets, tmp_path)
     at = arguments.index("--name")
-    assert "give the run a --name" in refused(train.main, arguments[:at] + arguments[at + 2 :])
+    assert "finds the run by its name; give --name" in refused(train.main, arguments[:at] + arguments[at + 2 :])
 
 
 def test_prediction_is_one_process(trained, tmp_path, monkeypatch, capsys):

@@ -83,7 +83,7 @@ def test_a_new_head_takes_the_classes_of_the_masks(best, tmp_path, capsys):
     ]
     assert train.main(arguments) == 0
     printed = capsys.readouterr().out
-    assert "outc.conv.weight" in printed and "is replaced by a fresh one" in printed and "128" in printed
+    assert "outc.conv.weight" in printed and "is replaced by a new one" in printed and "128" in printed
     tuned = checkpoints.load(tmp_path / "checkpoints/unet/run/last.pth", UNet)
     assert tuned.labels.values == (0, 9) and tuned.state_dict["outc.conv.weight"].shape[0] == 2
     assert same(before, tuned.state_dict, [key for key in before if key.startswith(("inc.", "down"))])

@@ -147,7 +147,7 @@ def test_parts_where_checkpointing_does_not_suffice(sets, tmp_path, monkeypatch,
     sizes = limited(monkeypatch, UNet, most=2)
     assert train.main(train_arguments(*sets, tmp_path, "--epochs", 1, "--batch-size", 4)) == 0
     said = capsys.readouterr().err
-    assert said.count("out of memory: ") == 2 and "figures differ" in said and "2 frames at a time" in said
+    assert said.count("out of memory: ") == 2 and "scores differ" in said and "2 frames at a time" in said
     assert max(sizes) <= 4 and 2 in sizes
     settings = last(tmp_path)["training"]["settings"]
     assert settings["memory"] == {"checkpointing": True, "micro_batch": 2}

@@ -138,7 +138,7 @@ def test_a_run_keeps_which_parts_it_was_trained_with(sets, tmp_path, refused):
 def test_an_augmentation_that_would_not_be_used_is_refused(sets, tmp_path, capsys):
     with pytest.raises(SystemExit):
         train.main(train_arguments(*sets, tmp_path, "--no-augment"), augmentation=make_augmentation)
-    assert "--no-augment: an augmentation was passed" in capsys.readouterr().err
+    assert "--no-augment: contradicts the augmentation passed to train.py" in capsys.readouterr().err
 
 
 def test_a_damaged_average_is_one_line(sets, tmp_path, capsys):

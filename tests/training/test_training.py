@@ -135,7 +135,7 @@ def test_more_epochs_than_before(sets, tmp_path, capsys, refused):
     run(*sets, tmp_path)
     last = tmp_path / "checkpoints" / "unet" / "run" / "last.pth"
     assert train.main(["--resume", str(last)]) == 0
-    assert "the run has its 2 epochs" in capsys.readouterr().out
+    assert "all 2 epochs are done" in capsys.readouterr().out
     assert train.main(["--resume", str(last), "--epochs", "3"]) == 0
     assert epochs(tmp_path)["epoch"].tolist() == [1, 2, 3]
     assert "contradicts" in refused(train.main, ["--resume", last, "--learning-rate", 0.5])
@@ -148,7 +148,7 @@ def test_a_schedule_that_is_drawn_anew_is_pointed_out(scheduler, sets, tmp_path,
     run(*sets, tmp_path, "--scheduler", scheduler)
     last = tmp_path / "checkpoints" / "unet" / "run" / "last.pth"
     assert train.main(["--resume", str(last), "--epochs", "4"]) == 0
-    assert ("the learning rate leaps" in capsys.readouterr().err) == (scheduler == "cosine")
+    assert ("the learning rate jumps" in capsys.readouterr().err) == (scheduler == "cosine")
     rates = epochs(tmp_path)["learning_rate"]
     assert (rates[2] > rates[1]) == (scheduler == "cosine")
 
@@ -227,12 +227,12 @@ def test_options_work(sets, tmp_path, options):
         (["--loss", "focal"], "invalid choice"),
         (["--name", "../up"], "run name"),
         (["--base-channels", "7"], "even"),
-        (["--device", "gpu"], "none of auto"),
+        (["--device", "gpu"], "not one of auto"),
         (["--device", "cuda:77"], "CUDA devices"),
-        (["--classes", "4"], "--classes says 4"),
+        (["--classes", "4"], "--classes is 4"),
         (["--classes", "2"], "holds 3 values"),
         (["--snap-masks"], "needs --classes"),
-        (["--subject-regex", "("], "no regular expression"),
+        (["--subject-regex", "("], "not a regular expression"),
         (["--train", "/nowhere"], "/nowhere"),
         (["--nonsense"], "unrecognized"),
         (["--epoch", "3"], "unrecognized"),
@@ -259,7 +259,7 @@ def test_resuming_on_other_data_is_refused(sets, tmp_path, refused):
     for kind in ("images", "masks"):
         (sets[0] / kind / "A_001.png").unlink()
     line = refused(train.main, ["--resume", last, "--epochs", 2])
-    assert "then 8 and 4 frames" in line and "now 7 and 4 frames" in line
+    assert "then 8 training and 4 validation frames" in line and "now 7 training and 4 validation" in line
 
 
 def test_a_run_that_moved_resumes_with_its_roots(sets, tmp_path, refused):
