@@ -56,7 +56,7 @@ def model_options_of(options, classes):
 
 @script
 def main(argv=None, model_class=None, **parts):
-    """Train one run, or with --folds one run per fold, and score all folds. parts: the keywords of ``train``."""
+    """Train one run, or with --folds one run per fold, and score all folds. parts: keyword arguments of ``train``."""
     options = build_parser().parse_args(argv)  # wrong options are refused before torch is imported
 
     from deeplab.model import DeepLabV3

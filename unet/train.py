@@ -27,7 +27,9 @@ def build_parser():
         default=True,
         help="also train a small head on each coarser level",
     )
-    group.add_argument("--base-channels", type=even_int, default=64, metavar="N", help="features at full size")
+    group.add_argument(
+        "--base-channels", type=even_int, default=64, metavar="N", help="number of features (channels) at full size"
+    )
     return parser
 
 
@@ -45,7 +47,7 @@ def model_options_of(options, classes):
 
 @script
 def main(argv=None, model_class=None, **parts):
-    """Train one run, or with --folds one run per fold, and score all folds. parts: the keywords of ``train``."""
+    """Train one run, or with --folds one run per fold, and score all folds. parts: keyword arguments of ``train``."""
     options = build_parser().parse_args(argv)  # wrong options are refused before torch is imported
 
     from sonogravity.commands.cross_validate import CrossValidation

@@ -58,7 +58,7 @@ def add_common(parser, batch_size):
         type=device_name,
         default="auto",
         metavar="{auto,cpu,cuda[:N],mps}",
-        help="device to compute on; auto takes a GPU if there is one",
+        help="device to compute on; auto uses a GPU if there is one",
     )
     parser.add_argument(
         "--workers",
@@ -72,7 +72,7 @@ def add_common(parser, batch_size):
         type=positive_int,
         default=batch_size,
         metavar="B",
-        help="frames per batch (with torchrun: per process)",
+        help="frames per batch (train.py with torchrun: per process)",
     )
 
 
@@ -82,7 +82,7 @@ def add_subject_regex(parser):
         "--subject-regex",
         type=subject_regex,
         metavar="RE",
-        help="regular expression that finds the subject in a file's stem (first group)",
+        help="regular expression; its first group is the subject in a file name without extension",
     )
 
 
@@ -117,10 +117,15 @@ def scoring_parser(script_name, documentation):
     _add_millimetres(parser.add_argument_group("millimetres"), margin=script_name.endswith("_w_margin"))
     output = parser.add_argument_group("run")
     add_common(output, 4)
-    output.add_argument("--output", type=Path, metavar="DIR", help="folder (default: results/<model>/<run>/<script>)")
+    output.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder of the results (default: results/<model>/<run>/<script>)"
+    )
     if predicting:
         output.add_argument(
-            "--panels", choices=(*PANEL_KINDS, "none"), default="png", help="pictures of image, truth and prediction"
+            "--panels",
+            choices=(*PANEL_KINDS, "none"),
+            default="png",
+            help="file format of the panels: image, truth and prediction",
         )
     return parser
 
@@ -128,7 +133,13 @@ def scoring_parser(script_name, documentation):
 def _add_network(group, predicting):
     """Add the options on how the network is run."""
     add = group.add_argument
-    add("--scale", "-s", type=scale_factor, metavar="S", help="resize frames by S (default: the checkpoint's)")
+    add(
+        "--scale",
+        "-s",
+        type=scale_factor,
+        metavar="S",
+        help="factor by which frames are resized (default: as in training)",
+    )
     add_switch(group, "--amp", None, "mixed precision (default: as in training)")
     add(
         "--engine",
@@ -141,8 +152,8 @@ def _add_network(group, predicting):
         "--tta",
         choices=choices.VIEWS,
         default="none",
-        help="test-time augmentation, the mean over several views: flip takes the frame and its mirror image, "
-        "scales takes both at 0.8, 1 and 1.25 times --scale",
+        help="test-time augmentation, the mean over several views: flip uses the frame and its mirror image, "
+        "scales uses both at 0.8, 1 and 1.25 times --scale",
     )
 
 
@@ -161,7 +172,7 @@ def _add_frames(group):
         "--mask-values",
         type=mask_values,
         metavar="V,V,...",
-        help="mask value of each class, if neither the checkpoint nor the true masks define them",
+        help="mask value of each class, for weights or true masks that do not define all of them",
     )
     add_subject_regex(group)
 
@@ -184,7 +195,7 @@ def _add_millimetres(group, margin):
             type=margin_width,
             default=DEFAULT_MARGIN_MM,
             metavar="MM",
-            help="distance within which the true borders are assumed to be known",
+            help="distance by which the true masks are dilated and eroded",
         )
 
 
@@ -202,8 +213,14 @@ def export_parser(documentation):
         "data/validation)",
     )
     add("--masks", type=Path, metavar="DIR", help="folder of the true masks, if it is not masks/ beside images/")
-    add("--scale", "-s", type=scale_factor, metavar="S", help="resize frames by S (default: the checkpoint's)")
-    add("--mask-values", type=mask_values, metavar="V,V,...", help="one per class, if the checkpoint holds none")
+    add(
+        "--scale",
+        "-s",
+        type=scale_factor,
+        metavar="S",
+        help="factor by which frames are resized (default: as in training)",
+    )
+    add("--mask-values", type=mask_values, metavar="V,V,...", help="one per class, if the checkpoint has none")
     add("--int8", action="store_true", help="export 8-bit integers, for predict.py --engine openvino --int8")
     add(
         "--calibration-frames",

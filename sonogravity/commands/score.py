@@ -109,7 +109,7 @@ def score_inputs(opened, request):
         {"path": str(absolute(checkpoint.path)), "run": checkpoint.run, "epoch": checkpoint.epoch}
         for _, checkpoint in opened.values()
     ]
-    natives = {}  # {stem: native image} of the frames in progress
+    natives = {}  # {stem: image at native size}, for the panels of the frames in progress
 
     def frames():
         threads = threads_beside(request.workers, predictor.device)
@@ -164,7 +164,7 @@ def score_predictions(model_name, predictions, mask_values, request):
         mask_values = sorted(set().union(*(values.tolist() for values in present)))
         if len(mask_values) > MANY_VALUES:
             raise InputError(
-                f"{pairs[0].mask.parent}: the true masks hold {len(mask_values)} values, as images or JPEG files do; "
+                f"{pairs[0].mask.parent}: the true masks have {len(mask_values)} values, as images or JPEG files do; "
                 "give a folder of masks, or list the values of the classes with --mask-values"
             )
     labels = Labels.create(mask_values)

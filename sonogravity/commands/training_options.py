@@ -42,15 +42,23 @@ def add_depth_channel(group):
 
 def _add_data(group):
     add = group.add_argument
-    add("--train", type=Path, default=folders.DATA / "train", metavar="DIR", help="contains images/, masks/")
-    add("--validation", type=Path, default=folders.DATA / "validation", metavar="DIR", help="contains images/, masks/")
-    add("--scale", "-s", type=scale_factor, default=0.5, metavar="S", help="resize frames by S for the network")
+    add("--train", type=Path, default=folders.DATA / "train", metavar="DIR", help="folder with images/ and masks/")
+    add(
+        "--validation",
+        type=Path,
+        default=folders.DATA / "validation",
+        metavar="DIR",
+        help="folder with images/ and masks/",
+    )
+    add("--scale", "-s", type=scale_factor, default=0.5, metavar="S", help="factor by which frames are resized")
     add("--channels", type=int, choices=(1, 3), default=1, help="1: read frames as grey; 3: as colour")
-    add("--classes", "-c", type=class_count, metavar="C", help="number of classes with background; must fit the masks")
+    add("--classes", "-c", type=class_count, metavar="C", help="number of classes in the masks, with background")
     add("--class-names", type=class_names, metavar="A,B", help="names of foreground classes, by increasing mask value")
     add("--background", type=mask_value, metavar="V", help="mask value of the background (default: the smallest)")
     add("--snap-masks", action="store_true", help="replace unknown mask values by the nearest class; needs --classes")
-    add_switch(group, "--augment", True, "random flip, gamma, contrast, gain and noise (further changes: dataset.py)")
+    add_switch(
+        group, "--augment", True, "random flip, gamma, contrast, gain, noise, and further changes set in dataset.py"
+    )
     add_subject_regex(group)
     add("--allow-overlap", action="store_true", help="allow a subject in both training and validation")
     add("--check", action="store_true", help="check the data, print the findings and stop")
@@ -80,13 +88,14 @@ def _add_optimisation(group, learning_rate, loss, optimizer, scheduler):
     add_switch(group, "--amp", False, "mixed precision, if the device supports it")
     add("--epochs", "-e", type=positive_int, default=100, metavar="E", help="total number of epochs, also when resumed")
     add("--learning-rate", "-l", type=positive_float, default=learning_rate, metavar="LR", help="maximum learning rate")
-    add("--optimizer", choices=choices.OPTIMIZERS, default=optimizer, help="update rule of the weights")
+    add("--optimizer", choices=choices.OPTIMIZERS, default=optimizer, help="method that updates the weights")
     add("--weight-decay", type=non_negative_float, default=0.0, metavar="W", help="weight decay of the optimizer")
     add(
         "--scheduler",
         choices=choices.SCHEDULES,
         default=scheduler,
-        help="plateau: a tenth of the rate after more than 5 epochs without a better Dice; cosine, poly: with warm-up",
+        help="schedule of the learning rate. plateau: divide it by 10 after more than 5 epochs without a better Dice; "
+        "cosine, poly: warm-up, then decrease to 0; constant: no change",
     )
     add("--loss", choices=choices.LOSSES, default=loss, help="cross-entropy, soft Dice, or their sum")
     add("--patience", type=positive_int, metavar="N", help="stop after N epochs without a better Dice (default: never)")
@@ -103,8 +112,8 @@ def _add_optimisation(group, learning_rate, loss, optimizer, scheduler):
 def _add_run(group):
     add = group.add_argument
     add("--name", type=run_name, metavar="RUN", help="name of the run (default: a time stamp)")
-    add("--checkpoints", type=Path, default=folders.CHECKPOINTS, metavar="DIR", help="root of <model>/<run>/*.pth")
-    add("--results", type=Path, default=folders.RESULTS, metavar="DIR", help="root of <model>/<run>/epochs.xlsx ...")
+    add("--checkpoints", type=Path, default=folders.CHECKPOINTS, metavar="DIR", help="folder for <model>/<run>/*.pth")
+    add("--results", type=Path, default=folders.RESULTS, metavar="DIR", help="folder for <model>/<run>/epochs.xlsx ...")
     add("--save-every", type=positive_int, default=5, metavar="N", help="save epoch_NNN.pth and panels every N epochs")
     add("--resume", type=Path, metavar="CKPT", help="resume the run of this last.pth, with its options")
     add("--repeat", type=Path, metavar="SETTINGS", help="repeat the run of this settings.json")
@@ -128,6 +137,10 @@ def _add_memory(group):
         group,
         "--low-memory",
         False,
-        "recompute activations in the backward pass instead of keeping them: the same mathematics, slower",
+        "recompute activations in the backward pass instead of keeping them: the same weights, but slower",
     )
-    add("--compile", action="store_true", help="torch.compile: the start takes a minute or more, steps are then faster")
+    add(
+        "--compile",
+        action="store_true",
+        help="torch.compile: the first step takes half a minute or more, the others are faster",
+    )

@@ -44,7 +44,9 @@ def _distances(unit):
             unit,
         ),
         f"assd_{unit}": _metric(
-            "average symmetric surface distance: mean of the distances of hd, both directions pooled", unit
+            "average symmetric surface distance: mean distance from a pixel of either boundary to the nearest pixel of "
+            "the other boundary, both directions together",
+            unit,
         ),
     }
 
@@ -53,7 +55,7 @@ COLUMNS = {
     "epoch": Column("number of the epoch, from 1", form=WHOLE),
     "learning_rate": Column("learning rate of the epoch's last step", form="0.00E+00"),
     "train_loss": Column(
-        "training loss at the size that the network sees, mean over the epoch's batches; includes the losses of deep "
+        "training loss at the size that the network sees, mean over the epoch's frames; includes the losses of deep "
         "supervision and of an auxiliary head, so it must not be compared with val_loss"
     ),
     "val_loss": Column("validation loss, computed per file at native size, mean over files"),
@@ -77,7 +79,7 @@ COLUMNS = {
     **_distances("mm"),
     "nsd": _metric(
         "normalised surface Dice: share of the pixels of both boundaries that lie within the tolerance of the other "
-        "boundary. The tolerance is margin_mm if there is a margin, else 1 px (of the coarser axis)"
+        "boundary. The tolerance is margin_mm if there is a margin, else 1 px (of the coarser axis if the two differ)"
     ),
     "mask_used": Column(f"the chosen variant of the truth ({', '.join(VARIANTS)}), see Choice below"),
     **{f"dice_{name}": Column(variant.text, "0 to 1") for name, variant in VARIANTS.items()},
@@ -122,16 +124,16 @@ NOTES = (
     "this mean over the validation files.",
     "mean_of_classes: mean over files per class first, then over classes (the number that nnU-Net reports).",
     "pooled: from the pixel counts summed over all files, as if they were one large image.",
-    "sd: standard deviation over files (n - 1). q1, median, q3: quartiles over files.",
-    f"ci95: 95 % bootstrap interval of the mean ({summary.BOOTSTRAP_RESAMPLES} resamples, fixed seed). Subjects are "
-    "resampled if the file names contain them, else files.",
+    "sd: standard deviation over files (divided by n - 1). q1, median, q3: quartiles over files.",
+    f"ci95: 95 % bootstrap interval of the mean ({summary.BOOTSTRAP_RESAMPLES} resamples, fixed seed). If the "
+    "file names contain subjects, subjects are resampled, else files.",
     "entropy and expected_dice need no mask. They show which predictions to check first. They are computed from the "
     "model's probabilities (softmax) at native size, so they are only as reliable as the calibration of these "
     "probabilities (see calibration.png of evaluate.py). A model can be certain and wrong.",
     "Calibration (evaluate.py, folds): per class, all pixels of all files are sorted into ten bins by the probability "
     "that the model gives the class. probability: mean probability of the pixels in the bin. observed: share of these "
-    "pixels that belong to the class. Expected calibration error: mean over pixels of the absolute difference of the "
-    "two.",
+    "pixels that belong to the class. Expected calibration error: mean over all pixels of the absolute "
+    "difference between probability and observed in the bin of the pixel.",
     "Boundary metrics are computed for foreground classes, always against the original truth. The boundary of a class "
     "consists of its pixels with a neighbour above, below, left or right outside the class; the area beyond the image "
     "counts as outside. Distances are measured between pixel centres and scaled by the pixel size of each axis. If "
@@ -154,7 +156,7 @@ MARGIN_NOTES = (
     f"{', '.join(VARIANTS)}; a later one is chosen only if it is better by more than 1e-12. A variant that loses a "
     "foreground class of the truth is not eligible. All tolerant scores of the file are computed against the chosen "
     "variant.",
-    "Caution: the reference is chosen per image, by Dice, and the choice depends on the prediction. Tolerant Dice is "
+    "Caution: the variant is chosen per image, by Dice, and the choice depends on the prediction. Tolerant Dice is "
     "therefore never below plain Dice; other tolerant scores can be, and sensitivity often is. Tolerant Dice gains "
     "most on thin structures and must not be compared with published Dice. It is never used to choose a checkpoint.",
     "Sweep: margins of 0 to 3 mm. Means over files of tolerant Dice (against the chosen variant) and of nsd with the "

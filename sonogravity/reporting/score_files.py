@@ -183,7 +183,7 @@ def _report(rows, summary, few, empty, measure, folder):
             entry = summary["metrics"][name]
             say(f"{name} {entry['mean']:.4f}, n {entry['n']} (missed {entry['missed']}, spurious {entry['spurious']})")
         if few is not None:
-            warn(f"only {few} subjects: the interval means little")
+            warn(f"only {few} subjects: the interval is unreliable")
     if unseen := workbook.least_certain_first(rows):
         known = {row["file"]: row["expected_dice"] for row in unseen[:LOOK_FIRST]}
         first = [f"{file} ({'nothing found' if math.isnan(dice) else f'{dice:.2f}'})" for file, dice in known.items()]

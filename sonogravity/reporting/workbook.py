@@ -200,7 +200,7 @@ def _calibration(sheet, classes):
     """Write the points of the reliability diagram, one row per class and bin."""
     add_table(sheet, [{"class": name, **row} for name, entry in classes.items() for row in entry["bins"]])
     lines = [f"{name}: expected calibration error {entry['ece']:.5f}" for name, entry in classes.items()]
-    lines.append("The background dominates this error; the distance of the curve from the diagonal tells more.")
+    lines.append("The background dominates this error; the curve's distance from the diagonal is more informative.")
     for offset, line in enumerate(lines, sheet.max_row + 2):
         write_cell(sheet, offset, 1, line).font = NOTE_FONT
 
@@ -234,7 +234,7 @@ def _summary(sheet, summary, few_subjects):
     lines = [f"files: {summary['files']}"]
     lines += [f"{what}: {summary[what]} classes over all files" for what in ("missed", "spurious")]
     if few_subjects is not None:
-        lines.append(f"Only {few_subjects} subjects: the ci95 interval means little.")
+        lines.append(f"Only {few_subjects} subjects: the ci95 interval is unreliable.")
     for offset, line in enumerate(lines, len(stored) + 3):
         write_cell(sheet, offset, 1, line).font = NOTE_FONT
     if "margin" in summary:

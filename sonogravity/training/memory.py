@@ -44,8 +44,8 @@ class Memory:
         """Return a message that describes the change and tells whether the mathematics stay the same."""
         if self.micro_batch is None:
             return (
-                "activations are recomputed instead of kept (activation checkpointing): the same mathematics, "
-                "about a third slower"
+                "activations are recomputed instead of kept (activation checkpointing): the weights are the same, but "
+                "training is slower"
             )
         return (
             f"batches of {batch_size} go through the network {self.micro_batch} frames at a time and their gradients "

@@ -20,7 +20,7 @@ class Run:
     """Folders, settings and history of one run, entries common to its checkpoints, and files that are not written yet.
 
     history: one row per completed epoch. writing: whether this process writes files; of several processes only the
-    first does. As a context it ends a run: it prints the best epoch, or after an interruption how to resume.
+    first does. At the end of its ``with`` block it prints the best epoch, or how to resume an interrupted run.
     """
 
     checkpoints: Path
@@ -74,7 +74,7 @@ class Run:
         if not isinstance(error, (KeyboardInterrupt, InputError)):
             return
         self.outbox.send()
-        if isinstance(error, InputError) and not is_first_process():  # only this process knows it
+        if isinstance(error, InputError) and not is_first_process():  # the first process does not know this error
             complain(error)
         if isinstance(error, KeyboardInterrupt):
             say(f"\n{self._how_to_resume()}")
@@ -99,7 +99,7 @@ class Run:
         """Save the files of the last epoch and print its scores.
 
         frames: from steps.validate, shown as panels every --save-every epochs. last.pth is written after the scores,
-        so a run that is killed before it repeats the epoch.
+        so a run that is killed before that repeats the epoch when it is resumed.
         """
         row, options = self.history[-1], self.settings["options"]
         epoch = row["epoch"]
@@ -142,7 +142,7 @@ class Run:
             self.outbox.put(path, checkpoints.write, content, optional=True)
 
     def _take_up(self, resumed):
-        """Write the files of a resumed run that are older than its last.pth after a kill or with a full disk."""
+        """Write those files of a resumed run again that a kill or a full disk left older than its last.pth."""
         if not self.writing:
             return
         for folder in (self.checkpoints, self.results):
@@ -152,7 +152,7 @@ class Run:
             return
         best = best_epoch(self.history)
         if best < resumed.epoch and checkpoints.epoch_of(self.best) != best:
-            warn(f"{self.best}: does not hold epoch {best}, the best so far; the weights of that epoch are lost")
+            warn(f"{self.best}: does not contain epoch {best}, the best so far; the weights of that epoch are lost")
         self._put_copies(resumed.epoch, {**self.shared, "epoch": resumed.epoch, "state_dict": resumed.state_dict})
         self._report()
         self.outbox.send()

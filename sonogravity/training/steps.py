@@ -19,7 +19,7 @@ from sonogravity.training import distributed
 from sonogravity.training.optimization import Optimization
 
 SHOW_EVERY = 10  # steps between updates of the displayed loss; each update waits for the GPU
-COMPILING = 3  # a first step this many times as long as the others included the compilation
+COMPILING = 3  # a first step that took more than this many times as long as the others included the compilation
 PANELS = 4  # validation frames shown per saved checkpoint, in addition to the worst
 
 
@@ -52,7 +52,7 @@ def begin_epoch(loader, seed, epoch):
 def freeze(modules, frozen):
     """Freeze modules, or train them again. Return the frozen modules."""
     for module in modules:
-        module.requires_grad_(not frozen or process_count() > 1)  # DistributedDataParallel waits for each gradient
+        module.requires_grad_(not frozen or process_count() > 1)  # DistributedDataParallel needs every gradient
     return modules if frozen else []
 
 
@@ -72,7 +72,7 @@ def train_one_epoch(step, loader, memory, title, frozen=()):
             frames = _frames_per_process(loader, len(losses) * step.accumulate, group)
             step.optimization.optimizer.zero_grad(set_to_none=True)
             losses.append(forward_and_backward(step, group, memory, frames))
-            for weight in kept:  # several processes compute gradients of frozen weights, too
+            for weight in kept:  # with several processes, frozen weights get gradients, too
                 weight.grad = None
             rate = step.optimization.step()
             stems.append([stem for _, _, of_batch in group for stem in of_batch])
@@ -100,7 +100,7 @@ def _frames_per_process(loader, done, group):
 def forward_and_backward(step, group, memory, frames):
     """Add the gradients of a step's batches, one micro-batch after another. Return the step's loss, a tensor.
 
-    group: batches of (N, C, H, W) images, (N, H, W) class indices and stems. frames: number of frames of the mean loss.
+    group: batches of (N, C, H, W) images, (N, H, W) class indices and stems. frames: number of frames to average over.
     """
     micro_batches = [
         (images[part], masks[part])

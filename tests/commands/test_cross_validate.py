@@ -267,7 +267,7 @@ def test_weights_that_may_know_the_subjects_are_pointed_out(crossvalidated, tmp_
     shutil.copytree(crossvalidated / "train", tmp_path / "train")
     last = crossvalidated / "checkpoints/unet/run_fold_1/last.pth"
     assert train.main(command(tmp_path, "--load", last, "--check")) == 0
-    assert "last.pth has learned from any of these subjects" in capsys.readouterr().err
+    assert "last.pth was trained on any of these subjects" in capsys.readouterr().err
 
 
 def test_the_folds_are_printed_before_training(crossvalidated, capsys):

@@ -132,7 +132,7 @@ def test_a_margin_under_a_pixel_is_said(trained, best, tmp_path, capsys):
         "--margin-mm",
         0.9,
     )
-    assert "under one pixel in 8 files" in capsys.readouterr().err
+    assert "below one pixel in 8 files" in capsys.readouterr().err
     assert set(table["mask_used"]) == {"original"} and (table["tolerant_dice"] == table["dice"]).all()
 
 
