@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from sonogravity.datasets.image_files import decode_mask
 from sonogravity.datasets.labels import Labels
+from sonogravity.datasets.mask_files import decode_mask
 from sonogravity.metrics import boundary, margin
 from sonogravity.metrics.overlap import confusion_matrix, file_metrics
 

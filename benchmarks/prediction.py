@@ -124,7 +124,7 @@ def ours(model, checkpoint, scale, engine, amp):
 
     from sonogravity import models
     from sonogravity.commands import score
-    from sonogravity.commands.options import scoring_values
+    from sonogravity.commands.scoring_options import scoring_values
     from sonogravity.common.workers import threads_beside
     from sonogravity.datasets import frames
     from sonogravity.datasets.pairs import Pair

@@ -116,8 +116,8 @@ def ours(model, images, scale, batch, amp=False, low_memory=False, compiled=Fals
 def training_frames(images, scale, labels, augmentation, cache_mb=4096):
     """Return the project's TrainingFrames of frames with masks, decoded into memory as far as the cache allows."""
     from sonogravity.common.workers import decoding_threads
+    from sonogravity.datasets.facts import look_at
     from sonogravity.datasets.frames import FrameStore
-    from sonogravity.datasets.inspection import look_at
     from sonogravity.datasets.loader import TrainingFrames
 
     pairs = common.pairs_of(images)

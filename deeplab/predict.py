@@ -7,7 +7,7 @@ Write masks/, panels/, files.xlsx, files.csv (with true masks also summary.json)
 
 import sys
 
-from sonogravity.commands.options import scoring_parser
+from sonogravity.commands.scoring_options import scoring_parser
 from sonogravity.commands.script import script
 
 

@@ -8,7 +8,7 @@ results/deeplab/<run>/predict_w_margin. Do not compare tolerant scores with publ
 
 import sys
 
-from sonogravity.commands.options import scoring_parser
+from sonogravity.commands.scoring_options import scoring_parser
 from sonogravity.commands.script import script
 
 

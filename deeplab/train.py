@@ -87,6 +87,7 @@ def train(start, model_class, *, criterion=None, augmentation=None, sampler=None
     from sonogravity.datasets.loader import TrainingFrames, training_loader
     from sonogravity.metrics.summary import dice_or_lowest
     from sonogravity.modeling.checkpoints import start_from
+    from sonogravity.reporting.inspection_workbook import write_inspection
     from sonogravity.training import distributed, losses, optimization, steps
     from sonogravity.training.memory import Memory, MemoryRetry, compute_again
     from sonogravity.training.run_opening import open_run
@@ -96,6 +97,7 @@ def train(start, model_class, *, criterion=None, augmentation=None, sampler=None
         devices.need_compiler("--compile")
     training, validation, findings = open_data(DataOptions.from_options(options), start.known_labels)
     if options.check:
+        write_inspection(options.results / model_class.NAME / options.name, findings, options.channels)
         return
     labels = findings.labels
 
@@ -146,9 +148,7 @@ def train(start, model_class, *, criterion=None, augmentation=None, sampler=None
                 frozen = steps.freeze(model.encoder(), epoch <= options.freeze_encoder)
                 train_loss, rate, speed = steps.train_one_epoch(step, loader, retry.memory, title, frozen=frozen)
                 distributed.average_statistics(model, state.result)
-                rows, val_loss, pictured = steps.validate(
-                    predictor, validation, loss, options.batch_size, shown, "validation"
-                )
+                rows, val_loss, pictured = steps.validate(predictor, validation, loss, options.batch_size, shown)
                 row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss, "val_loss": val_loss}
                 row |= steps.epoch_scores(rows, labels)
                 row |= {"seconds": time.perf_counter() - begun, "images_per_second": speed}

@@ -40,6 +40,8 @@ NO_TORCH = (
     "reporting.write_queue",
     "training.stored_options",
     "commands.options",
+    "commands.scoring_options",
+    "commands.training_options",
     "commands.script",
 )
 # What may be imported inside a function: slow, or installed by an extra.

@@ -40,7 +40,8 @@ class Loader:
     def __iter__(self):
         for keys in self.batch_sampler:
             indices = [index for index, _ in keys]
-            yield self.images[indices], self.masks[indices], [str(index) for index in indices]
+            heights = torch.full((len(indices),), 20)
+            yield loader.Batch(self.images[indices], self.masks[indices], heights, [str(index) for index in indices])
 
 
 class Loss(SegmentationLoss):

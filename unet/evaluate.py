@@ -8,7 +8,7 @@ Write files.xlsx, files.csv, calibration.png and summary.json to results/unet/<r
 
 import sys
 
-from sonogravity.commands.options import scoring_parser
+from sonogravity.commands.scoring_options import scoring_parser
 from sonogravity.commands.script import script
 
 

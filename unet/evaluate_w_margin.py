@@ -9,7 +9,7 @@ Do not compare tolerant scores with published Dice.
 
 import sys
 
-from sonogravity.commands.options import scoring_parser
+from sonogravity.commands.scoring_options import scoring_parser
 from sonogravity.commands.script import script
 
 

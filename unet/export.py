@@ -7,7 +7,7 @@ Write best.onnx (or best.int8.xml and .bin) beside the checkpoint, where --engin
 
 import sys
 
-from sonogravity.commands.options import export_parser
+from sonogravity.commands.scoring_options import export_parser
 from sonogravity.commands.script import script
 
 

@@ -106,5 +106,7 @@ def score_folds(request, files, model_class, device):
         "used": first.describe(),
     }
     say(f"\nscores of all {len(files)} folds, each frame by the last epoch of the run not trained on its subject:")
-    measure = request.measure(first.labels, pairs)
-    return score_files.write_scores(results(), pairs, request.output, measure, settings, request, groups=groups)
+    measure, columns = request.measure(first.labels, pairs), score_files.columns_of(first)
+    return score_files.write_scores(
+        results(), pairs, request.output, measure, settings, request, groups=groups, more=columns
+    )

@@ -39,7 +39,13 @@ def export_checkpoint(model_class, options):
     if options.int8 and importlib.util.find_spec("nncf") is None:
         raise InputError("--int8: needs nncf; run pip install -e '.[int8]' in the repository")
     predictor, checkpoint = open_predictor(
-        path, model_class, device="cpu", amp=None, scale=options.scale, mask_values=options.mask_values
+        path,
+        model_class,
+        device="cpu",
+        amp=None,
+        scale=options.scale,
+        mask_values=options.mask_values,
+        ignored=options.ignore,
     )
     threads = decoding_threads(options.workers)
 

@@ -1,17 +1,19 @@
 """The common part of predict.py and evaluate.py: open checkpoints, segment frames, score and write them."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from sonogravity.commands.options import scoring_values
+from sonogravity.commands.scoring_options import scoring_values
 from sonogravity.common import folders, provenance
 from sonogravity.common.files import absolute, short
 from sonogravity.common.messages import InputError, say, some, warn
 from sonogravity.common.workers import ahead, decoding_threads, threads_beside
-from sonogravity.datasets.image_files import decode_mask
-from sonogravity.datasets.labels import Labels
+from sonogravity.datasets.facts import count_values
+from sonogravity.datasets.label_checks import background_warning
+from sonogravity.datasets.label_discovery import MANY_VALUES, common_palette, most_likely_background
+from sonogravity.datasets.labels import Labels, value_text
+from sonogravity.datasets.mask_files import read_mask
 from sonogravity.datasets.pairs import find_input_pairs, find_mask_pairs
 from sonogravity.datasets.spacing import ASSUMED, find_spacings
 from sonogravity.inference import segmentation
@@ -21,8 +23,6 @@ from sonogravity.inference.predictor import open_all
 from sonogravity.metrics.file_scores import Measure
 from sonogravity.modeling.checkpoints import find_checkpoint
 from sonogravity.reporting import score_files
-
-MANY_VALUES = 32  # more values than this suggest images, not masks
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Request:
     subject_regex: str | None
     options: dict
     masks: Path | None = None
+    use_masks: bool = True
     output: Path | None = None
     pixels_per_mm: float | None = None
     spacing: Path | None = None
@@ -84,7 +85,7 @@ def score(script, model_class, options):
     """Run predict.py or evaluate.py, with or without a margin. options: those of scoring_parser."""
     request = Request(script, **scoring_values(options))
     if getattr(options, "predictions", None):
-        score_predictions(model_class.NAME, options.predictions, options.mask_values, request)
+        score_predictions(model_class.NAME, options, request)
         return
     opened = open_all(
         [find_checkpoint(path, folders.CHECKPOINTS / model_class.NAME) for path in options.load],
@@ -93,13 +94,16 @@ def score(script, model_class, options):
         amp=options.amp,
         scale=options.scale,
         mask_values=options.mask_values,
+        ignored=options.ignore,
     )
     score_inputs(opened, request)
 
 
 def score_inputs(opened, request):
     """Segment and score the frames of a Request and write the results. opened: from open_all."""
-    pairs, notes = find_input_pairs(request.inputs, request.masks, partial=request.predicting)
+    pairs, notes = find_input_pairs(
+        request.inputs, request.masks, partial=request.predicting, use_masks=request.use_masks
+    )
     for note in notes:
         warn(note)
     first, main_checkpoint = next(iter(opened.values()))
@@ -127,7 +131,8 @@ def score_inputs(opened, request):
     }
     run = short("_and_".join(checkpoint.run or checkpoint.path.stem for _, checkpoint in opened.values()))
     folder = request.output_folder(main_checkpoint.model_name, run)
-    return score_files.write_scores(results, pairs, folder, measure, settings, request, natives)
+    columns = score_files.columns_of(predictor)
+    return score_files.write_scores(results, pairs, folder, measure, settings, request, natives, more=columns)
 
 
 def _together(opened, pairs, request):
@@ -150,31 +155,64 @@ def _fastest(predictor, path, pairs):
     return fastest(predictor, path, pairs)
 
 
-def score_predictions(model_name, predictions, mask_values, request):
+def score_predictions(model_name, options, request):
     """Score masks of any origin against the true masks of the inputs, without a model.
 
-    predictions: the folder of these masks. mask_values: one per class; None takes the values of the true masks.
+    options: of evaluate.py, with ``predictions``, the folder of these masks.
     """
-    pairs, found, notes = find_mask_pairs(request.inputs, request.masks, predictions)
+    pairs, found, notes = find_mask_pairs(request.inputs, request.masks, options.predictions)
     for note in notes:
         warn(note)
     threads = decoding_threads(request.workers)
-    if mask_values is None:
-        present = ahead(lambda pair: np.unique(decode_mask(pair.mask)), pairs, threads)
-        mask_values = sorted(set().union(*(values.tolist() for values in present)))
-        if len(mask_values) > MANY_VALUES:
+    labels = _labels_of_truth(pairs, options, threads)
+    own_labels = labels
+    if options.prediction_values:
+        if len(set(options.prediction_values)) != labels.count:
             raise InputError(
-                f"{pairs[0].mask.parent}: the true masks have {len(mask_values)} values, as images or JPEG files do; "
-                "give a folder of masks, or list the values of the classes with --mask-values"
+                f"--prediction-values: {len(set(options.prediction_values))} values for {labels.count} classes "
+                f"({labels.describe()}); give one per class, all different, in this order"
             )
-    labels = Labels.create(mask_values)
-    say(f"classes: {labels.describe()}")
+        own_labels = replace(labels, values=tuple(options.prediction_values), ignored=(), palette={})
+        say(f"prediction values: {', '.join(map(value_text, options.prediction_values))}, in the order of the classes")
     measure = request.measure(labels, pairs)
-    own = absolute(predictions)
+    own = absolute(options.predictions)
     folder = request.output_folder(model_name, own.parent.name if own.name == "masks" else own.name)
-    results = segmentation.read_predictions(pairs, found, labels, threads)
+    voids = []
+    results = segmentation.read_predictions(pairs, found, labels, own_labels, threads, voids)
     settings = describe_settings(request, labels) | {"predictions": str(own)}
-    return score_files.write_scores(results, pairs, folder, measure, settings, request, certain=False)
+    score_files.write_scores(results, pairs, folder, measure, settings, request)
+    if voids:
+        warn(
+            f"{len(voids)} predictions hold ignored values ({some(voids)}), which count as background where the truth "
+            "is not ignored"
+        )
+
+
+def _labels_of_truth(pairs, options, threads):
+    """The Labels of the true masks, or of --mask-values; said, with a warning if the background is not most pixels."""
+
+    def look(pair):
+        values, palette = read_mask(pair.mask)
+        return pair.mask, palette, count_values(values)
+
+    masks = list(ahead(look, pairs, threads))
+    ignored, totals = options.ignore or (), Counter()
+    for _, _, counts in masks:
+        totals.update({value: pixels for value, pixels in counts.items() if value not in ignored})
+    values = options.mask_values or sorted(totals)
+    if len(values) > MANY_VALUES:
+        raise InputError(
+            f"{pairs[0].mask.parent}: the true masks hold {len(values)} values, as images or JPEG files do; "
+            "give a folder of masks, or list the values of the classes with --mask-values"
+        )
+    background = options.background
+    if background is None:
+        background = most_likely_background(totals, values)
+    labels = Labels.create(values, background, options.class_names, ignored=ignored, palette=common_palette(masks))
+    say(f"classes: {labels.describe()}")
+    if options.background is None and (warning := background_warning(labels, totals)):
+        warn(warning)
+    return labels
 
 
 def describe_settings(request, labels):

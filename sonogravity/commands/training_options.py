@@ -2,7 +2,14 @@
 
 from pathlib import Path
 
-from sonogravity.commands.options import add_common, add_subject_regex, add_switch, class_names, mask_value
+from sonogravity.commands.options import (
+    add_background,
+    add_common,
+    add_ignore,
+    add_subject_regex,
+    add_switch,
+    class_names,
+)
 from sonogravity.common import choices, folders
 from sonogravity.common.option_types import (
     class_count,
@@ -54,14 +61,15 @@ def _add_data(group):
     add("--channels", type=int, choices=(1, 3), default=1, help="1: read frames as grey; 3: as colour")
     add("--classes", "-c", type=class_count, metavar="C", help="number of classes in the masks, with background")
     add("--class-names", type=class_names, metavar="A,B", help="names of foreground classes, by increasing mask value")
-    add("--background", type=mask_value, metavar="V", help="mask value of the background (default: the smallest)")
+    add_background(group)
+    add_ignore(group, "default: none")
     add("--snap-masks", action="store_true", help="replace unknown mask values by the nearest class; needs --classes")
     add_switch(
         group, "--augment", True, "random flip, gamma, contrast, gain, noise, and further changes set in dataset.py"
     )
     add_subject_regex(group)
     add("--allow-overlap", action="store_true", help="allow a subject in both training and validation")
-    add("--check", action="store_true", help="check the data, print the findings and stop")
+    add("--check", action="store_true", help="check the data, write inspection.xlsx and stop")
 
 
 def _add_weights(group):

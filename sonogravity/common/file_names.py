@@ -7,6 +7,7 @@ SETTINGS = "settings.json"  # of a run and of an output folder
 # Of a run: in checkpoints/<model>/<run> and results/<model>/<run>.
 LAST, BEST = "last.pth", "best.pth"
 EPOCHS_CSV, EPOCHS_XLSX, PROGRESS = "epochs.csv", "epochs.xlsx", "progress.png"
+INSPECTION, INSPECTION_PICTURES = "inspection.xlsx", "inspection"  # of --check
 
 # Of an output folder.
 MASKS, PANELS = "masks", "panels"

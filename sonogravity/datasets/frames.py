@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from sonogravity.common.messages import InputError
-from sonogravity.datasets.image_files import decode_image, decode_mask
+from sonogravity.datasets.image_files import decode_image
+from sonogravity.datasets.mask_files import read_mask
 from sonogravity.datasets.pairs import Pair
 
 
@@ -22,13 +23,14 @@ class Frame:
     images: {scale: (h, w) or (h, w, 3)}, the image at each scale that a network sees; uint8, uint16 or float32. Empty
     if the prediction was read from a file.
     truth: mask values, (H, W) at native size or (h, w) at the network's size; None without a mask.
-    size: (H, W), the native size.
+    size: (H, W), the native size. unlike: GreyLevels.unlikeness of the image; None if it is not known.
     """
 
     pair: Pair
     images: dict[float, np.ndarray]
     truth: np.ndarray | None
     size: tuple[int, int]
+    unlike: float | None = None
 
 
 def network_size(size, scale):
@@ -88,15 +90,20 @@ def check_depth(pair, image, image_maximum):
 
 def read_pair(pair, channels):
     """Return the image and the mask values (or None) of a pair at native size. Raise InputError if the sizes differ."""
+    return read_pair_and_palette(pair, channels)[:2]
+
+
+def read_pair_and_palette(pair, channels):
+    """Return what read_pair returns, and the palette of the mask file."""
     image = decode_image(pair.image, channels)
-    mask = decode_mask(pair.mask) if pair.mask else None
+    mask, palette = read_mask(pair.mask) if pair.mask else (None, {})
     if mask is not None and mask.shape != image.shape[:2]:
         height, width = image.shape[:2]
         raise InputError(
             f"{pair.mask}: the mask is {mask.shape[1]}x{mask.shape[0]}, but its image is {width}x{height} "
             "(width x height); redraw the mask, or resize it to the image"
         )
-    return image, mask
+    return image, mask, palette
 
 
 class FrameStore:

@@ -1,21 +1,22 @@
-"""Read image and mask files as arrays, and write masks. All formats, bit depths and layouts are handled here.
+"""Read image files as arrays. All formats, bit depths and layouts of images are handled here.
 
-Pillow reads PNG, JPEG, BMP and TIFF. numpy reads ``.npy`` without pickles. ``torch.load(weights_only=True)`` reads
+Pillow reads PNG, JPEG, BMP, TIFF and WebP. numpy reads ``.npy`` without pickles, ``torch.load(weights_only=True)``
 ``.pth``. No file can run code.
 """
+
+import re
 
 import numpy as np
 from PIL import Image
 
 from sonogravity.common.files import BROKEN_FILE, load_torch
 from sonogravity.common.messages import InputError, first_line
-from sonogravity.datasets.labels import COLOUR
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".npy", ".pth", ".pt")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".npy", ".pth", ".pt")
 GREY_16_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, the weights of Pillow's own conversion
 MAX_PIXELS = 2**26  # 8192 x 8192; a larger image is an error or an attack, not an ultrasound frame
-ORIENTATION, PHOTOMETRIC, WHITE_IS_ZERO = 0x0112, 262, 0  # EXIF tag; TIFF 6.0 tag and its value
+ORIENTATION, DESCRIPTION, PHOTOMETRIC, WHITE_IS_ZERO = 0x0112, 270, 262, 0  # EXIF tag; TIFF 6.0 tags, and a value
 
 
 def decode_image(path, channels):
@@ -24,7 +25,7 @@ def decode_image(path, channels):
     8-bit files give uint8, 16-bit files uint16, float files float32 in 0 to 1. Colour is converted to grey for
     channels=1, and grey is repeated for channels=3. Raise InputError, with the file's name, if the file is unusable.
     """
-    content = _read(path)
+    content = read_file(path)
     if isinstance(content, Image.Image):
         if content.mode in GREY_16_BIT or content.mode == "F":
             content = np.asarray(content)
@@ -38,37 +39,7 @@ def image_of_array(array, channels, name):
     return _with_channels(_image_array(array, name), channels)
 
 
-def decode_mask(path):
-    """Return the (H, W) mask values of a mask file: uint8 if they fit, else int32 (see labels.COLOUR).
-
-    Palette files give their indices. In colour files, grey pixels give their grey level, coloured pixels
-    ``COLOUR + 0xRRGGBB`` and fully transparent pixels 0. Raise InputError, with the file's name, if the file is
-    unusable.
-    """
-    content = _read(path)
-    if isinstance(content, Image.Image):
-        if content.mode == "P" or content.mode == "L":
-            return np.array(content)
-        if content.mode == "1":
-            return np.array(content.convert("L"))
-        if content.mode in GREY_16_BIT or content.mode == "F":
-            return _grey_mask(np.asarray(content), path)
-        content = np.asarray(content.convert("RGBA"))
-        return _colour_mask(content, path)
-    array = _two_or_colour(content, path)
-    if array.ndim == 2:
-        return _grey_mask(array, path)
-    if array.dtype != np.uint8:
-        raise InputError(f"{path}: the colour mask is of shape {array.shape}, type {array.dtype}; save it as uint8")
-    return _colour_mask(array, path)
-
-
-def write_mask(path, values):
-    """Write the mask values of Labels.to_values as PNG: 8-bit or 16-bit grey, or RGB."""
-    Image.fromarray(values).save(path, format="PNG")
-
-
-def _read(path):
+def read_file(path):
     """Return the file as a loaded Pillow image, or as an array if it is .npy or .pth."""
     suffix = path.suffix.lower()
     try:
@@ -94,6 +65,8 @@ def _refuse_what_pillow_would_change(path, image):
             "or fewer"
         )
     frames = getattr(image, "n_frames", 1)
+    if image.format == "TIFF" and frames == 1:  # ImageJ's larger stacks have one directory, of the first slice only
+        frames = int(next(iter(re.findall(r"^images=(\d+)", str(image.tag_v2.get(DESCRIPTION, "")), re.MULTILINE)), 1))
     if frames > 1:
         raise InputError(f"{path}: holds {frames} frames; save each as a separate file")
     turned = image.getexif().get(ORIENTATION, 1)
@@ -128,7 +101,7 @@ def _read_tensor(path):
     return tensor.to(torch.float32).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
-def _two_or_colour(array, path):
+def two_or_colour(array, path):
     """Return the array as (H, W) or (H, W, 3 or 4), without axes of length 1. Raise InputError for other shapes."""
     shape = array.shape
     if array.ndim == 4 and shape[0] == 1:
@@ -144,7 +117,7 @@ def _two_or_colour(array, path):
 
 def _image_array(array, path):
     """Return an image array as uint8, uint16 or float32. Raise InputError for other types or floats outside 0 to 1."""
-    array = _two_or_colour(array, path)
+    array = two_or_colour(array, path)
     array = array[:, :, :3] if array.ndim == 3 else array
     if array.dtype == bool:
         return array.astype(np.uint8) * 255
@@ -171,30 +144,3 @@ def _with_channels(array, channels):
         return np.array(Image.fromarray(array).convert("L"))
     grey = array @ LUMA
     return grey.astype(np.float32) if array.dtype == np.float32 else np.rint(grey).astype(array.dtype)
-
-
-def _grey_mask(array, path):
-    """Return a mask of whole numbers 0 to 65535, of any type, as uint8 or int32. Raise InputError otherwise."""
-    if array.dtype == bool:
-        return array.astype(np.uint8)
-    if array.dtype == np.uint8:
-        return np.ascontiguousarray(array)
-    if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array == np.rint(array)).all()):
-        raise InputError(f"{path}: the mask holds fractions or NaN; save it as whole numbers, one per class")
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"{path}: the mask is of type {array.dtype}; save it as whole numbers, one per class")
-    if array.min() < 0 or array.max() > 65535:
-        raise InputError(f"{path}: mask values run from {array.min():g} to {array.max():g}; use 0 to 65535")
-    return array.astype(np.uint8 if array.max() < 256 else np.int32)
-
-
-def _colour_mask(pixels, path):
-    """Return the (H, W) mask values of (H, W, 3 or 4) uint8 pixels."""
-    red, green, blue = (pixels[:, :, i].astype(np.int32) for i in range(3))
-    values = np.where((red == green) & (green == blue), red, COLOUR + (red << 16) + (green << 8) + blue)
-    if pixels.shape[2] == 4:
-        alpha = pixels[:, :, 3]
-        if ((alpha > 0) & (alpha < 255)).any():
-            raise InputError(f"{path}: the mask is half transparent in places; save it without transparency")
-        values[alpha == 0] = 0
-    return values.astype(np.uint8) if values.max() < 256 else values.astype(np.int32)

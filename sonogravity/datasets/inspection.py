@@ -4,119 +4,106 @@ The same pass decodes the frames into memory, so the inspection needs no second 
 """
 
 import hashlib
-from dataclasses import dataclass, fields
+from collections import Counter
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
 from sonogravity.common.files import absolute
 from sonogravity.common.messages import InputError, say, some, warn
 from sonogravity.common.processes import is_first_process
-from sonogravity.common.workers import ahead, decoding_threads
-from sonogravity.datasets.frames import FrameStore, read_pair
-from sonogravity.datasets.label_discovery import find_labels
+from sonogravity.common.workers import decoding_threads
+from sonogravity.datasets.duplicates import find_copies
+from sonogravity.datasets.facts import Facts, look_at
+from sonogravity.datasets.frames import FrameStore
+from sonogravity.datasets.grey_levels import GreyLevels, full_scale
+from sonogravity.datasets.label_checks import (
+    background_warning,
+    check_values,
+    scale_warnings,
+    sixteen_bit_warning,
+    snap_warnings,
+    value_warnings,
+)
+from sonogravity.datasets.label_discovery import common_palette, find_labels
 from sonogravity.datasets.labels import Labels, value_text
-from sonogravity.datasets.pairs import Pair, find_training_pairs
-from sonogravity.datasets.subjects import describe_folds, split_into_folds, subjects_of
+from sonogravity.datasets.mask_components import Review, describe_review, find_suspects
+from sonogravity.datasets.pairs import find_training_pairs
+from sonogravity.datasets.still_areas import StillAreas
+from sonogravity.datasets.subjects import describe_folds, split_into_folds, subjects_of, subjects_or_stems
 
-THUMBNAIL = 32  # near copies are compared at 32 x 32 pixels
-# Frames are near copies if the correlation of their thumbnails is at least this. In lumbar phantom sweeps,
-# neighbouring frames of one subject reach 0.99, and frames of different subjects at most 0.92.
-NEAR_COPY = 0.98
-COMPARED_AT_ONCE = 256  # frames per step, so that memory does not grow with the product of the sets' sizes
 TINY_SHARE = 1e-5  # share of a set's pixels; a rarer class is probably a drawing error
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Properties of one pair. kind, maximum: data type and highest pixel of the image. counts: {mask value: pixels}."""
-
-    pair: Pair
-    size: tuple[int, int]
-    kind: str
-    maximum: float
-    counts: dict
-    digest: bytes
-    thumbnail: np.ndarray
-
-
-@dataclass(frozen=True)
 class Findings:
-    """The result of inspecting a training and a validation set. lines, warnings: text for the user."""
+    """The result of inspecting a training and a validation set.
+
+    lines, warnings: text for the user. facts: of both sets, in the order of review's indices; review: of their labels.
+    """
 
     labels: Labels
     image_maximum: int | None
+    grey_levels: GreyLevels
     lines: list
     warnings: list
     counts: dict
+    facts: list[Facts] = ()
+    review: Review | None = None
 
 
-def look_at(store, workers, description):
-    """Return the Facts of all pairs of a store, in order. Decode each pair once and fill the store."""
+def examine(training, validation, labels, *, scale, background=None, subject_regex=None, allow_overlap=False):
+    """Return the Findings of both sets. Raise InputError for unknown mask values or a subject in both sets.
 
-    def read(index):
-        image, mask = read_pair(store.pairs[index], store.channels)
-        return _facts(store.pairs[index], image, mask), store.shrink(index, image, mask)
-
-    facts = []
-    frames = ahead(read, range(len(store)), workers)
-    bar = tqdm(frames, description, len(store), unit="frame", leave=False, disable=not is_first_process())
-    for index, (fact, frame) in enumerate(bar):
-        facts.append(fact)
-        store.keep(index, frame)
-    store.pack()
-    return facts
-
-
-def _facts(pair, image, mask):
-    if mask.dtype == np.uint8:
-        histogram = np.bincount(mask.ravel(), minlength=256)
-        values = np.flatnonzero(histogram)
-        counts = histogram[values]
-    else:
-        values, counts = np.unique(mask, return_counts=True)
-    grey = image if image.ndim == 2 else image[:, :, 1]
-    grey = grey if grey.dtype == np.uint8 else grey.astype(np.float32)
-    thumbnail = np.asarray(Image.fromarray(grey).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
-    digest = hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest()
-    return Facts(
-        pair,
-        image.shape[:2],
-        image.dtype.name,
-        float(image.max()),
-        dict(zip(values.tolist(), counts.tolist(), strict=True)),
-        digest,
-        thumbnail,
-    )
-
-
-def examine(training, validation, labels, *, subject_regex=None, allow_overlap=False):
-    """Return the Findings of both sets. Raise InputError for unknown mask values or a subject in both sets."""
-    for fact in (*training, *validation):
-        strays = labels.unknown(fact.counts)
-        if strays:
-            raise InputError(
-                f"{fact.pair.mask}: holds the unknown {'values' if len(strays) > 1 else 'value'} "
-                f"{some(map(value_text, strays))} (the classes are {', '.join(map(value_text, labels.values))}); "
-                "repair the mask, or use --snap-masks with --classes"
-            )
+    training, validation: lists of Facts. scale: of the network. background: as the user gave it, which needs no
+    warning.
+    """
+    both = [*training, *validation]
+    for fact in both:
+        check_values(fact, labels)
+    palette = common_palette(((fact.pair.mask, fact.palette, fact.counts) for fact in both), labels.palette)
+    labels = replace(labels, palette=palette)
     sixteen = [fact.maximum for fact in training if fact.kind == "uint16"]
     image_maximum = int(max(sixteen)) or 1 if sixteen else None
     for fact in validation:
         if fact.kind == "uint16" and image_maximum is None:
             raise InputError(f"{fact.pair.image}: is 16-bit, but no training image is; convert it to 8-bit")
-    lines, warnings = [], []
+    lines = [f"classes:    {labels.describe()}" + (" (masks are snapped)" if labels.snap else "")]
+    levels = _grey_levels(training, image_maximum, subject_regex)
+    totals = dict(zip(labels.values, sum(labels.count_classes(fact.counts) for fact in both).tolist(), strict=True))
+    checks = [background_warning(labels, totals) if background is None else None]
+    checks += [*value_warnings(both, labels), *snap_warnings(both, labels), *scale_warnings(training, labels, scale)]
+    checks += [sixteen_bit_warning(training, image_maximum), _unlike_warning(validation, levels, image_maximum)]
+    warnings = [warning for warning in checks if warning]
+    held = set().union(*(fact.counts for fact in both))
+    warnings += [f"no mask holds {value_text(value)} (--ignore)" for value in labels.ignored if value not in held]
     for name, facts in (("training", training), ("validation", validation)):
         lines += _describe(name, facts, labels, warnings)
-    lines.insert(0, f"classes:    {labels.describe()}" + (" (masks are snapped)" if labels.snap else ""))
     if image_maximum:
         lines.append(f"16-bit:     images are divided by {image_maximum}, the training set's maximum")
     lines += _subjects(training, validation, subject_regex, allow_overlap, warnings)
-    lines += _copies(training, validation, warnings)
-    counts = {"training": len(training), "validation": len(validation), "digest": _digest((*training, *validation))}
-    return Findings(labels, image_maximum, lines, warnings, counts)
+    lines += find_copies(training, validation, warnings)
+    counts = {"training": len(training), "validation": len(validation), "digest": _digest(both)}
+    return Findings(labels, image_maximum, levels, lines, warnings, counts)
+
+
+def _grey_levels(training, image_maximum, subject_regex):
+    frames = np.array([fact.quantiles / full_scale(fact.kind, image_maximum) for fact in training])
+    return GreyLevels.of(frames, subjects_or_stems([fact.pair.stem for fact in training], subject_regex))
+
+
+def _unlike_warning(validation, levels, image_maximum):
+    """A warning if validation images are unlike the training images, else None."""
+    unlike = [
+        fact.pair.image.name
+        for fact in validation
+        if levels.unlikeness_of(fact.quantiles / full_scale(fact.kind, image_maximum)) > 1
+    ]
+    return unlike and (
+        f"{len(unlike)} of {len(validation)} validation images are unlike the training images in brightness, contrast "
+        f"or bit depth: {some(unlike)}"
+    )
 
 
 def _describe(name, facts, labels, warnings):
@@ -129,12 +116,10 @@ def _describe(name, facts, labels, warnings):
     lines = [f"{name + ':':<12}{len(facts)} pairs, width x height {some(listed, 5)}, {kinds}"]
     pixels = np.zeros((len(facts), labels.count), np.int64)
     for row, fact in enumerate(facts):
-        values = np.array(list(fact.counts))
-        classes = labels.to_classes(values[None].astype(np.int32))[0]
-        np.add.at(pixels[row], classes, list(fact.counts.values()))
+        pixels[row] = labels.count_classes(fact.counts)
     for c in range(labels.count):
         lacking = int((pixels[:, c] == 0).sum())
-        share = pixels[:, c].sum() / pixels.sum()
+        share = pixels[:, c].sum() / max(1, pixels.sum())
         what = "background" if c == labels.background else labels.names[c]
         lines.append(f"{'':12}{what}: {share:.2%} of pixels, absent from {lacking} of {len(facts)} frames")
         if 0 < share < TINY_SHARE:
@@ -175,42 +160,6 @@ def _subjects(training, validation, regex, allow_overlap, warnings):
     return [f"subjects:   training {len(train)} ({names[0]}), validation {len(val)} ({names[1]})"]
 
 
-def _copies(training, validation, warnings):
-    """Return a line with the numbers of duplicates and of near copies across the sets; add to warnings."""
-    seen, duplicates = {}, []
-    for fact in (*training, *validation):
-        if fact.digest in seen:
-            duplicates.append(
-                f"{seen[fact.digest].parent.parent.name}/{seen[fact.digest].name} = "
-                f"{fact.pair.image.parent.parent.name}/{fact.pair.image.name}"
-            )
-        else:
-            seen[fact.digest] = fact.pair.image
-    if duplicates:
-        warnings.append(f"{len(duplicates)} images are duplicates by content: {some(duplicates)}")
-    digests = {fact.digest for fact in training}
-    compared, near = _normalised(training), []
-    for first in range(0, len(validation), COMPARED_AT_ONCE):
-        block = validation[first : first + COMPARED_AT_ONCE]
-        alike = _normalised(block) @ compared.T
-        near += [
-            f"{fact.pair.image.name} ~ {training[row.argmax()].pair.image.name} ({row.max():.3f})"
-            for fact, row in zip(block, alike, strict=True)
-            if row.max() >= NEAR_COPY and fact.digest not in digests
-        ]
-    if near:
-        warnings.append(f"{len(near)} validation images are near copies of training images: {some(near)}")
-    return [f"duplicates: {len(duplicates)} by content; near copies across the sets: {len(near)}"]
-
-
-def _normalised(facts):
-    """Return the thumbnails as rows of mean 0 and norm 1. The product of two rows is their correlation."""
-    rows = np.stack([fact.thumbnail for fact in facts]).reshape(len(facts), -1).astype(np.float32)
-    rows -= rows.mean(1, keepdims=True)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norms > 0, norms, 1)
-
-
 @dataclass(frozen=True)
 class DataOptions:
     """The data options of train.py: which frames to train and validate on, and how to read them.
@@ -229,6 +178,7 @@ class DataOptions:
     class_names: list | None
     background: int | None
     snap_masks: bool
+    ignore: list | None
     subject_regex: str | None
     allow_overlap: bool
     folds: int | None
@@ -246,12 +196,19 @@ def open_data(options, known_labels=None):
     options: DataOptions. known_labels: the classes of the weights to start from; the masks may hold no others.
     """
     sets, lines = _find(options)
-    stores, facts = [], []
+    threads = decoding_threads(options.workers)
+    stems = [pair.stem for pairs in sets.values() for pair in pairs]
+    subject = dict(zip(stems, subjects_of(stems, options.subject_regex), strict=True))
+    stores, facts, still = [], [], StillAreas(Counter(subject[stem] for stem in stems))
+
+    def follow(pair, image):
+        still.add(subject[pair.stem], image)
+
     for name, pairs in sets.items():
         left = options.cache_mb - sum(store.used_mb for store in stores)
         native = name == "validation"  # scored at native size
         store = FrameStore(pairs, scale=options.scale, channels=options.channels, native_truth=native, cache_mb=left)
-        facts.append(look_at(store, decoding_threads(options.workers), f"inspecting {name} data"))
+        facts.append(look_at(store, threads, f"inspecting {name} data", follow))
         stores.append(store)
     labels = find_labels(
         facts[0] + facts[1] if options.fold else facts[0],  # all folds must have the same classes
@@ -259,9 +216,25 @@ def open_data(options, known_labels=None):
         class_names=options.class_names,
         background=options.background,
         snap=options.snap_masks,
+        ignored=options.ignore or (),
         known=known_labels,
     )
-    findings = examine(*facts, labels, subject_regex=options.subject_regex, allow_overlap=options.allow_overlap)
+    findings = examine(
+        *facts,
+        labels,
+        scale=options.scale,
+        background=options.background,
+        subject_regex=options.subject_regex,
+        allow_overlap=options.allow_overlap,
+    )
+    if is_first_process():  # of several, which all have the same masks
+        both = facts[0] + facts[1]
+        subjects = [subject[fact.pair.stem] for fact in both]
+        review = find_suspects([fact.packed for fact in both], labels, subjects, still, threads)
+        more, warnings = describe_review(review, [fact.pair.stem for fact in both])
+        findings = replace(findings, facts=both, review=review)
+        findings.lines.extend(more)
+        findings.warnings.extend(warnings)
     for line in lines + findings.lines:
         say(line)
     kept, total = sum(s.kept for s in stores), sum(map(len, stores))
@@ -278,8 +251,11 @@ def _find(options):
             raise InputError(
                 f"{options.train}: training and validation are one folder; give a validation folder with other subjects"
             )
-        return {"training": _pairs(options.train), "validation": _pairs(options.validation)}, []
-    pairs = _pairs(options.train)
+        return {
+            "training": _pairs(options.train, "--train"),
+            "validation": _pairs(options.validation, "--validation"),
+        }, []
+    pairs = _pairs(options.train, "--train")
     of_pairs, subjects = split_into_folds(pairs, options.folds, options.subject_regex, options.train)
     sets = {"training": [], "validation": []}
     for pair, fold in zip(pairs, of_pairs, strict=True):
@@ -287,7 +263,12 @@ def _find(options):
     return sets, [*describe_folds(of_pairs, subjects), f"{'':12}fold {options.fold} is validation, the rest training"]
 
 
-def _pairs(folder):
+def _pairs(folder, option):
+    if not any((folder / part).is_dir() for part in ("images", "masks")):
+        raise InputError(
+            f"{folder}: no such folder with images/ and masks/; put frames and masks there, give the folder that holds "
+            f"them as {option}, or generate frames with python data/make_phantom.py"
+        )
     pairs, notes = find_training_pairs(folder)
     for note in notes:
         warn(note)

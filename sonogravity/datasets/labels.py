@@ -5,15 +5,15 @@ A mask file holds *values*: grey levels (0, 128, 255, up to 65535) or colours. A
 in the sorted list of those in the training masks.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from sonogravity.common.messages import InputError, some
 
 COLOUR = 1 << 24
-MAX_CLASSES = 255  # indices are uint8, and 255 marks padding
-IGNORE_INDEX = 255
+MAX_CLASSES = 255  # indices are uint8, and 255 is IGNORE_INDEX
+IGNORE_INDEX = 255  # the class index of ignored pixels, and of padding
 # Colours of Okabe and Ito, which are distinguishable with any colour vision. The background is black.
 PALETTE = (
     (230, 159, 0),
@@ -51,18 +51,23 @@ class Labels:
     values: the mask value of each class. background: the *index* of the background class.
     names: one per class, unique; a class without a given name is named by its value.
     snap: when a mask is read, each pixel gets the nearest of the values.
+    ignored: mask values of pixels that no loss and no score counts.
+    palette: the colour (red, green, blue) of each value in palette files, {} if no training mask has a palette.
     """
 
     values: tuple[int, ...]
     names: tuple[str, ...]
     background: int = 0
     snap: bool = False
+    ignored: tuple[int, ...] = ()
+    palette: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
     @classmethod
-    def create(cls, values, background=None, class_names=None, snap=False):
+    def create(cls, values, background=None, class_names=None, snap=False, ignored=(), palette=None):
         """Return the Labels of mask values, in the order given, and of foreground names in the same order.
 
-        Raise InputError if values, background and names do not agree.
+        background: its mask value; None for black (0), or else the first value. Raise InputError if values, background
+        and names do not agree.
         """
         values = tuple(int(value) for value in values)
         if len(values) < 2:
@@ -73,7 +78,7 @@ class Labels:
         if len(values) > MAX_CLASSES:
             raise InputError(f"the masks hold {len(values)} values; reduce them to at most {MAX_CLASSES} classes")
         if background is None:
-            background = min(values)
+            background = 0 if 0 in values else values[0]
         if background not in values:
             raise InputError(
                 f"--background {value_text(background)}: is not a mask value; give one of "
@@ -88,11 +93,25 @@ class Labels:
                     f"--class-names: {len(class_names)} names ({', '.join(class_names)}) for {len(foreground)} "
                     f"foreground values ({', '.join(names[i] for i in foreground)}); give one name per value"
                 )
+            texts = list(names)
             for i, name in zip(foreground, class_names, strict=True):
                 names[i] = name
+                if name in texts and name != texts[i]:
+                    raise InputError(
+                        f"--class-names: '{name}' is the name of the value {texts[i]}, but also another value"
+                    )
         if len(set(names)) < len(names):
             raise InputError(f"--class-names: must differ from each other and from the values: {', '.join(names)}")
-        return cls(values, tuple(names), position, snap)
+        return cls(values, tuple(names), position, snap, palette=palette or {}).with_ignored(ignored)
+
+    def with_ignored(self, ignored):
+        """Return the same Labels with other ignored values. Raise InputError if one of them is a class."""
+        for value in ignored:
+            if value in self.values:
+                raise InputError(
+                    f"--ignore {value_text(value)}: is the value of a class ({self.describe()}); leave it out"
+                )
+        return replace(self, ignored=tuple(ignored))
 
     @classmethod
     def from_dict(cls, stored):
@@ -105,7 +124,11 @@ class Labels:
             raise ValueError(f"labels {stored}")
         if not all(isinstance(name, str) and name for name in names) or not all(0 <= v < 2 * COLOUR for v in values):
             raise ValueError(f"labels {stored}")
-        return cls(values, names, background, bool(stored["snap"]))
+        ignored = tuple(int(value) for value in stored.get("ignored", ()))
+        palette = {int(value): tuple(map(int, colour)) for value, colour in stored.get("palette", {}).items()}
+        if set(ignored) & set(values) or not all(len(colour) == 3 for colour in palette.values()):
+            raise ValueError(f"labels {stored}")
+        return cls(values, names, background, bool(stored["snap"]), ignored, palette)
 
     def as_dict(self):
         """Return the Labels as plain types, for checkpoints and settings.json."""
@@ -114,6 +137,8 @@ class Labels:
             "names": list(self.names),
             "background": self.background,
             "snap": self.snap,
+            "ignored": list(self.ignored),
+            "palette": {str(value): list(colour) for value, colour in self.palette.items()},
         }
 
     @property
@@ -137,33 +162,51 @@ class Labels:
         for i, (value, name) in enumerate(zip(self.values, self.names, strict=True)):
             note = "background" if i == self.background else name
             parts.append(f"{value_text(value)} -> class {i}" + (f" ({note})" if note != value_text(value) else ""))
+        parts += [f"{value_text(value)} ignored" for value in self.ignored]
         return ", ".join(parts)
 
     def unknown(self, values):
         """Return the given mask values that belong to no class; an empty list if masks are snapped."""
-        return [] if self.snap else sorted(set(values) - set(self.values))
+        return [] if self.snap else sorted(set(values) - set(self.values) - set(self.ignored))
 
-    def to_classes(self, mask, where="the mask"):
-        """Return the (H, W) uint8 class indices of (H, W) mask values. Raise InputError for unknown values."""
-        present = np.unique(mask) if mask.dtype != np.uint8 else np.flatnonzero(np.bincount(mask.ravel()))
+    def count_classes(self, counts):
+        """Return (C,) int64, the pixels of each class, from {mask value: pixels}. Ignored values are left out."""
+        counted = {value: pixels for value, pixels in counts.items() if value not in self.ignored}
+        found = np.zeros(self.count, np.int64)
+        np.add.at(found, self.nearest(list(counted)), list(counted.values()))
+        return found
+
+    def shown(self, mask):
+        """Return the (H, W) uint8 class indices of (H, W) mask values, background where a value is ignored."""
+        classes = self.to_classes(mask)
+        classes[classes == IGNORE_INDEX] = self.background
+        return classes
+
+    def to_classes(self, mask, where="the mask", remedy="repair the mask"):
+        """Return the (H, W) uint8 class indices of (H, W) mask values, IGNORE_INDEX where a value is ignored.
+
+        Raise InputError for unknown values; it names ``where`` and the remedy.
+        """
+        present = np.array(values_in(mask), np.int64)
         strays = self.unknown(present.tolist())
         if strays:
             raise InputError(
                 f"{where}: holds the unknown {'values' if len(strays) > 1 else 'value'} "
-                f"{some(map(value_text, strays))} (the classes are {', '.join(map(value_text, self.values))}); "
-                "repair the mask, or train with --snap-masks to use the nearest class"
+                f"{some(map(value_text, strays))} (the classes are {self.describe()}); {remedy}"
             )
-        nearest = np.abs(components(present)[:, None] - components(np.array(self.values))[None]).sum(-1).argmin(1)
-        return (
-            nearest.astype(np.uint8)[np.searchsorted(present, mask)]
-            if mask.dtype != np.uint8
-            else _lut(present, nearest)[mask]
-        )
+        classes = self.nearest(present)
+        classes[np.isin(present, self.ignored)] = IGNORE_INDEX
+        return classes[np.searchsorted(present, mask)] if mask.dtype != np.uint8 else _lut(present, classes)[mask]
+
+    def nearest(self, values):
+        """Return (n,) uint8, the index of the class nearest in colour to each of (n,) mask values."""
+        apart = np.abs(rgb_of(values)[:, None] - rgb_of(np.array(self.values))[None]).sum(-1)
+        return apart.argmin(1).astype(np.uint8)
 
     def to_values(self, classes):
         """Return the mask values of (H, W) class indices: (H, W) uint8 or uint16, or (H, W, 3) uint8 for colours."""
         if max(self.values) >= COLOUR:
-            return components(np.array(self.values)).astype(np.uint8)[classes]
+            return rgb_of(np.array(self.values)).astype(np.uint8)[classes]
         return np.array(self.values, np.uint8 if max(self.values) < 256 else np.uint16)[classes]
 
     def colours(self):
@@ -174,13 +217,19 @@ class Labels:
         return table
 
 
+def values_in(mask):
+    """Return the mask values that a mask holds, sorted."""
+    present = np.unique(mask) if mask.dtype != np.uint8 else np.flatnonzero(np.bincount(mask.ravel()))
+    return present.tolist()
+
+
 def _lut(present, classes):
     table = np.zeros(256, np.uint8)
     table[present] = classes
     return table
 
 
-def components(values):
+def rgb_of(values):
     """Return (n, 3) red, green and blue of (n,) mask values. A grey level has three equal components."""
     values = np.asarray(values, np.int64)
     grey = np.repeat(values[:, None], 3, 1)

@@ -1,5 +1,7 @@
 """Training batches with every frame once per epoch. Seed and epoch alone determine the order and the augmentation."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
@@ -94,11 +96,21 @@ def epoch_seed(seed, epoch):
     return (seed * 1_000_003 + epoch) * 2_654_435_761 % 2**63
 
 
-def collate(samples):
-    """Return a batch of samples of any sizes: images, classes, stems.
+class Batch(NamedTuple):
+    """Frames of a step.
 
-    images: (N, C, H, W), padded with 0. classes: (N, H, W) int64, padded with IGNORE_INDEX.
+    images: (N, C, H, W) float32, padded with 0. classes: (N, H, W) int64, padded with IGNORE_INDEX. heights: (N,) rows
+    of each frame without its padding. stems: of the files.
     """
+
+    images: torch.Tensor
+    classes: torch.Tensor
+    heights: torch.Tensor
+    stems: list[str]
+
+
+def collate(samples):
+    """Return the Batch of samples (image, classes, stem) of any sizes."""
     height = max(image.shape[1] for image, _, _ in samples)
     width = max(image.shape[2] for image, _, _ in samples)
     images, masks = [], []
@@ -106,12 +118,8 @@ def collate(samples):
         padding = (0, width - image.shape[2], 0, height - image.shape[1])
         images.append(F.pad(image, padding))
         masks.append(F.pad(classes, padding, value=IGNORE_INDEX))
-    return torch.stack(images), torch.stack(masks).long(), [stem for _, _, stem in samples]
-
-
-def heights(masks):
-    """Return (N,), the number of rows of each frame without its padding, from the (N, H, W) classes of collate."""
-    return (masks != IGNORE_INDEX).any(2).sum(1)
+    heights = torch.tensor([image.shape[1] for image, _, _ in samples])
+    return Batch(torch.stack(images), torch.stack(masks).long(), heights, [stem for _, _, stem in samples])
 
 
 def training_loader(frames, batch_size, *, seed, workers, device, needed=1, sampler=None):

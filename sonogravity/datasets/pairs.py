@@ -8,6 +8,7 @@ from pathlib import Path
 from sonogravity.common.files import is_litter
 from sonogravity.common.messages import InputError, some
 from sonogravity.datasets.image_files import EXTENSIONS
+from sonogravity.datasets.other_files import describe
 
 LONGEST_NAME = 240  # bytes; file systems allow 255, but the name of an output may be longer than that of its image
 UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and bytes that are not Unicode
@@ -42,7 +43,7 @@ def check_name(path):
 
 
 def list_files(folder):
-    """Return {stem: path} of the frames in a folder, sorted, and the names of its other files."""
+    """Return {stem: path} of the frames in a folder, sorted, and the paths of what else lies there."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such file or folder; give images or masks, or a folder of them")
     found, others, alike = {}, [], {}
@@ -50,7 +51,7 @@ def list_files(folder):
         if is_litter(path.name):
             continue
         if path.suffix.lower() not in EXTENSIONS or path.is_dir():
-            others.append(path.name)
+            others.append(path)
             continue
         check_name(path)
         if not path.is_file():
@@ -93,46 +94,60 @@ def find_training_pairs(folder):
     """Return the Pairs of ``folder/images`` and ``folder/masks``, and notes on files that were not read."""
     images, other_images = list_files(folder / "images")
     masks, other_masks = list_files(folder / "masks")
-    if not images:
-        raise InputError(f"{folder / 'images'}: holds no image; add images ({', '.join(EXTENSIONS)})")
-    notes = [
-        f"{folder / kind}: {len(others)} files are not read, because they are not images: {some(others)}"
-        for kind, others in (("images", other_images), ("masks", other_masks))
-        if others
+    for kind, found, others in (("images", images, other_images), ("masks", masks, other_masks)):
+        if not found:
+            raise _no_images(folder / kind, others, kind)
+    return pair_up(images, masks), [
+        *_not_read(folder / "images", other_images),
+        *_not_read(folder / "masks", other_masks),
     ]
-    return pair_up(images, masks), notes
 
 
-def find_input_pairs(inputs, masks_folder=None, partial=False):
+def _no_images(folder, others, kind="images"):
+    held = f", but {describe(others)}" if others else ""
+    return InputError(f"{folder}: holds no {kind}{held}; add {kind} of type {', '.join(EXTENSIONS)}")
+
+
+def _not_read(folder, others):
+    return [f"{folder}: not read, because not images: {describe(others)}"] if others else []
+
+
+def find_input_pairs(inputs, masks_folder=None, partial=False, use_masks=True):
     """Return the Pairs of ``--input`` paths, and notes on files that were not read.
 
     inputs: folders with images/ (and masks/), folders of images, or image files. partial: allow images without a mask.
+    use_masks: whether masks are looked for.
     """
     pairs, notes = [], []
     for path in inputs:
         if path.is_file():
             if path.suffix.lower() not in EXTENSIONS:
-                raise InputError(f"{path}: not an image; give a file of type {', '.join(EXTENSIONS)}")
+                raise InputError(
+                    f"{path}: not an image: {describe([path])}; give a file of type {', '.join(EXTENSIONS)}"
+                )
             check_name(path)
             images, others, own_masks = {stem_of(path): path}, [], path.parent.parent / "masks"
             own_masks = own_masks if path.parent.name == "images" else None
         else:
             folder = path / "images" if (path / "images").is_dir() else path
             images, others = list_files(folder)
+            if not images:
+                raise _no_images(folder, others)
             own_masks = folder.parent / "masks" if folder.name == "images" else None
-        masks = masks_folder or own_masks
+        masks = (masks_folder or own_masks) if use_masks else None
         found, other_masks = list_files(masks) if masks and (masks_folder or masks.is_dir()) else ({}, [])
-        for where, names in ((path, others), (masks, other_masks)):
-            if names:
-                notes.append(f"{where}: {len(names)} files are not read, because they are not images: {some(names)}")
+        notes += [*_not_read(path, others), *_not_read(masks, other_masks)]
         extra = [mask.name for stem, mask in found.items() if stem not in images]
         if path.is_file() or masks_folder:  # one file of many, or one mask folder for several inputs
             found = {stem: mask for stem, mask in found.items() if stem in images}
         elif extra and partial:
             notes.append(f"{masks}: {len(extra)} masks have no image of the same stem: {some(extra)}")
         pairs += pair_up(images, found, partial)
-    if not pairs:
-        raise InputError(f"{some(inputs)}: no image found; give files of type {', '.join(EXTENSIONS)}")
+    if masks_folder and use_masks and not any(pair.mask for pair in pairs):
+        raise InputError(
+            f"{masks_folder}: no mask there has the stem of an image ({some(pair.image.name for pair in pairs)}); give "
+            "the folder of their masks, or leave --masks out"
+        )
     seen = {}
     for pair in pairs:
         twin = seen.setdefault(pair.stem.casefold(), pair.image)
@@ -152,8 +167,9 @@ def find_mask_pairs(inputs, masks_folder, predictions):
 
     def listed(folder):
         found, others = list_files(folder)
-        if others:
-            notes.append(f"{folder}: {len(others)} files are not read, because they are not images: {some(others)}")
+        if not found:
+            raise _no_images(folder, others, "masks")
+        notes.extend(_not_read(folder, others))
         return found
 
     truths, whole = {}, not masks_folder or not inputs
@@ -174,8 +190,6 @@ def find_mask_pairs(inputs, masks_folder, predictions):
                 f"{masks_folder}: no mask for {len(missing)} of {len(truths)} files: {some(missing)}; add the masks"
             )
         truths = {stem: masks[stem] for stem in truths}
-    if not truths:
-        raise InputError(f"{some(inputs or [masks_folder])}: no mask found; give files of type {', '.join(EXTENSIONS)}")
     found = listed(predictions)
     missing = [path.name for stem, path in truths.items() if stem not in found]
     if missing:

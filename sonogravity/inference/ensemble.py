@@ -46,6 +46,16 @@ class Ensemble:
         """Return the scales at which the members see a frame."""
         return tuple(dict.fromkeys(predictor.scale for predictor, _ in self._seen))
 
+    @property
+    def knows_grey_levels(self):
+        """Whether unlikeness() can tell."""
+        return all(member.knows_grey_levels for member in self.members)
+
+    def unlikeness(self, image):
+        """Return the unlikeness of a native image to the training images of the member it is least like."""
+        found = [member.unlikeness(image) for member in self.members]
+        return None if None in found else max(found)
+
     def describe(self):
         """Return the settings of the computation, for settings.json."""
         each = [member.describe() for member in self.members]

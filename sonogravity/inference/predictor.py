@@ -22,8 +22,11 @@ from sonogravity.modeling import checkpoints
 DEFAULT_SCALE = 0.5  # the default of train.py, for weights files without a scale
 
 
-def open_predictor(path, model_class, *, device, amp, scale, mask_values):
-    """Return (Predictor, Checkpoint). device: ``auto``, ``cpu``, ... amp, scale: None uses those of the checkpoint."""
+def open_predictor(path, model_class, *, device, amp, scale, mask_values, ignored=None):
+    """Return (Predictor, Checkpoint). device: ``auto``, ``cpu``, ...
+
+    amp, scale, ignored (mask values): None uses those of the checkpoint.
+    """
     if process_count() > 1:
         raise InputError("this script runs as one process; use torchrun for train.py only")
     device = devices.pick_device(device)
@@ -31,12 +34,16 @@ def open_predictor(path, model_class, *, device, amp, scale, mask_values):
     model = checkpoints.open_model(model_class, checkpoint).to(device, memory_format=torch.channels_last)
     if scale is None and checkpoint.scale is None:
         say(f"{path.name}: holds no scale, so {DEFAULT_SCALE} is used (--scale sets it)")
+    if checkpoint.grey_levels is None:
+        say(f"{path.name}: holds no grey levels of its training images, so images unlike them are not pointed out")
+    labels = checkpoints.labels_for(checkpoint, mask_values)
     predictor = Predictor(
         model,
-        labels=checkpoints.labels_for(checkpoint, mask_values),
+        labels=labels if ignored is None else labels.with_ignored(ignored),
         scale=scale or checkpoint.scale or DEFAULT_SCALE,
         channels=checkpoint.model_options["in_channels"],
         image_maximum=checkpoint.image_maximum,
+        grey_levels=checkpoint.grey_levels,
         device=device,
         amp=devices.amp_type(device, checkpoint.amp if amp is None else amp),
     )
@@ -87,12 +94,13 @@ class Predictor:
     are always at native size.
     """
 
-    def __init__(self, model, *, labels, scale, channels, image_maximum, device, amp=None):
+    def __init__(self, model, *, labels, scale, channels, image_maximum, device, amp=None, grey_levels=None):
         self.model = model
         self.labels = labels
         self.scale = scale
         self.channels = channels
         self.image_maximum = image_maximum
+        self.grey_levels = grey_levels
         self.device = device
         self.amp = amp
         self.engine = "torch"
@@ -120,6 +128,17 @@ class Predictor:
         other = copy(self)
         other.scale = scale
         return other
+
+    @property
+    def knows_grey_levels(self):
+        """Whether unlikeness() can tell."""
+        return self.grey_levels is not None
+
+    def unlikeness(self, image):
+        """Return GreyLevels.unlikeness of a native image; None if the checkpoint has no grey levels."""
+        if self.grey_levels is None or (image.dtype == np.uint16 and self.image_maximum is None):
+            return None
+        return self.grey_levels.unlikeness(image, self.image_maximum)
 
     def describe(self):
         """Return the settings of the computation, for settings.json."""

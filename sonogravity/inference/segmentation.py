@@ -8,17 +8,27 @@ import torch
 
 from sonogravity.common.messages import InputError, is_out_of_memory
 from sonogravity.common.workers import ahead
-from sonogravity.datasets.frames import Frame, at_scales, read_pair
-from sonogravity.datasets.image_files import decode_mask
+from sonogravity.datasets.facts import count_values
+from sonogravity.datasets.frames import Frame, at_scales, read_pair_and_palette
+from sonogravity.datasets.label_discovery import Palettes
+from sonogravity.datasets.labels import IGNORE_INDEX, values_in
+from sonogravity.datasets.mask_files import decode_mask, read_mask
+from sonogravity.datasets.snapping import refuse_lost_structures
 from sonogravity.inference.predictor import to_label_maps
 from sonogravity.metrics import confidence, overlap
+
+UNKNOWN_VALUES = (
+    "give masks of these classes, leave out pixels of one value with --ignore, train with --snap-masks if borders are "
+    "blurred, or predict with --no-masks"
+)
 
 
 @dataclass(frozen=True)
 class FileResult:
     """The result of one frame. prediction, truth: (H, W) uint8 class indices.
 
-    truth, confusion and loss are None without a mask, and loss is None without a criterion.
+    truth, confusion and loss are None without a mask, and loss is None without a criterion. ignored: (H, W) bool of
+    pixels that no score counts, which are background in truth; None if there are none.
 
     seconds: time of the network and of resizing to native size, per frame; None if the mask was read from a file.
     certainty, reliability: of metrics/confidence.py, None if not requested.
@@ -32,6 +42,7 @@ class FileResult:
     seconds: float | None
     certainty: dict | None = None
     reliability: np.ndarray | None = None
+    ignored: np.ndarray | None = None
 
 
 def batches_of_equal_size(frames, batch_size):
@@ -77,46 +88,63 @@ def segment(predictor, frames, batch_size, criterion=None, certain=False, calibr
     for batch, logits, maps, seconds in (part for whole in batches for part in _parts_that_fit(predictor, whole)):
         rows = confidence.certainty(logits, maps, labels) if certain else [None] * len(batch)
         for i, (frame, prediction) in enumerate(zip(batch, maps, strict=True)):
-            truth = confusion = loss = bins = None
+            truth = confusion = loss = bins = ignored = None
             if frame.truth is not None:
-                truth = labels.to_classes(frame.truth, frame.pair.mask)
-                confusion = overlap.confusion_matrix(truth, prediction, labels.count)
+                drawn = labels.to_classes(frame.truth, frame.pair.mask, UNKNOWN_VALUES)
+                truth, confusion, ignored = overlap.count(drawn, prediction, labels)
                 if criterion is not None:
-                    target = torch.from_numpy(truth).to(logits.device, torch.int64)
+                    target = torch.from_numpy(drawn).to(logits.device, torch.int64)
                     loss = float(criterion(logits[i : i + 1], target[None]))
-                bins = confidence.reliability(logits[i], truth, labels) if calibrate else None
-            yield FileResult(frame, prediction, truth, confusion, loss, seconds, rows[i], bins)
+                bins = confidence.reliability(logits[i], truth, labels, ignored) if calibrate else None
+            yield FileResult(frame, prediction, truth, confusion, loss, seconds, rows[i], bins, ignored)
 
 
 def read_frames(predictor, pairs, workers):
-    """Return an iterator of (Frame, native image) of pairs, decoded by threads ahead of the network."""
+    """Return an iterator of (Frame, native image) of pairs, decoded by threads ahead of the network.
+
+    Raise InputError if palettes of masks differ, or if the masks are snapped and one would lose a structure.
+    """
+    labels = predictor.labels
+    palettes = Palettes(labels.palette)
 
     def read(pair):
-        image, mask = read_pair(pair, predictor.channels)
-        return Frame(pair, at_scales(image, predictor.scales), mask, image.shape[:2]), image
+        image, mask, palette = read_pair_and_palette(pair, predictor.channels)
+        if palette:
+            palettes.add(pair.mask, palette, values_in(mask))
+        if mask is not None and labels.snap:
+            refuse_lost_structures(pair.mask, mask, count_values(mask), labels)
+        unlike = predictor.unlikeness(image)
+        return Frame(pair, at_scales(image, predictor.scales), mask, image.shape[:2], unlike), image
 
     return ahead(read, pairs, workers)
 
 
-def read_predictions(pairs, predictions, labels, workers):
+def read_predictions(pairs, predictions, labels, own_labels, workers, voids):
     """Return an iterator of the FileResults of predictions in files, in order, without a network.
 
-    pairs: their masks are the truth. predictions: {stem: mask file}. Raise InputError if sizes differ or a mask holds a
-    value that is not a class.
+    pairs: their masks are the truth. predictions: {stem: mask file}. own_labels: the Labels of these files, in the
+    order of labels. voids: a list that takes the names of those with ignored values, which count as background. Raise
+    InputError if sizes differ or a mask holds a value that is not a class.
     """
+    palettes = Palettes(own_labels.palette)
 
     def read(pair):
         path = predictions[pair.stem]
-        mask = decode_mask(pair.mask)
+        mask, (predicted, palette) = decode_mask(pair.mask), read_mask(path)
+        palettes.add(path, palette, values_in(predicted))
         truth = labels.to_classes(mask, pair.mask)
-        prediction = labels.to_classes(decode_mask(path), path)
+        remedy = "repair it, or give the values of these files as --prediction-values"
+        prediction = own_labels.to_classes(predicted, path, remedy)
+        if (prediction == IGNORE_INDEX).any():
+            voids.append(path.name)
+            prediction = overlap.with_background(prediction, prediction == IGNORE_INDEX, labels.background)
         if prediction.shape != truth.shape:
             sizes = [f"{shape[1]}x{shape[0]}" for shape in (prediction.shape, truth.shape)]
             raise InputError(
                 f"{path}: is {sizes[0]}, but the mask {pair.mask} is {sizes[1]} (width x height); give both at "
                 "the image's size"
             )
-        confusion = overlap.confusion_matrix(truth, prediction, labels.count)
-        return FileResult(Frame(pair, {}, mask, mask.shape), prediction, truth, confusion, None, None)
+        truth, confusion, ignored = overlap.count(truth, prediction, labels)
+        return FileResult(Frame(pair, {}, mask, mask.shape), prediction, truth, confusion, None, None, ignored=ignored)
 
     return ahead(read, pairs, workers)

@@ -83,6 +83,9 @@ COLUMNS = {
     ),
     "mask_used": Column(f"the chosen variant of the truth ({', '.join(VARIANTS)}), see Choice below"),
     **{f"dice_{name}": Column(variant.text, "0 to 1") for name, variant in VARIANTS.items()},
+    "tolerant_dice_up_to": Column(
+        "mean over files of the best tolerant Dice of the margins up to this one, so it never falls", "0 to 1"
+    ),
     "pixels_per_mm": Column("pixels per mm of the image, as given or assumed (see Settings)", "px/mm"),
     "pixels_per_mm_x": Column("horizontal pixels per mm of the image", "px/mm"),
     "pixels_per_mm_y": Column("vertical pixels per mm of the image", "px/mm"),
@@ -96,6 +99,12 @@ COLUMNS = {
         "predicted; blank if there are none",
         "0 to 1",
         per_class=True,
+    ),
+    "unlike_training": Column(
+        "distance of the grey levels of the image from those of the nearest training image, divided by the distance "
+        "that is "
+        "usual between subjects; above 1 the image is unlike the training images",
+        form="0.00",
     ),
     "missed": Column("foreground classes that are in the truth only", "class names", WHOLE, per_class=True),
     "spurious": Column("foreground classes that are in the prediction only", "class names", WHOLE, per_class=True),

@@ -43,20 +43,23 @@ def certainty(logits, maps, labels):
     return rows
 
 
-def reliability(logits, truth, labels):
+def reliability(logits, truth, labels, ignored=None):
     """Return (foreground classes, BINS, 3) float64 sums, from (C, H, W) logits and (H, W) class indices of the truth.
 
     For the pixels whose probability of the class lies in a bin: their number, the sum of these probabilities, and the
     number of pixels that belong to the class (Guo et al., On calibration of modern neural networks, ICML 2017, for each
-    class separately).
+    class separately). ignored: (H, W) bool of pixels that are left out, or None.
     """
-    probabilities = logits.softmax(0).cpu()  # some GPUs have no float64
-    truth = torch.from_numpy(truth)
+    probabilities = logits.softmax(0).flatten(1).cpu()  # (C, H * W); some GPUs have no float64
+    truth = torch.from_numpy(truth).flatten()
+    if ignored is not None:
+        known = torch.from_numpy(~ignored).flatten()
+        probabilities, truth = probabilities[:, known], truth[known]
     sums = []
     for c in labels.foreground:
-        plane = probabilities[c].flatten()
+        plane = probabilities[c]
         bins = (plane * BINS).to(torch.int64).clamp_(max=BINS - 1)
-        hits = (truth == c).flatten()
+        hits = truth == c
         columns = [torch.bincount(bins, minlength=BINS), torch.bincount(bins, plane.double(), BINS)]
         sums.append(torch.stack([*columns, torch.bincount(bins[hits], minlength=BINS)], 1))
     return torch.stack(sums).numpy()

@@ -8,6 +8,8 @@ from sonogravity.datasets.labels import Labels
 from sonogravity.datasets.spacing import Spacing
 from sonogravity.metrics import boundary, margin, overlap
 
+SWEPT = ("tolerant_dice", "tolerant_dice_up_to", "nsd")  # scores of the sweep
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -38,12 +40,16 @@ class Measure:
         tolerant = [] if self.margin_mm is None else [f"tolerant_{name}" for name in overlap.OVERLAP]
         return [*overlap.OVERLAP, *self.boundary_names.values(), *tolerant]
 
-    def of(self, file, truth, prediction, confusion):
-        """Return the Measured of (H, W) class indices of truth and prediction, and of their (C, C) counts."""
-        return self._of(self.spacings[file], truth, prediction, confusion)
+    def of(self, file, truth, prediction, confusion, ignored=None):
+        """Return the Measured of (H, W) class indices of truth and prediction, and of their (C, C) counts.
 
-    def _of(self, spacing, truth, prediction, confusion):
+        truth, confusion, ignored: as overlap.count returns them.
+        """
+        return self._of(self.spacings[file], truth, prediction, confusion, ignored)
+
+    def _of(self, spacing, truth, prediction, confusion, ignored=None):
         labels = self.labels
+        prediction = overlap.with_background(prediction, ignored, labels.background)
         distances = boundary.class_distances(truth, prediction, labels.foreground, spacing.pixel_size)
         tolerance = spacing.tolerance(self.margin_mm)
         per_class = {c: boundary.boundary_metrics(*distances[c], tolerance) for c in labels.foreground}
@@ -54,13 +60,13 @@ class Measure:
         figures = overlap.file_metrics(confusion, labels, columns)
         if self.margin_mm is None:
             return Measured(figures)
-        choice = margin.choose(truth, prediction, confusion, labels, self.margin_mm, spacing.pixel_size_mm)
+        choice = margin.choose(truth, prediction, confusion, labels, self.margin_mm, spacing.pixel_size_mm, ignored)
         tolerant = overlap.file_metrics(choice.confusion, labels)
         figures["mask_used"] = choice.used
         figures |= {f"dice_{name}": choice.dice[name] for name in margin.VARIANTS}
         figures |= {f"tolerant_{name}": value for name, value in tolerant.items() if not isinstance(value, str)}
         figures |= self._pixels_per_mm(spacing) | {"margin_mm": self.margin_mm}
-        sweep = margin.sweep(truth, prediction, confusion, labels, distances, spacing)
+        sweep = margin.sweep(truth, prediction, confusion, labels, distances, spacing, ignored)
         return Measured(figures, choice, sweep)
 
     def _pixels_per_mm(self, spacing):
@@ -88,7 +94,7 @@ class Measure:
             sweep.append(
                 {
                     "margin_mm": rows[0]["margin_mm"],
-                    **{name: float(overlap.nan_mean([row[name] for row in rows])) for name in ("tolerant_dice", "nsd")},
+                    **{name: float(overlap.nan_mean([row[name] for row in rows])) for name in SWEPT},
                     "n": sum(not np.isnan(row["tolerant_dice"]) for row in rows),
                     **{name: used.count(name) for name in margin.VARIANTS},
                 }

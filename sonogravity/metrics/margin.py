@@ -128,13 +128,18 @@ class Choice:
     confusion: np.ndarray
 
 
-def choose(truth, prediction, confusion, labels, radius, spacing):
+def choose(truth, prediction, confusion, labels, radius, spacing, ignored=None):
     """Return the Choice: compute all variants of the truth, and choose the one with the best foreground mean Dice.
 
     confusion: counts of the prediction against the original truth. A variant that loses a foreground class of the truth
     is not eligible. A later variant must be better by more than 1e-12.
     """
-    maps = {name: variant.move(truth, radius, spacing, labels.background) for name, variant in VARIANTS.items()}
+    maps = {
+        name: overlap.with_background(
+            variant.move(truth, radius, spacing, labels.background), ignored, labels.background
+        )
+        for name, variant in VARIANTS.items()
+    }
     confusions = {name: _moved(confusion, truth, variant, prediction) for name, variant in maps.items()}
     foreground = list(labels.foreground)
     dice = {
@@ -164,19 +169,24 @@ def _moved(confusion, truth, variant, prediction):
     )
 
 
-def sweep(truth, prediction, confusion, labels, distances, spacing):
-    """Return a list of {"margin_mm", "tolerant_dice", "nsd", "mask_used"}, one per margin of SWEEP_MM, for one file.
+def sweep(truth, prediction, confusion, labels, distances, spacing, ignored=None):
+    """Return the rows of the sweep of one file, one per margin of SWEEP_MM.
+
+    A row holds margin_mm, tolerant_dice, nsd, mask_used (the variant), and tolerant_dice_up_to: the best over the
+    margins up to this one, which never falls.
 
     distances: class_distances of the file in spacing.unit. A single margin is arbitrary; the curve shows its influence.
     """
-    rows = []
+    rows, best = [], np.nan
     for margin_mm in SWEEP_MM:
-        choice = choose(truth, prediction, confusion, labels, margin_mm, spacing.pixel_size_mm)
+        choice = choose(truth, prediction, confusion, labels, margin_mm, spacing.pixel_size_mm, ignored)
+        best = float(np.fmax(best, choice.dice[choice.used]))
         nsd = [surface_dice(*distances[c], spacing.tolerance(margin_mm)) for c in labels.foreground]
         rows.append(
             {
                 "margin_mm": margin_mm,
                 "tolerant_dice": choice.dice[choice.used],
+                "tolerant_dice_up_to": best,
                 "nsd": float(overlap.nan_mean(nsd)),
                 "mask_used": choice.used,
             }

@@ -9,6 +9,7 @@ import warnings
 
 import numpy as np
 
+from sonogravity.datasets.labels import IGNORE_INDEX
 from sonogravity.metrics.boundary import box_around
 
 OVERLAP = ("dice", "iou", "accuracy", "precision", "sensitivity", "specificity", "fpr", "fnr")
@@ -31,6 +32,26 @@ def confusion_matrix(truth, prediction, classes):
     counts = np.bincount(counted.ravel(), minlength=classes * classes).astype(np.int64)
     counts[0] += pairs.size - counted.size
     return counts.reshape(classes, classes)
+
+
+def count(truth, prediction, labels):
+    """Count (H, W) class indices, in which ignored pixels of the truth are IGNORE_INDEX.
+
+    Return the truth with background in these pixels, the (C, C) counts without them, and the (H, W) bool map of them,
+    None if there are none.
+    """
+    ignored = truth == IGNORE_INDEX if labels.ignored else None
+    if ignored is None or not ignored.any():
+        return truth, confusion_matrix(truth, prediction, labels.count), None
+    truth = with_background(truth, ignored, labels.background)
+    counts = confusion_matrix(truth, with_background(prediction, ignored, labels.background), labels.count)
+    counts[labels.background, labels.background] -= ignored.sum()
+    return truth, counts, ignored
+
+
+def with_background(classes, ignored, background):
+    """Return (H, W) class indices with background in the ignored pixels. ignored: (H, W) bool or None."""
+    return classes if ignored is None else np.where(ignored, classes.dtype.type(background), classes)
 
 
 def _ratio(part, whole):

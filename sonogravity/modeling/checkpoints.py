@@ -15,6 +15,7 @@ from sonogravity.common.file_names import BEST, LAST, is_fold
 from sonogravity.common.files import BROKEN_FILE, load_torch
 from sonogravity.common.messages import InputError, first_line, say, some
 from sonogravity.common.option_types import run_name, scale_factor
+from sonogravity.datasets.grey_levels import GreyLevels
 from sonogravity.datasets.labels import Labels
 from sonogravity.modeling import foreign_weights
 from sonogravity.modeling.foreign_weights import check_tensors
@@ -35,6 +36,7 @@ class Checkpoint:
     scale: float | None = None
     amp: bool = False
     image_maximum: int | None = None
+    grey_levels: GreyLevels | None = None
     run: str | None = None
     epoch: int | None = None
     training: dict | None = None  # optimizer, scheduler, scaler, history, settings: in last.pth only
@@ -154,7 +156,10 @@ def _ours(path, content, model_class):
             "file"
         )
     try:
-        checkpoint = Checkpoint(path=path, **{**content, "labels": Labels.from_dict(content["labels"])})
+        read = {"labels": Labels.from_dict(content["labels"])}
+        if content.get("grey_levels") is not None:
+            read["grey_levels"] = GreyLevels.from_dict(content["grey_levels"])
+        checkpoint = Checkpoint(path=path, **(content | read))
         checkpoint = replace(checkpoint, model_options=_check_content(checkpoint, model_class))
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArgumentTypeError) as error:
         raise InputError(f"{path}: is damaged ({first_line(error)}); give another file") from error

@@ -10,12 +10,14 @@ from tqdm import tqdm
 
 from sonogravity.common import file_names, files, workers
 from sonogravity.common.messages import say, some, warn
-from sonogravity.datasets.image_files import write_mask
+from sonogravity.datasets.label_checks import background_warning
+from sonogravity.datasets.mask_files import write_mask
 from sonogravity.datasets.subjects import subjects_or_stems
 from sonogravity.metrics import columns, confidence
 from sonogravity.metrics.summary import FEW_SUBJECTS, group_means, pooled, summarise
 from sonogravity.reporting import output_folder, pictures, workbook
 
+UNLIKE = "unlike_training"
 LOOK_FIRST = 5  # number of files named on the terminal
 
 
@@ -38,14 +40,14 @@ class PartialCsv:
         self._file.close()
 
 
-def write_scores(results, pairs, folder, measure, settings, request, natives=None, groups=None, certain=True):
+def write_scores(results, pairs, folder, measure, settings, request, natives=None, groups=None, more=()):
     """Score every FileResult; write masks and panels if requested, the worksheets and summary.json.
 
     Return the summary, or None if no file has a mask. The files stay in folder/partial until all are written.
     natives: {stem: native image} for panels, filled while results arrive. groups: {stem: {"fold": 1, "subject": "D2"}},
-    columns by which scores are also averaged, one sheet each. certain: whether the results hold confidence scores.
+    columns by which scores are also averaged, one sheet each. more: columns that the results fill besides scores.
     """
-    names = _column_names(pairs, measure, groups, certain)
+    names = _column_names(pairs, measure, groups, more)
     columns.check(names, measure.labels.column_names)
     with output_folder.new_output(folder, request.script) as unfinished:
         for name, wanted in ((file_names.MASKS, request.predicting), (file_names.PANELS, request.panels)):
@@ -73,14 +75,20 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
         files.write_whole(unfinished / file_names.FILES_XLSX, workbook.write_files, rows, summary, settings, few)
         (unfinished / file_names.ROWS_DONE).unlink()
     _report(rows, summary, few, empty, measure, folder)
+    if confusions and more:  # a model has scored them
+        _check_coding(np.sum(confusions, axis=0), measure.labels)
     return summary
 
 
-def _column_names(pairs, measure, groups, certain):
+def columns_of(predictor):
+    """Return the columns that the results of a predictor fill besides scores."""
+    return [*confidence.columns(predictor.labels), *([UNLIKE] if predictor.knows_grey_levels else [])]
+
+
+def _column_names(pairs, measure, groups, more):
     """Return the columns of files.csv, which are known before the first file."""
     names = measure.columns(scored=any(pair.mask for pair in pairs))
-    if certain:
-        names[-1:-1] = confidence.columns(measure.labels)
+    names[-1:-1] = more
     return [names[0], *(groups or {}).get(pairs[0].stem, {}), *names[1:]]
 
 
@@ -98,9 +106,11 @@ def _score_each(results, names, count, folder, measure, request, natives, groups
         row = {"file": pair.image.name, **(groups or {}).get(pair.stem, {}), "width": width, "height": height}
         found = None
         if result.truth is not None:
-            found = measure.of(pair.image.name, result.truth, result.prediction, result.confusion)
+            found = measure.of(pair.image.name, result.truth, result.prediction, result.confusion, result.ignored)
             row |= found.figures
         row |= result.certainty or {}
+        if UNLIKE in names:
+            row[UNLIKE] = result.frame.unlike
         row["seconds"] = result.seconds
         if request.predicting:
             values = labels.to_values(result.prediction)
@@ -135,7 +145,8 @@ def _write_panel(folder, kind, image, result, found, row, labels):
         maps["truth"] = result.truth
         caption += f"  Dice {row['dice']:.4f}"
         if found.choice is not None:
-            maps |= {name: moved for name, moved in found.choice.maps.items() if moved is not result.truth}
+            _, *moved = found.choice.maps.items()  # the first is the truth as drawn
+            maps |= dict(moved)
             caption += f"  tolerant Dice {row['tolerant_dice']:.4f} ({found.choice.used})"
     maps["prediction"] = result.prediction
     path = folder / file_names.PANELS / file_names.panel_name(stem, kind)
@@ -188,6 +199,21 @@ def _report(rows, summary, few, empty, measure, folder):
         known = {row["file"]: row["expected_dice"] for row in unseen[:LOOK_FIRST]}
         first = [f"{file} ({'nothing found' if math.isnan(dice) else f'{dice:.2f}'})" for file, dice in known.items()]
         say(f"files without a mask cannot be scored; look first at the lowest expected Dice: {', '.join(first)}")
+    unlike = [row["file"] for row in rows if (row.get(UNLIKE) or 0) > 1]
+    if unlike:
+        warn(
+            f"{len(unlike)} of {len(rows)} images are unlike the training images in brightness, contrast or bit depth "
+            f"({some(unlike)}; column {UNLIKE}); do not trust their predictions, however confident they are"
+        )
     if empty:
         warn(f"{len(empty)} of {len(rows)} predictions are background only: {some(empty)}")
     say(f"written: {folder / file_names.FILES_XLSX}")
+
+
+def _check_coding(counts, labels):
+    """Warn if most true pixels are of another class than the background and the model disagrees. counts: (C, C)."""
+    true = dict(zip(labels.values, counts.sum(1).tolist(), strict=True))
+    if counts.sum(1).argmax() == counts.sum(0).argmax():
+        return
+    if warning := background_warning(labels, true, "these masks are coded otherwise than the training masks"):
+        warn(warning)

@@ -15,6 +15,7 @@ from openpyxl.utils import get_column_letter
 
 from sonogravity.datasets.labels import Labels
 from sonogravity.metrics.columns import GROUP_NOTES, MARGIN_NOTES, NOTES, find, form_of
+from sonogravity.metrics.file_scores import SWEPT
 from sonogravity.metrics.margin import VARIANTS
 from sonogravity.metrics.summary import best_epoch
 
@@ -193,7 +194,7 @@ def _sweep(sheet, margin):
     rows = margin["sweep"]
     add_table(sheet, rows)
     names = list(rows[0])
-    sheet.add_chart(line_chart(sheet, "Mean over files", names, ["tolerant_dice", "nsd"], len(rows) + 1, True), "J2")
+    sheet.add_chart(line_chart(sheet, "Mean over files", names, list(SWEPT), len(rows) + 1, True), "J2")
 
 
 def _calibration(sheet, classes):

@@ -30,7 +30,8 @@ def soft_dice_loss(logits, classes, background=0):
 
 def cross_entropy_loss(logits, classes, background=0):
     """Return the mean cross-entropy over all pixels except padding. Shapes as in soft_dice_loss."""
-    return F.cross_entropy(logits, classes, ignore_index=IGNORE_INDEX)
+    total = F.cross_entropy(logits, classes, ignore_index=IGNORE_INDEX, reduction="sum")
+    return total / (classes != IGNORE_INDEX).sum().clamp_min(1)  # 0, not NaN, if all pixels are ignored
 
 
 TERMS = {"ce": cross_entropy_loss, "dice": soft_dice_loss}

@@ -48,6 +48,7 @@ def open_run(beginning, model, model_options, findings, *, device, amp, memory):
         "scale": options["scale"],
         "amp": amp is not None,
         "image_maximum": findings.image_maximum,
+        "grey_levels": findings.grey_levels.as_dict(),
         "run": name,
     }
     return Run(kept, results, settings, shared, findings.labels, writing=is_first_process())
@@ -71,6 +72,8 @@ def _settings_of(beginning, options, found, model_name):
         _same_data(beginning.resumed.path, earlier, settings)
         _same_program(beginning.resumed.path, earlier, settings)
         settings |= {key: earlier[key] for key in ("initial_weights", "memory")}
+        if options["low_memory"]:  # given when the run was resumed, perhaps after it had run out of memory
+            settings["memory"] = {**earlier["memory"], "checkpointing": True}
         settings["options"]["load"] = earlier["options"]["load"]
     if beginning.repeated:
         settings["memory"] = beginning.repeated["memory"]

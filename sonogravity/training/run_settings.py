@@ -3,6 +3,7 @@
 import json
 
 from sonogravity.common.messages import InputError, some
+from sonogravity.datasets.labels import Labels
 from sonogravity.training.memory import Memory
 from sonogravity.training.optimization import Plan
 
@@ -53,8 +54,9 @@ def checked(settings, path, model_name):
     try:
         Memory(**settings["memory"]).parts(1, 1)
         Plan.from_stored(settings["plan"])
-    except (LookupError, TypeError, ValueError, ArithmeticError):
-        damaged = damaged or ["memory or plan"]
+        Labels.from_dict(settings["labels"])
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+        damaged = damaged or ["memory, plan or labels"]
     if damaged:
         raise InputError(f"{path}: is damaged: {some(damaged)} missing or wrong; give the file as train.py wrote it")
     return settings

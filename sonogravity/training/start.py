@@ -6,6 +6,7 @@ from datetime import datetime
 from sonogravity.common import files, processes
 from sonogravity.common.file_names import LAST, fold_run_name
 from sonogravity.common.messages import InputError, say, warn
+from sonogravity.datasets.labels import Labels
 from sonogravity.modeling import checkpoints
 from sonogravity.training import distributed, run_settings, stored_options
 from sonogravity.training.optimization import DECAYS, Plan
@@ -40,7 +41,9 @@ class Beginning:
 
     @property
     def known_labels(self):
-        """Return the labels of the loaded weights, or None if the masks determine them."""
+        """Return the classes of the loaded weights, or of the run to repeat; None if the masks decide."""
+        if self.repeated:
+            return Labels.from_dict(self.repeated["labels"])
         return None if self.loaded is None or self.new_head else self.loaded.labels
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from sonogravity.common.messages import InputError, say, some, warn
 from sonogravity.common.processes import is_first_process, process_count, process_rank
-from sonogravity.datasets.loader import epoch_seed, heights
+from sonogravity.datasets.loader import epoch_seed
 from sonogravity.inference import segmentation
 from sonogravity.inference.predictor import Predictor
 from sonogravity.metrics import overlap
@@ -75,7 +75,7 @@ def train_one_epoch(step, loader, memory, title, frozen=()):
             for weight in kept:  # with several processes, frozen weights get gradients, too
                 weight.grad = None
             rate = step.optimization.step()
-            stems.append([stem for _, _, of_batch in group for stem in of_batch])
+            stems.append([stem for batch in group for stem in batch.stems])
             sizes.append(frames)
             if len(losses) == 1:
                 first = time.perf_counter() - start
@@ -93,27 +93,27 @@ def train_one_epoch(step, loader, memory, title, frozen=()):
 def _frames_per_process(loader, done, group):
     """Return the mean number of frames per process, so that the mean gradient over processes is that of all frames."""
     if process_count() == 1:
-        return sum(len(of_batch) for _, _, of_batch in group)
+        return sum(len(batch.stems) for batch in group)
     return sum(loader.batch_sampler.frames_in(done + i) for i in range(len(group))) / process_count()
 
 
 def forward_and_backward(step, group, memory, frames):
     """Add the gradients of a step's batches, one micro-batch after another. Return the step's loss, a tensor.
 
-    group: batches of (N, C, H, W) images, (N, H, W) class indices and stems. frames: number of frames to average over.
+    group: Batches. frames: number of frames of the mean loss.
     """
     micro_batches = [
-        (images[part], masks[part])
-        for images, masks, of_batch in group
-        for part in memory.parts(len(of_batch), step.smallest_batch)
+        (batch.images[part], batch.classes[part], batch.heights[part])
+        for batch in group
+        for part in memory.parts(len(batch.stems), step.smallest_batch)
     ]
     total = 0
-    for i, (images, masks) in enumerate(micro_batches):
+    for i, (images, masks, heights) in enumerate(micro_batches):
         images = images.to(step.device, memory_format=torch.channels_last, non_blocking=True)
         masks = masks.to(step.device, non_blocking=True)
         with distributed.no_sync(step.network, last=i == len(micro_batches) - 1):
             with torch.autocast(step.device.type, step.amp, enabled=step.amp is not None):
-                logits = step.network(images, heights(masks))
+                logits = step.network(images, heights.to(step.device))
             loss = step.criterion(logits, masks) * (len(images) / frames)
             step.optimization.scaler.scale(loss).backward()
         total = total + loss.detach()
@@ -156,7 +156,7 @@ def frames_to_show(count):
     return set(np.linspace(0, count - 1, min(PANELS, count)).round().astype(int).tolist())
 
 
-def validate(predictor, store, criterion, batch_size, shown, title):
+def validate(predictor, store, criterion, batch_size, shown, title="validation"):
     """Score every validation frame. Return rows of scores, mean loss, and (prefix, Dice, FileResult) of frames to show.
 
     shown: indices of frames to keep for panels; the frame with the lowest Dice is kept, too. Warn if all predictions

@@ -76,7 +76,7 @@ add(
     check=lambda s: (len(s.rows()), int(s.rows()["dice"].isna()["C_002.png"])) == (4, 1),
 )
 add("empty images", "unet/train", without("train/images/*"), "images", "holds no image")
-add("an empty input", "unet/predict", without("validation/images/*", "validation/masks/*"), "no image found")
+add("an empty input", "unet/predict", without("validation/images/*", "validation/masks/*"), "holds no images")
 add("empty masks", "unet/train", without("train/masks/*"), "no mask")
 
 

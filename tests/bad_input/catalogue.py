@@ -13,6 +13,7 @@ SECTIONS = (
     "names",
     "pixels",
     "masks",
+    "codings",
     "hostile_files",
     "checkpoints",
     "options",

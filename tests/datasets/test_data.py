@@ -108,7 +108,8 @@ def test_collate_pads_and_marks_the_padding():
         (torch.ones(1, 3, 5), torch.ones(3, 5, dtype=torch.uint8), "a"),
         (torch.ones(1, 4, 2), torch.ones(4, 2, dtype=torch.uint8), "b"),
     ]
-    images, masks, stems = collate(samples)
+    images, masks, heights, stems = collate(samples)
+    assert heights.tolist() == [3, 4]
     assert images.shape == (2, 1, 4, 5) and masks.shape == (2, 4, 5) and stems == ["a", "b"]
     assert (masks[0, 3] == IGNORE_INDEX).all() and (masks[1, :, 2:] == IGNORE_INDEX).all()
     assert (masks != IGNORE_INDEX).sum() == 15 + 8
@@ -182,7 +183,7 @@ def test_samples_do_not_depend_on_the_number_of_workers(tmp_path):
         loader.multiprocessing_context = context
         torch.manual_seed(workers)  # the surrounding state must not matter
         outcomes.append([batch for epoch in (1, 2) for batch in _epoch(loader, epoch)])
-    for (images, masks, stems), (other_images, other_masks, other_stems) in zip(*outcomes, strict=True):
+    for (images, masks, _, stems), (other_images, other_masks, _, other_stems) in zip(*outcomes, strict=True):
         assert torch.equal(images, other_images) and torch.equal(masks, other_masks) and stems == other_stems
 
 
@@ -216,6 +217,6 @@ def test_no_training_batch_is_smaller_than_the_network_needs(tmp_path, frames_in
     store = FrameStore(pairs, scale=1, channels=1, native_truth=False, cache_mb=9)
     frames = TrainingFrames(store, Labels.create([0, 128, 255]))
     loader = training_loader(frames, 4, seed=0, workers=0, device=torch.device("cpu"), needed=4)
-    assert sorted(len(stems) for _, _, stems in loader) == sizes
+    assert sorted(len(batch.stems) for batch in loader) == sizes
     with pytest.raises(InputError, match=r"--batch-size 3: .* needs at least 4 frames"):
         training_loader(frames, 3, seed=0, workers=0, device=torch.device("cpu"), needed=4)

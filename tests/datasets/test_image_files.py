@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from sonogravity.common.messages import InputError
-from sonogravity.datasets.image_files import decode_image, decode_mask, write_mask
+from sonogravity.datasets.image_files import decode_image
 from sonogravity.datasets.labels import COLOUR
+from sonogravity.datasets.mask_files import decode_mask, write_mask
 
 GREY = np.arange(20, dtype=np.uint8).reshape(4, 5) * 12
 
@@ -105,7 +106,7 @@ def test_colour_masks_give_colours_and_grey_levels(tmp_path):
     alpha = np.dstack([pixels, np.array([[255, 255], [0, 255]], np.uint8)])
     assert decode_mask(save(tmp_path / "b.png", alpha)).tolist() == [values[0], [0, values[1][1]]]
     alpha[0, 0, 3] = 100
-    with pytest.raises(InputError, match="half transparent"):
+    with pytest.raises(InputError, match="partly transparent"):
         decode_mask(save(tmp_path / "b.png", alpha))
 
 

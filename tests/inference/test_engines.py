@@ -16,8 +16,8 @@ from deeplab.model import DeepLabV3
 from sonogravity.common import devices
 from sonogravity.common.messages import InputError
 from sonogravity.datasets.frames import Frame
-from sonogravity.datasets.image_files import decode_mask
 from sonogravity.datasets.labels import Labels
+from sonogravity.datasets.mask_files import decode_mask
 from sonogravity.datasets.pairs import find_input_pairs
 from sonogravity.inference import engines, exported, segmentation
 from sonogravity.inference.predictor import (
@@ -255,7 +255,7 @@ def test_what_cannot_be_exported_is_one_line(best, trained, images, tmp_path, re
     frames = ["--input", trained / "validation"]
     assert "nothing.pth: no such file" in refused(export.main, ["--load", tmp_path / "nothing.pth", *frames])
     (tmp_path / "empty").mkdir()
-    assert "empty: no image found" in refused(export.main, ["--load", best, "--input", tmp_path / "empty"])
+    assert "empty: holds no images" in refused(export.main, ["--load", best, "--input", tmp_path / "empty"])
     if not engines.missing("openvino"):
         line = refused(export.main, ["--load", best, "--input", images, "--int8", "--calibration-frames", images])
         assert "frames: no frame has a mask, but --int8 is checked by Dice" in line

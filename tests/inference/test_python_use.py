@@ -10,7 +10,7 @@ from conftest import make_folder, train_arguments
 from PIL import Image
 
 import sonogravity
-from sonogravity.datasets.image_files import decode_mask
+from sonogravity.datasets.mask_files import decode_mask
 from unet import predict, train
 
 

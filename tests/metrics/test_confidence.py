@@ -84,10 +84,7 @@ def test_files_without_masks_are_sorted_by_what_the_model_expects(trained, tmp_p
     best = trained / "checkpoints/unet/run/best.pth"
     images = trained / "validation" / "images"
     assert (
-        predict.main(
-            ["--load", str(best), "--input", str(images), "--output", str(tmp_path / "o"), "--masks", str(tmp_path)]
-        )
-        == 0
+        predict.main(["--load", str(best), "--input", str(images), "--output", str(tmp_path / "o"), "--no-masks"]) == 0
     )
     rows = pd.read_csv(tmp_path / "o" / "files.csv")
     assert set(confidence.columns(LABELS)) <= set(rows.columns) and "dice" not in rows
@@ -115,8 +112,7 @@ def test_where_nothing_is_found_the_terminal_says_so(trained, tmp_path, capsys):
                 str(images),
                 "--output",
                 str(tmp_path / "o"),
-                "--masks",
-                str(tmp_path),
+                "--no-masks",
             ]
         )
         == 0

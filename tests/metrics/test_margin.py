@@ -1,5 +1,7 @@
 """The margin: every drawn case, its properties, and the choice among the three truths."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -226,6 +228,9 @@ def test_the_sweep_begins_with_the_plain_score_and_nsd_never_falls():
     measured = Measure(LABELS, {"a": Spacing(4, 4)}, 1.5).of("a", truth, prediction, counts)
     assert [each["margin_mm"] for each in measured.sweep] == [i / 4 for i in range(13)]
     assert measured.sweep[0]["tolerant_dice"] == measured.figures["dice"]
+    up_to = [row["tolerant_dice_up_to"] for row in measured.sweep]
+    assert up_to == list(itertools.accumulate((row["tolerant_dice"] for row in measured.sweep), max))
+    assert [row["nsd"] for row in measured.sweep] == sorted(row["nsd"] for row in measured.sweep)
     nsd = [each["nsd"] for each in measured.sweep]
     assert nsd == sorted(nsd) and nsd[0] < nsd[-1] == 1
     at = measured.sweep[6]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from sonogravity.common.messages import InputError, Terminated
-from sonogravity.datasets.image_files import decode_mask
 from sonogravity.datasets.labels import Labels
+from sonogravity.datasets.mask_files import decode_mask
 from sonogravity.modeling import checkpoints
 from unet import evaluate, predict, train
 from unet.model import UNet

@@ -11,7 +11,8 @@ import torch
 import sonogravity
 from sonogravity.common import folders
 from sonogravity.common.files import load_torch
-from sonogravity.datasets.image_files import decode_image, decode_mask
+from sonogravity.datasets.image_files import decode_image
+from sonogravity.datasets.mask_files import decode_mask
 from unet import predict, train
 
 FIXTURE = folders.ROOT / "tests" / "fixtures" / "f6191a4"

@@ -14,7 +14,7 @@ from killing import same
 
 from sonogravity.common import folders
 from sonogravity.common.files import load_torch
-from sonogravity.datasets.image_files import decode_mask
+from sonogravity.datasets.mask_files import decode_mask
 
 PAGE = folders.ROOT / "docs" / "adding-a-model.md"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from deeplab.model import DeepLabV3
 from sonogravity.datasets.labels import IGNORE_INDEX
-from sonogravity.datasets.loader import collate, heights
+from sonogravity.datasets.loader import collate
 from sonogravity.modeling.depth_channel import with_depth
 from sonogravity.training.losses import HeadsLoss, SegmentationLoss, soft_dice_loss
 from sonogravity.training.optimization import Plan, decayed, make_optimizer, make_scheduler
@@ -94,8 +94,8 @@ def test_a_frames_depths_do_not_depend_on_its_batch(model_class, options, monkey
     module = sys.modules[type(model).__module__]
     monkeypatch.setattr(module, "with_depth", lambda *inputs: seen.append(with_depth(*inputs)) or seen[-1])
     short, tall = ((torch.rand(1, rows, 33), torch.zeros(rows, 33, dtype=torch.uint8), "") for rows in (40, 81))
-    images, masks, _ = collate([short, tall])
-    model.train()(images, heights(masks))
+    batch = collate([short, tall])
+    model.train()(batch.images, batch.heights)
     assert torch.equal(seen[0][0, 1, :40], with_depth(short[0][None])[0, 1])
     assert torch.equal(seen[0][0, 1, 40:], torch.ones(41, 33))
     assert torch.equal(seen[0][1, 1], with_depth(tall[0][None])[0, 1])

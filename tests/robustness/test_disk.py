@@ -82,10 +82,10 @@ def during_epochs(monkeypatch, before):
     """Call before(epoch) when an epoch is validated, that is before its files are written."""
     real = steps.validate
 
-    def validate(predictor, store, criterion, batch_size, shown, title):
+    def validate(predictor, store, criterion, batch_size, shown, *more):
         before(during_epochs.epoch)
         during_epochs.epoch += 1
-        return real(predictor, store, criterion, batch_size, shown, title)
+        return real(predictor, store, criterion, batch_size, shown, *more)
 
     during_epochs.epoch = 1
     monkeypatch.setattr(steps, "validate", validate)
@@ -325,7 +325,7 @@ def test_another_torch_is_told(sets, tmp_path, capsys):
     path.write_text(json.dumps(content))
     capsys.readouterr()
     assert train.main(["--repeat", str(path), "--name", "again"]) == 0
-    assert "torch; the figures may differ" in capsys.readouterr().err
+    assert "torch; the scores may differ" in capsys.readouterr().err
 
 
 def test_figures_do_not_depend_on_the_batch_size_of_evaluation(trained, tmp_path):

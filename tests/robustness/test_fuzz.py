@@ -20,8 +20,9 @@ from scene import SUFFIXES, save_as
 
 from deeplab.model import DeepLabV3
 from sonogravity.common.messages import InputError
-from sonogravity.datasets.image_files import decode_image, decode_mask
+from sonogravity.datasets.image_files import decode_image
 from sonogravity.datasets.labels import Labels
+from sonogravity.datasets.mask_files import decode_mask
 from sonogravity.datasets.pairs import list_files
 from sonogravity.datasets.spacing import read_table
 from sonogravity.inference.predictor import Predictor
@@ -302,7 +303,7 @@ def test_settings_to_repeat(tmp_path, options, entries):
         "device": "cpu",
         "initial_weights": "",
         "versions": {},
-        "labels": {},
+        "labels": Labels.create([0, 128, 255]).as_dict(),
         "image_maximum": None,
         "mixed_precision": "float32",
         "processes": 1,

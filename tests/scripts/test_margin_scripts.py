@@ -12,8 +12,8 @@ from conftest import write_frame
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
-from sonogravity.datasets.image_files import decode_mask
 from sonogravity.datasets.labels import Labels
+from sonogravity.datasets.mask_files import decode_mask
 from sonogravity.metrics import margin, overlap
 from sonogravity.reporting import workbook
 from unet import evaluate, evaluate_w_margin, predict, predict_w_margin
@@ -164,8 +164,7 @@ def test_frames_without_masks_are_labelled_all_the_same(trained, best, tmp_path)
         best,
         "--input",
         *(trained / "validation/images").iterdir(),
-        "--masks",
-        tmp_path,
+        "--no-masks",
     )
     assert len(list((tmp_path / "o" / "panels").iterdir())) == 8 and not (tmp_path / "o" / "sweep.png").exists()
 
@@ -227,6 +226,7 @@ def test_predictions_of_a_model_score_as_its_own_script_did(trained, best, tmp_p
         "expected_dice",
         "expected_dice_128",
         "expected_dice_255",
+        "unlike_training",
     }
     pd.testing.assert_frame_equal(predicted[names], scored[names])
     assert summary(tmp_path / "p")["metrics"] == summary(tmp_path / "e")["metrics"]

@@ -17,8 +17,8 @@ from PIL import Image
 
 from sonogravity.common import folders
 from sonogravity.common.folders import ROOT
-from sonogravity.datasets.image_files import decode_mask
 from sonogravity.datasets.labels import Labels
+from sonogravity.datasets.mask_files import decode_mask
 from sonogravity.metrics import overlap
 from unet import evaluate, predict, train
 
@@ -86,13 +86,14 @@ def test_files_of_predict(trained, best, tmp_path):
         "fpr",
         "fnr",
     ]
-    assert header[-7:] == [
+    assert header[-8:] == [
         "missed",
         "spurious",
         "entropy",
         "expected_dice",
         "expected_dice_128",
         "expected_dice_255",
+        "unlike_training",
         "seconds",
     ]
     assert "accuracy_128" not in header
@@ -150,6 +151,7 @@ def test_prediction_without_masks(trained, best, tmp_path, capsys):
         "expected_dice",
         "expected_dice_128",
         "expected_dice_255",
+        "unlike_training",
         "seconds",
     ]
     assert not (tmp_path / "p" / "summary.json").exists()

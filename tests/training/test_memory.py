@@ -319,6 +319,17 @@ def test_every_block_list_covers_the_batch_normalisation():
         assert sum(module in inside for module in norms) > 0.9 * len(norms)
 
 
+def test_low_memory_may_begin_when_a_run_is_resumed(sets, tmp_path):
+    """Several processes that ran out of memory are told to give it."""
+    for name, more in (("plain", []), ("sparing", ["--low-memory"])):
+        assert train.main(train_arguments(*sets, tmp_path / name)) == 0
+        path = tmp_path / name / "checkpoints/unet/run/last.pth"
+        assert train.main(["--resume", str(path), "--epochs", "3", *more]) == 0
+    one, other = (load_torch(tmp_path / name / "checkpoints/unet/run/last.pth") for name in ("plain", "sparing"))
+    assert other["epoch"] == 3 and same(one["state_dict"], other["state_dict"])
+    assert [root["training"]["settings"]["memory"]["checkpointing"] for root in (one, other)] == [False, True]
+
+
 def test_low_memory_is_the_same_run(sets, tmp_path, capsys):
     for name, more in (("plain", []), ("sparing", ["--low-memory"])):
         assert train.main(train_arguments(*sets, tmp_path / name, *more)) == 0

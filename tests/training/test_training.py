@@ -231,7 +231,7 @@ def test_options_work(sets, tmp_path, options):
         (["--device", "cuda:77"], "CUDA devices"),
         (["--classes", "4"], "--classes is 4"),
         (["--classes", "2"], "holds 3 values"),
-        (["--snap-masks"], "needs --classes"),
+        (["--snap-masks"], "add --classes"),
         (["--subject-regex", "("], "not a regular expression"),
         (["--train", "/nowhere"], "/nowhere"),
         (["--nonsense"], "unrecognized"),
