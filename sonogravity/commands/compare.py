@@ -14,13 +14,13 @@ from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
-from openpyxl import Workbook
+from openpyxl import Workbook, load_workbook
 from openpyxl.drawing.image import Image as Picture
 from scipy.stats import wilcoxon
 
 from sonogravity.commands import options, script
 from sonogravity.common.file_names import FILES_CSV, PANEL_KINDS, PANELS, panel_name
-from sonogravity.common.files import whole
+from sonogravity.common.files import BROKEN_FILE, whole
 from sonogravity.common.folders import RESULTS
 from sonogravity.common.messages import InputError, say, some, warn
 from sonogravity.datasets.subjects import subjects_or_stems
@@ -87,6 +87,7 @@ def compare_column(reference, other, subjects):
     }
 
 
+SHEETS = ("Summary", "Files", "Subjects", "Disagreements", "Definitions")
 DEFINITIONS = (
     ("reference, other", "the runs compared; the first run named is the reference"),
     ("reference_mean, other_mean", "means over the files for which both runs have a value"),
@@ -176,6 +177,20 @@ def _disagreements(sheet, names, tables, panels):
             line += 3 + math.ceil(picture.height / 20)  # a row is 20 pixels high
 
 
+def _refuse_foreign(output):
+    """Raise InputError if the output is no .xlsx file, or a file that this command did not write."""
+    if output.suffix.lower() != ".xlsx":
+        raise InputError(f"--output {output}: a workbook is written; give a name that ends in .xlsx")
+    if not output.exists():
+        return
+    try:
+        names = load_workbook(output, read_only=True).sheetnames
+    except BROKEN_FILE:
+        names = None
+    if names != list(SHEETS):
+        raise InputError(f"--output {output}: is not a comparison; give another name, or move this file away")
+
+
 def build_parser():
     parser = script.Parser(__doc__)
     add = parser.add_argument
@@ -205,6 +220,7 @@ def main(argv=None):
     subjects = subjects_or_stems([Path(file).stem for file in tables[0].index], args.subject_regex)
     default = RESULTS / "compare" / ("_".join(name.replace("/", "-") for name in names) + ".xlsx")
     output = args.output or default
+    _refuse_foreign(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     for row in write_comparison(output, names, tables, subjects, panels):
         if row["metric"] == "dice" or row["metric"].startswith("dice_"):

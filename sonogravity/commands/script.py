@@ -4,15 +4,17 @@ import argparse
 import difflib
 import functools
 import glob
+import os
 import signal
 import sys
 import threading
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 
 from sonogravity.common import messages, processes
-from sonogravity.common.messages import InputError, NotWritten, Terminated, first_line, some
+from sonogravity.common.messages import InputError, NotWritten, OutputClosed, Terminated, first_line, some
 
 WRITTEN = ("output", "checkpoints", "results")  # options whose paths are created if needed
 
@@ -64,6 +66,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=_Help,
         )
+        self.add_argument("--version", action="version", version=f"SonoGravity {version('sonogravity')}")
 
     def error(self, message):
         raise InputError(f"{message}{self._near_miss(message)}; {self.prog} --help lists the options")
@@ -100,7 +103,7 @@ class Parser(argparse.ArgumentParser):
             raise InputError(f"{option}: {error}") from error
 
     def _settable(self):
-        return {action.dest: action for action in self._actions if action.dest != "help"}
+        return {action.dest: action for action in self._actions if action.dest not in ("help", "version")}
 
 
 def _own_value(action, value):
@@ -156,7 +159,8 @@ def _matches(path):
 def script(main):
     """Decorate a script's main: end each known error with one line and an exit code.
 
-    Exit code 2: InputError, OSError, out of memory or a lost process. 1: NotWritten. 130: Ctrl-C. 143: SIGTERM.
+    Exit code 2: InputError, OSError, out of memory or a lost process. 1: NotWritten. 130: Ctrl-C. 143: SIGTERM. 129:
+    SIGHUP. 141, without a line: the program that read the output has ended, as ``head`` does.
     """
 
     @functools.wraps(main)
@@ -166,7 +170,7 @@ def script(main):
                 stream.reconfigure(errors="backslashreplace")
         warnings.filterwarnings("ignore", module=r"PIL\.|torch\._weights_only_unpickler")  # an InputError reports it
         try:
-            with _sigterm_raises():
+            with _signals_raise():
                 return main(argv, **parts) or 0
         except InputError as error:
             text = str(error)
@@ -175,6 +179,10 @@ def script(main):
             _end(text, 2)
         except NotWritten as error:
             _end(str(error), 1)
+        except OutputClosed:
+            with suppress(OSError):  # else Python complains when it flushes the output at its end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(141) from None
         except OSError as error:
             where = error.filename or "reading or writing"
             _end(f"{where}: {error.strerror or error}; check the path, its permissions and the disk", 2)
@@ -189,7 +197,7 @@ def script(main):
             raise
         except KeyboardInterrupt as stop:
             print("interrupted", file=sys.stderr)
-            raise SystemExit(143 if isinstance(stop, Terminated) else 130) from None
+            raise SystemExit(128 + (stop.args[0] if isinstance(stop, Terminated) else signal.SIGINT)) from None
 
     return run
 
@@ -201,17 +209,23 @@ def _end(line, code):
 
 
 @contextmanager
-def _sigterm_raises():
-    """Raise Terminated in the script on SIGTERM, as Python raises KeyboardInterrupt on Ctrl-C."""
+def _signals_raise():
+    """Raise Terminated in the script on SIGTERM and SIGHUP, as Python raises KeyboardInterrupt on Ctrl-C.
+
+    A signal that is ignored from the start, as SIGHUP is under ``nohup``, stays ignored.
+    """
 
     def stop(number, frame):
-        raise Terminated
+        raise Terminated(number)
 
     if threading.current_thread() is not threading.main_thread():  # Python handles signals in the main thread only
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

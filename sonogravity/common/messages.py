@@ -13,12 +13,19 @@ class InputError(Exception):
     """
 
 
+class OutputClosed(Exception):
+    """The program that read the output has ended, as ``head`` does. The script ends quietly, with exit code 141."""
+
+
 class NotWritten(Exception):
     """The work is complete, but a result file could not be written: one line, exit code 1."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM from a scheduler or a shutdown. It ends a script as Ctrl-C does, with exit code 143."""
+    """SIGTERM from a scheduler or a shutdown, or SIGHUP from a closed terminal: args[0] is the signal's number.
+
+    It ends a script as Ctrl-C does, with the exit code 128 + number.
+    """
 
 
 def is_out_of_memory(error):
@@ -53,7 +60,10 @@ def some(items, limit=3):
 def say(message):
     """Print a message about normal progress."""
     if is_first_process():
-        print(message, flush=True)
+        try:
+            print(message, flush=True)
+        except BrokenPipeError:
+            raise OutputClosed from None
 
 
 def complain(message):

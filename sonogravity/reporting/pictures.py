@@ -1,5 +1,7 @@
 """Figures: panels of image, truth and prediction, and curves of a run."""
 
+import os
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -80,14 +82,28 @@ def plain(text):
     return text.replace("$", r"\$")
 
 
+def empty_figure(size):
+    """Return a matplotlib Figure of (width, height) in inches that draws to files only.
+
+    Without pyplot there is no window and no global state. MPLBACKEND is left out, because a notebook sets it to a
+    backend that may not be installed here.
+    """
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def write_progress(path, history, labels):
     """Draw the losses, the Dice (mean and per class) and the learning rate of a run as PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure  # no pyplot: no global state, no window
-
     epochs = [row["epoch"] for row in history]
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure((11, 3.6))
     losses, dice, rate = figure.subplots(1, 3)
     losses.plot(epochs, [row["train_loss"] for row in history], "o-", ms=3, color="#0072b2", label="training")
     losses.plot(epochs, [row["val_loss"] for row in history], "s-", ms=3, color="#d55e00", label="validation")
@@ -116,11 +132,7 @@ def write_progress(path, history, labels):
 
 def write_calibration(path, classes, labels):
     """Draw the reliability diagram as PNG. classes: the ``calibration`` of summary.json."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure((9, 4.2))
     curves, counts = figure.subplots(1, 2)
     curves.plot([0, 1], [0, 1], color="black", lw=1, ls=":", label="perfect calibration")
     width = 0.8 / len(classes)
@@ -147,15 +159,13 @@ def write_calibration(path, classes, labels):
 
 def write_sweep(path, margin):
     """Draw tolerant Dice and NSD against the margin as PNG. margin: the ``margin`` of summary.json."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = margin["sweep"]
     steps = [row["margin_mm"] for row in rows]
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure((9, 3.8))
     scores, chosen = figure.subplots(1, 2)
     scores.plot(steps, [row["tolerant_dice"] for row in rows], "o-", ms=4, color="#0072b2", label="tolerant Dice")
+    up_to = [row["tolerant_dice_up_to"] for row in rows]
+    scores.plot(steps, up_to, "--", color="#0072b2", label="tolerant Dice, best margin up to this one")
     scores.plot(steps, [row["nsd"] for row in rows], "s-", ms=4, color="#d55e00", label="NSD")
     scores.axvline(margin["mm"], color="black", lw=1, ls=":", label=f"margin {margin['mm']:g} mm")
     scores.set_title("Mean over files")

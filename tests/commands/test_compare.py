@@ -79,3 +79,20 @@ def test_what_cannot_be_compared_is_refused(runs, tmp_path, refused):
     (tmp_path / "empty").mkdir()
     pd.DataFrame({"file": ["a.png"]}).to_csv(tmp_path / "empty" / "files.csv", index=False)
     assert "no Dice column" in refused(compare.main, [runs[0], tmp_path / "empty"])
+
+
+@pytest.mark.parametrize("name, content", [("mine.xlsx", None), ("text.xlsx", b"file"), ("keep.csv", b"file")])
+def test_a_file_that_it_did_not_write_is_never_replaced(runs, tmp_path, refused, name, content):
+    path = tmp_path / name
+    if content is None:
+        openpyxl.Workbook().save(path)
+    else:
+        path.write_bytes(content)
+    before = path.read_bytes()
+    assert f"--output {path}" in refused(compare.main, [*runs, "--output", path])
+    assert path.read_bytes() == before
+
+
+def test_its_own_workbook_is_replaced(runs, tmp_path):
+    for _ in range(2):
+        assert compare.main([*map(str, runs), "--output", str(tmp_path / "c.xlsx")]) == 0
