@@ -219,3 +219,19 @@ def test_the_python_of_the_front_page_runs(small, monkeypatch, tmp_path):
     scope = {"image": image}
     exec(compile(block, "README.md", "exec"), scope)
     assert scope["labels"].shape == image.shape
+
+
+def test_the_architecture_names_every_module():
+    table = (
+        (folders.ROOT / "docs" / "architecture.md")
+        .read_text(encoding="utf-8")
+        .split("## Packages")[1]
+        .split("\n## ")[0]
+    )
+    named = set(
+        re.findall(r"`(\w+)`", "\n".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `")))
+    )
+    packages = [
+        path for path in (folders.ROOT / "sonogravity").iterdir() if path.is_dir() and path.name != "__pycache__"
+    ]
+    assert {path.stem for package in packages for path in package.glob("[a-z]*.py")} == named
