@@ -47,10 +47,14 @@ def command(script, options, root):
 
 @contextmanager
 def started(line, **options):
-    """A process that Ctrl-C reaches, also where the tests run in the background, and that never outlives its test."""
+    """A process that Ctrl-C and a closed terminal reach, also if the tests run in the background or under nohup.
+
+    It never outlives its test.
+    """
 
     def heed_interrupts():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for each in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(each, signal.SIG_DFL)
 
     process = subprocess.Popen(
         [str(part) for part in line], stdout=subprocess.PIPE, text=True, preexec_fn=heed_interrupts, **options

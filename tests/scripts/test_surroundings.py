@@ -8,6 +8,7 @@ import time
 
 import pytest
 from conftest import make_folder, train_arguments
+from killing import started
 
 from sonogravity.common import folders
 from unet import train
@@ -48,17 +49,17 @@ def wait_for(process, text):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
 def test_a_closed_terminal_ends_a_run_with_the_way_to_resume(command, tmp_path):
-    with subprocess.Popen([*command, "--epochs", "500"], stdout=subprocess.PIPE, text=True) as process:
+    with started([*command, "--epochs", "500"]) as process:
         wait_for(process, "epoch 1/500")
         process.send_signal(signal.SIGHUP)
         rest = process.stdout.read()
-    assert process.returncode == 128 + signal.SIGHUP
+        assert process.wait() == 128 + signal.SIGHUP
     assert f"--resume {tmp_path / 'checkpoints' / 'unet' / 'run' / 'last.pth'}" in rest
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
 def test_under_nohup_a_run_goes_on(command):
-    with subprocess.Popen(["nohup", *command, "--epochs", "500"], stdout=subprocess.PIPE, text=True) as process:
+    with started(["nohup", *command, "--epochs", "500"]) as process:
         wait_for(process, "epoch 1/500")
         process.send_signal(signal.SIGHUP)
         time.sleep(0.2)
@@ -66,7 +67,7 @@ def test_under_nohup_a_run_goes_on(command):
         assert process.poll() is None
         process.terminate()
         process.stdout.read()
-    assert process.returncode == 128 + signal.SIGTERM
+        assert process.wait() == 128 + signal.SIGTERM
 
 
 def test_an_empty_checkout_is_told_where_frames_come_from(tmp_path, refused, monkeypatch):
