@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
-from sonogravity.common.processes import is_first_process
+from sonogravity.common import progress
 from sonogravity.common.workers import ahead
 from sonogravity.datasets.frames import network_size, read_pair_and_palette, resize_mask
 from sonogravity.datasets.grey_levels import grey_quantiles
@@ -61,8 +60,7 @@ def look_at(store, workers, description, take=None):
 
     facts = []
     frames = ahead(read, range(len(store)), workers)
-    bar = tqdm(frames, description, len(store), unit="frame", leave=False, disable=not is_first_process())
-    for index, (fact, frame, image) in enumerate(bar):
+    for index, (fact, frame, image) in enumerate(progress.bar(frames, description, len(store), "frame")):
         facts.append(fact)
         store.keep(index, frame)
         if take is not None:

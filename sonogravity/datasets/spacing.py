@@ -5,6 +5,7 @@ Resolution tags of PNG and TIFF files are not read, because they describe print,
 
 import csv
 import math
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from sonogravity.common.messages import InputError, some
 ASSUMED_PIXELS_PER_MM = 3.78  # 96 pixels per inch; used for the margin, with a warning, if nothing is given
 DEFAULT_MARGIN_MM = 1.5
 MOST_PIXELS_PER_MM = 1000
+PLAUSIBLE_WIDTHS_MM = 10, 500  # of an ultrasound frame
+FAR_FROM_MEDIAN = 3  # frames of one depth or another differ less
 COLUMNS = (("pixels_per_mm",), ("pixels_per_mm_x", "pixels_per_mm_y"))
 
 
@@ -57,6 +60,23 @@ def find_spacings(files, pixels_per_mm=None, table=None):
     return dict.fromkeys(files, given)
 
 
+def doubts(spacings, widths):
+    """Return a line per kind of spacing that can hardly be meant. spacings: by file. widths: px, by file."""
+    given = {file: spacing for file, spacing in spacings.items() if not spacing.assumed}
+    if not given:
+        return []
+    low, high = PLAUSIBLE_WIDTHS_MM
+    wide = {file: widths[file] / spacing.x for file, spacing in given.items()}
+    odd = [f"{file} {width:.3g} mm" for file, width in wide.items() if not low <= width <= high]
+    lines = [f"the spacing makes {len(odd)} of {len(wide)} images under {low} or over {high} mm wide: {some(odd)}"]
+    median = statistics.median(spacing.x for spacing in given.values())
+    ratios = {file: max(spacing.x / median, median / spacing.x) for file, spacing in given.items()}
+    far = [f"{file} {given[file].x:g}" for file, ratio in ratios.items() if ratio > FAR_FROM_MEDIAN]
+    lines.append(f"pixels per mm far from the median, {median:g}, in {len(far)} of {len(given)} images: {some(far)}")
+    remedy = "check that it is in pixels per mm, not in pixels per cm or mm per pixel"
+    return [f"{line}; {remedy}" for line, found in zip(lines, (odd, far), strict=True) if found]
+
+
 def match_table(files, found, path):
     """Return {file: Spacing}, matched by file name or else by stem. Raise InputError for files without a line."""
     stems = {}
@@ -82,7 +102,9 @@ def read_table(path):
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not text in UTF-8; save the table as CSV (UTF-8)") from error
     lines = text.splitlines()
-    delimiter = ";" if lines and ";" in lines[0] else ","
+    for_excel = bool(lines) and lines[0].strip().lower().startswith("sep=")
+    lines = lines[for_excel:]
+    delimiter = next((each for each in (";", "\t") if lines and each in lines[0]), ",")
     rows = csv.DictReader(lines, delimiter=delimiter)
     header = [name.strip() for name in rows.fieldnames or ()]
     columns = next((names for names in COLUMNS if {"file", *names} <= set(header)), None)
@@ -95,7 +117,11 @@ def read_table(path):
     found = {}
     for row in rows:
         name = (row["file"] or "").strip()
-        where = f"{path}, line {rows.line_num}"
+        where = f"{path}, line {rows.line_num + for_excel}"
+        if any((field or "").strip() for field in row.get(None) or ()):
+            raise InputError(
+                f"{where}: has more fields than the head; with decimal commas, separate the columns by semicolons"
+            )
         values = [_positive(row[column], delimiter, where) for column in columns]
         spacing = Spacing(values[0], values[-1])
         if not name:
@@ -108,7 +134,7 @@ def read_table(path):
 def _positive(text, delimiter, where):
     text = (text or "").strip()
     try:
-        value = float(text.replace(",", ".") if delimiter == ";" else text)
+        value = float(text.replace(",", ".") if delimiter != "," else text)
     except ValueError:
         value = math.nan
     if not 0 < value <= MOST_PIXELS_PER_MM:  # this form also refuses NaN

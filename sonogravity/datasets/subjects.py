@@ -35,6 +35,11 @@ def subjects_or_stems(stems, regex=None):
     return [subject or stem for subject, stem in zip(subjects_of(stems, regex), stems, strict=True)]
 
 
+def are_independent(stems, regex=None):
+    """Whether files are taken as independent, because no name gives a subject."""
+    return not any(subjects_of(stems, regex))
+
+
 def assign_folds(subjects, count):
     """Return {subject: fold, from 1}; each subject, the largest first, goes to the fold with the fewest frames.
 

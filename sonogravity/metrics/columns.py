@@ -94,9 +94,9 @@ COLUMNS = {
         "mean over the image's pixels of -sum(p ln p) / ln C over the C classes: 0 is certain, 1 is undecided", "0 to 1"
     ),
     "expected_dice": Column(
-        "Dice that would result if the model's probabilities p were correct: 2 sum(p over the pixels labelled with the "
-        "class) / (number of these pixels + sum(p over all pixels)). Mean over the foreground classes that are "
-        "predicted; blank if there are none",
+        "order of certainty, not an estimate of Dice, which is usually far lower: 2 sum(p over the pixels labelled "
+        "with the class) / (number of these pixels + sum(p over all pixels)), p being the model's probabilities. Mean "
+        "over the foreground classes that are predicted; blank if there are none",
         "0 to 1",
         per_class=True,
     ),
@@ -118,6 +118,7 @@ COLUMNS = {
     "files": Column("number of files", form=WHOLE),
     "subjects": Column("number of subjects", form=WHOLE),
     "pixels": Column("number of pixels", form=WHOLE),
+    "wilcoxon_p": Column("two-sided Wilcoxon signed-rank test, see the Definitions of compare", form="0.00E+00"),
     **{name: Column("number of files for which this variant of the truth was chosen", form=WHOLE) for name in VARIANTS},
 }
 NOTES = (

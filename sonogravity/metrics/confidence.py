@@ -1,4 +1,4 @@
-"""Confidence of a prediction: entropy and expected Dice (without a truth), calibration (with a truth).
+"""Confidence of a prediction: entropy and expected_dice (without a truth), calibration (with a truth).
 
 All are computed from the probabilities (softmax) at the frame's native size.
 """
@@ -19,8 +19,9 @@ def certainty(logits, maps, labels):
     """Return one dictionary per frame, from (N, C, H, W) logits and (N, H, W) uint8 label maps.
 
     ``entropy``: mean over pixels of -sum(p ln p) / ln C, from 0 (certain) to 1 (undecided). ``expected_dice_<class>``:
-    2 sum(p_c over the pixels labelled c) / (number of these pixels + sum(p_c over all pixels)). It is the Dice that
-    would result if the probabilities were correct (the ratio of expectations); NaN if no pixel is labelled c.
+    2 sum(p_c over the pixels labelled c) / (number of these pixels + sum(p_c over all pixels)). It would be the Dice if
+    the probabilities were correct (the ratio of expectations). They are not, so it only orders frames; NaN if no pixel
+    is labelled c.
     ``expected_dice``: mean over the foreground classes that are predicted.
     """
     maps = torch.from_numpy(maps).to(logits.device)

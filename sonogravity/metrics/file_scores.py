@@ -59,7 +59,7 @@ class Measure:
         }
         figures = overlap.file_metrics(confusion, labels, columns)
         if self.margin_mm is None:
-            return Measured(figures)
+            return Measured(figures if spacing.assumed else figures | self._pixels_per_mm(spacing))
         choice = margin.choose(truth, prediction, confusion, labels, self.margin_mm, spacing.pixel_size_mm, ignored)
         tolerant = overlap.file_metrics(choice.confusion, labels)
         figures["mask_used"] = choice.used

@@ -69,7 +69,7 @@ def read(path):
     except BROKEN_FILE as error:
         raise InputError(
             f"{path}: cannot be read safely as a checkpoint ({first_line(error)}): it is damaged, or holds more than "
-            "tensors and plain values; give another file"
+            "tensors and plain values, as a whole pickled model does: save model.state_dict(), or give another file"
         ) from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a checkpoint; give another file")

@@ -5,8 +5,9 @@ import torch
 from sonogravity.common.messages import InputError, say, some
 from sonogravity.datasets.labels import Labels, parse_value
 
-WRAPPERS = ("module.", "_orig_mod.")  # prefixes of all keys by DataParallel and torch.compile
-NESTED = ("state_dict", "model_state_dict", "model")  # entries in which other code stores the weights
+WRAPPERS = ("module.", "_orig_mod.", "model.", "net.")  # prefixes of all keys by DataParallel, torch.compile, Lightning
+# Entries in which other code stores the weights.
+NESTED = ("state_dict", "model_state_dict", "model", "net", "params", "params_ema", "weights")
 COUNTERS = ("total_ops", "total_params")  # entries of a FLOP counter among the weights
 
 
@@ -22,6 +23,10 @@ def interpret(path, content, model_class):
     except TypeError as error:
         raise InputError(f"{path}: {error}; save the weights as plain tensors") from error
     options = model_class.options_from(weights)
+    if options is not None and options["classes"] == 1:
+        weights = with_background_logit(weights, model_class.HEAD)
+        options = model_class.options_from(weights)
+        say(f"{path.name}: one output channel, of which the sigmoid is the probability; read as two classes")
     if options is None:
         raise InputError(
             f"{path}: no {model_class.NAME} model: it holds {some(weights) or 'no weights'} instead of "
@@ -48,6 +53,16 @@ def interpret(path, content, model_class):
             )
         labels = Labels.create(values)
     return options, weights, labels
+
+
+def with_background_logit(weights, head):
+    """Return weights of one output channel z as those of two classes with the logits 0 and z.
+
+    The softmax of (0, z) is the sigmoid of z, so the second class is predicted where the sigmoid is above 0.5. head:
+    beginnings of the keys of the last layers, as of SegmentationModel.HEAD.
+    """
+    own = {key: value for key, value in weights.items() if key.startswith(tuple(head)) and len(value) == 1}
+    return weights | {key: torch.cat([torch.zeros_like(value), value]) for key, value in own.items()}
 
 
 def _unwrap(content):

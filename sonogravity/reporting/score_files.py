@@ -2,17 +2,16 @@
 
 import csv
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from sonogravity.common import file_names, files, workers
+from sonogravity.common import file_names, files, progress, workers
 from sonogravity.common.messages import say, some, warn
 from sonogravity.datasets.label_checks import background_warning
 from sonogravity.datasets.mask_files import write_mask
-from sonogravity.datasets.subjects import subjects_or_stems
+from sonogravity.datasets.spacing import ASSUMED, doubts
+from sonogravity.datasets.subjects import are_independent, subjects_or_stems
 from sonogravity.metrics import columns, confidence
 from sonogravity.metrics.summary import FEW_SUBJECTS, group_means, pooled, summarise
 from sonogravity.reporting import output_folder, pictures, workbook
@@ -122,9 +121,7 @@ def _score_each(results, names, count, folder, measure, request, natives, groups
 
     scored = workers.ahead(score_and_write, results, workers.decoding_threads(request.workers))
     with PartialCsv(folder, names) as partial:
-        for row, found, confusion, is_empty, of_file in tqdm(
-            scored, "frames", count, unit="frame", leave=False, file=sys.stderr
-        ):
+        for row, found, confusion, is_empty, of_file in progress.bar(scored, "frames", count, "frame"):
             rows.append(row)
             if found is not None:
                 confusions.append(confusion)
@@ -158,7 +155,8 @@ def _summarise(rows, confusions, measured, measure, subject_regex):
     rows = [row for row in rows if "dice" in row]
     if not rows:
         return None, None
-    groups = subjects_or_stems([Path(row["file"]).stem for row in rows], subject_regex)
+    stems = [Path(row["file"]).stem for row in rows]
+    groups = subjects_or_stems(stems, subject_regex)
     summary = summarise(rows, measure.labels, groups, measure.names)
     summary["pooled"] = pooled(confusions, measure.labels)
     for what in ("missed", "spurious"):
@@ -169,7 +167,8 @@ def _summarise(rows, confusions, measured, measure, subject_regex):
             for name, value in pooled([each.choice.confusion for each in measured], measure.labels).items()
         }
         summary["margin"] = measure.margin_summary(measured)
-    few = len(set(groups)) if len(set(groups)) < FEW_SUBJECTS else None
+    summary["files_independent"] = are_independent(stems, subject_regex)
+    few = len(set(groups)) if len(set(groups)) < FEW_SUBJECTS and not summary["files_independent"] else None
     return summary, few
 
 
@@ -181,14 +180,16 @@ def _report(rows, summary, few, empty, measure, folder):
             say(f"{len(rows) - summary['files']} of {len(rows)} files have no mask: their scores are blank")
         dice = summary["metrics"]["dice"]
         low, high = dice["ci95"]
+        independent = ", files taken as independent" if summary["files_independent"] else ""
         names = [labels.names[c] for c in labels.foreground]
         classes = ", ".join(f"{name} {summary['classes'][name]['dice']['mean']:.4f}" for name in names)
-        say(f"Dice {dice['mean']:.6f} (95 % interval {low:.4f} to {high:.4f}), n {dice['n']}; {classes}")
+        say(f"Dice {dice['mean']:.6f} (95 % interval {low:.4f} to {high:.4f}{independent}), n {dice['n']}; {classes}")
         if "margin" in summary:
             margin_mm, chosen = summary["margin"]["mm"], summary["margin"]["chosen"]
+            assumed = f" ({ASSUMED.x} pixels per mm ASSUMED)" if summary["margin"]["assumed"] else ""
             say(
-                f"tolerant Dice {summary['metrics']['tolerant_dice']['mean']:.6f} at a margin of {margin_mm:g} mm; "
-                f"chosen: {', '.join(f'{name} {count}' for name, count in chosen.items())}"
+                f"tolerant Dice {summary['metrics']['tolerant_dice']['mean']:.6f} at a margin of {margin_mm:g} "
+                f"mm{assumed}; chosen: {', '.join(f'{name} {count}' for name, count in chosen.items())}"
             )
         for name in list(measure.boundary_names.values())[1:]:
             entry = summary["metrics"][name]
@@ -198,7 +199,10 @@ def _report(rows, summary, few, empty, measure, folder):
     if unseen := workbook.least_certain_first(rows):
         known = {row["file"]: row["expected_dice"] for row in unseen[:LOOK_FIRST]}
         first = [f"{file} ({'nothing found' if math.isnan(dice) else f'{dice:.2f}'})" for file, dice in known.items()]
-        say(f"files without a mask cannot be scored; look first at the lowest expected Dice: {', '.join(first)}")
+        say(f"files without a mask cannot be scored; look first at the lowest expected_dice: {', '.join(first)}")
+        say("(expected_dice orders files by the certainty of the model; it is no estimate of their Dice)")
+    for doubt in doubts(measure.spacings, {row["file"]: row["width"] for row in rows}):
+        warn(doubt)
     unlike = [row["file"] for row in rows if (row.get(UNLIKE) or 0) > 1]
     if unlike:
         warn(

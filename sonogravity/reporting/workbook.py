@@ -103,7 +103,7 @@ def write_files(path, rows, summary, settings, few_subjects):
 
 
 def least_certain_first(rows):
-    """Return the rows without a mask, sorted by expected Dice. Rows without any predicted structure come first."""
+    """Return the rows without a mask, sorted by expected_dice. Rows without any predicted structure come first."""
     unseen = [row for row in rows if "dice" not in row and "expected_dice" in row]
     return sorted(unseen, key=lambda row: -1 if math.isnan(row["expected_dice"]) else row["expected_dice"])
 
@@ -234,7 +234,9 @@ def _summary(sheet, summary, few_subjects):
     sheet.column_dimensions["A"].width = 26
     lines = [f"files: {summary['files']}"]
     lines += [f"{what}: {summary[what]} classes over all files" for what in ("missed", "spurious")]
-    if few_subjects is not None:
+    if summary["files_independent"]:
+        lines.append("The file names give no subject: files are taken as independent by the ci95 interval.")
+    elif few_subjects is not None:
         lines.append(f"Only {few_subjects} subjects: the ci95 interval is unreliable.")
     for offset, line in enumerate(lines, len(stored) + 3):
         write_cell(sheet, offset, 1, line).font = NOTE_FONT

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sonogravity.common import file_names as names
-from sonogravity.common import files
+from sonogravity.common import files, folders
 from sonogravity.common.messages import InputError, NotWritten, complain, say, some, warn
 from sonogravity.common.processes import is_first_process
 from sonogravity.datasets.labels import Labels
@@ -180,6 +180,8 @@ class Run:
         best = self.history[best_epoch(self.history) - 1]
         say(f"best: epoch {best['epoch']}, Dice {best['dice']:.6f}: {self.best}")
         say(f"scores: {self.results / names.EPOCHS_XLSX}")
+        script = folders.ROOT / self.shared["model_name"] / "predict.py"
+        say(f"next: python {script} --load {self.best} --input FOLDER")
         if not self.writing:
             return
         missing = self.outbox.close()

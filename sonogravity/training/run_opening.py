@@ -3,9 +3,11 @@
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from sonogravity.common import files
 from sonogravity.common.file_names import BEST, EPOCHS_CSV, EPOCHS_XLSX, LAST, epoch_name
-from sonogravity.common.messages import InputError, some, warn
+from sonogravity.common.messages import InputError, say, some, warn
 from sonogravity.common.processes import is_first_process, process_count
 from sonogravity.common.provenance import commit, describe_versions, digest_of_weights
 from sonogravity.metrics.columns import check
@@ -51,7 +53,21 @@ def open_run(beginning, model, model_options, findings, *, device, amp, memory):
         "grey_levels": findings.grey_levels.as_dict(),
         "run": name,
     }
+    _describe(name, model, beginning, found, options["epochs"])
+    say(f"folders:    {kept} and {results}")
     return Run(kept, results, settings, shared, findings.labels, writing=is_first_process())
+
+
+def _describe(name, model, beginning, found, epochs):
+    """Print what is about to be trained, and how."""
+    parameters = sum(weight.numel() for weight in model.parameters())
+    begins = f"resumes after epoch {beginning.resumed.epoch} of {epochs}" if beginning.resumed else f"{epochs} epochs"
+    frozen = beginning.options.freeze_encoder
+    say(
+        f"run:        {name}, {model.NAME} with {parameters:,} parameters, {begins}"
+        f"{f', the encoder frozen for {frozen}' if frozen else ''}; {found['device']}, {found['mixed_precision']}, "
+        f"{torch.get_num_threads()} threads"
+    )
 
 
 def _settings_of(beginning, options, found, model_name):

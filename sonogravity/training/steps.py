@@ -7,10 +7,10 @@ from itertools import chain, islice
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from sonogravity.common import progress
 from sonogravity.common.messages import InputError, say, some, warn
-from sonogravity.common.processes import is_first_process, process_count, process_rank
+from sonogravity.common.processes import process_count, process_rank
 from sonogravity.datasets.loader import epoch_seed
 from sonogravity.inference import segmentation
 from sonogravity.inference.predictor import Predictor
@@ -66,8 +66,8 @@ def train_one_epoch(step, loader, memory, title, frozen=()):
     kept = [weight for module in frozen for weight in module.eval().parameters()]
     losses, stems, sizes = [], [], []
     start = time.perf_counter()
-    with tqdm(loader, title, unit="batch", leave=False, disable=not is_first_process()) as progress:
-        batches = iter(progress)
+    with progress.bar(loader, title, len(loader), "batch") as bar:
+        batches = iter(bar)
         while group := list(islice(batches, step.accumulate)):
             frames = _frames_per_process(loader, len(losses) * step.accumulate, group)
             step.optimization.optimizer.zero_grad(set_to_none=True)
@@ -82,7 +82,7 @@ def train_one_epoch(step, loader, memory, title, frozen=()):
             if len(losses) % SHOW_EVERY == 1:
                 shown = _finite(losses, stems, title)[-SHOW_EVERY:]
                 speed = sum(sizes) / (time.perf_counter() - start)
-                progress.set_postfix_str(f"loss {np.mean(shown):.4f}, {speed:.2f} img/s")
+                bar.set_postfix_str(f"loss {np.mean(shown):.4f}, {speed:.2f} img/s", refresh=False)
     values = np.mean(distributed.gather(_finite(losses, stems, title)), axis=0)
     seconds = time.perf_counter() - start
     if step.compiled and len(sizes) > 1:
@@ -167,7 +167,7 @@ def validate(predictor, store, criterion, batch_size, shown, title="validation")
     scored, kept, worst, lowest, foreground = [], [], [], math.inf, False
     mine = range(process_rank(), len(store), process_count())
     results = segmentation.segment(predictor, (store[i] for i in mine), batch_size, criterion)
-    bar = tqdm(results, title, len(mine), unit="frame", leave=False, disable=not is_first_process())
+    bar = progress.bar(results, title, len(mine), "frame")
     for i, result in zip(mine, bar, strict=True):
         row = overlap.file_metrics(result.confusion, labels)
         scored.append((i, row, result.loss))

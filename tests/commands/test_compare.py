@@ -1,5 +1,7 @@
 """The table of two runs side by side."""
 
+import json
+
 import openpyxl
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ from PIL import Image
 from scipy.stats import wilcoxon
 
 from sonogravity.commands import compare
+from sonogravity.datasets.labels import Labels
 
 
 def write_run(folder, scores, panels=False):
@@ -58,7 +61,8 @@ def test_figures_are_per_subject(runs, tmp_path, capsys):
 def test_few_subjects_are_warned_of(tmp_path, capsys):
     runs = [write_run(tmp_path / name, {"A_1.png": (0.5, 0.4), "B_1.png": (0.6, 0.4)}) for name in "xy"]
     assert compare.main([*map(str, runs), "--output", str(tmp_path / "c.xlsx")]) == 0
-    assert "Only 2 subjects" in capsys.readouterr().err
+    said, error = capsys.readouterr()
+    assert "Only 2 subjects" in error and "no subject differs, 2 subjects, 2 files" in said
     book = openpyxl.load_workbook(tmp_path / "c.xlsx")
     assert "do not differ" in book["Disagreements"]["A1"].value
     assert any("Only 2 subjects" in str(row[0]) for row in book["Summary"].iter_rows(values_only=True))
@@ -96,3 +100,61 @@ def test_a_file_that_it_did_not_write_is_never_replaced(runs, tmp_path, refused,
 def test_its_own_workbook_is_replaced(runs, tmp_path):
     for _ in range(2):
         assert compare.main([*map(str, runs), "--output", str(tmp_path / "c.xlsx")]) == 0
+
+
+def test_files_without_subjects_have_no_p_value_and_are_not_counted_as_subjects(tmp_path, capsys):
+    scores = {f"{word}.png": (0.5 + 0.01 * i, 0.4) for i, word in enumerate("abcdefgh")}
+    better = {file: (dice + 0.1, iou) for file, (dice, iou) in scores.items()}
+    runs = write_run(tmp_path / "one" / "evaluate", scores), write_run(tmp_path / "other" / "evaluate", better)
+    assert compare.main([*map(str, runs), "--output", str(tmp_path / "c.xlsx")]) == 0
+    caught = capsys.readouterr()
+    assert (
+        "files taken as independent, 8 files" in caught.out
+        and " subjects," not in caught.out
+        and "p " not in caught.out
+    )
+    assert "--subject-regex" in caught.err
+    book = openpyxl.load_workbook(tmp_path / "c.xlsx")
+    row = table(book["Summary"]).iloc[0]
+    assert row["wilcoxon_p"] is None and row["subjects"] is None and row["n"] == 8
+    assert "no subject" in book["Subjects"]["A1"].value
+
+
+def test_a_small_p_is_never_shown_as_0(tmp_path):
+    files = [f"S{s:02d}_{i}.png" for s in range(25) for i in range(2)]
+    scores = dict.fromkeys(files, (0.5, 0.4))
+    better = {file: (0.6 + 0.001 * i, 0.4) for i, file in enumerate(files)}
+    runs = write_run(tmp_path / "one" / "evaluate", scores), write_run(tmp_path / "other" / "evaluate", better)
+    assert compare.main([*map(str, runs), "--output", str(tmp_path / "c.xlsx")]) == 0
+    sheet = openpyxl.load_workbook(tmp_path / "c.xlsx")["Summary"]
+    column = [cell.value for cell in sheet[1]].index("wilcoxon_p") + 1
+    assert 0 < sheet.cell(2, column).value < 1e-5 and sheet.cell(2, column).number_format == "0.00E+00"
+
+
+def test_scores_of_another_tolerance_are_left_out_and_said(tmp_path, capsys):
+    runs = [write_run(tmp_path / name, {f"S{s}_1.png": (0.5, 0.4) for s in range(8)}) for name in ("plain", "margin")]
+    for run, columns in zip(runs, ({"nsd": 0.3}, {"nsd": 0.9, "margin_mm": 1.5}), strict=True):
+        pd.read_csv(run / "files.csv").assign(**columns).to_csv(run / "files.csv", index=False)
+    assert compare.main([*map(str, runs), "--output", str(tmp_path / "c.xlsx")]) == 0
+    line = "not compared, plain and margin: nsd: tolerance of one pixel and 1.5 mm"
+    assert line in capsys.readouterr().err
+    summary = openpyxl.load_workbook(tmp_path / "c.xlsx")["Summary"]
+    cells = [str(cell) for row in summary.iter_rows(values_only=True) for cell in row]
+    assert "dice" in cells and "nsd" not in cells and line in cells
+
+
+def test_runs_of_other_classes_or_ignored_values(tmp_path, capsys, refused):
+    def write(name, labels):
+        run = write_run(tmp_path / name, {f"S{s}_1.png": (0.5 + 0.01 * len(name), 0.4) for s in range(8)})
+        (run / "settings.json").write_text(json.dumps({"labels": labels.as_dict()}))
+        return str(run)
+
+    labels = Labels.create([0, 128, 255], 0)
+    one, more = write("one", labels), write("more", Labels.create([0, 64, 128], 0))
+    ignoring = write("ignoring", labels.with_ignored([7]))
+    assert compare.main([one, more, "--output", str(tmp_path / "c.xlsx")]) == 0
+    said, error = capsys.readouterr()
+    assert "dice, iou: different classes (128, 255 and 64, 128)" in error and "not checked" not in error
+    assert "dice_128 " in said and "dice  " not in said
+    assert "cannot be compared" in openpyxl.load_workbook(tmp_path / "c.xlsx")["Disagreements"]["A1"].value
+    assert "different mask values are ignored" in refused(compare.main, [one, ignoring])

@@ -3,7 +3,7 @@
 import pytest
 
 from sonogravity.common.messages import InputError
-from sonogravity.datasets.spacing import ASSUMED, Spacing, find_spacings, read_table
+from sonogravity.datasets.spacing import ASSUMED, Spacing, doubts, find_spacings, read_table
 
 
 def table(tmp_path, text, encoding="utf-8"):
@@ -19,11 +19,32 @@ def table(tmp_path, text, encoding="utf-8"):
         ("file,pixels_per_mm\r\na.png,3.5\r\nb.png,4\r\n", "utf-8-sig"),
         ("file;pixels_per_mm\na.png;3,5\nb.png;4\n", "utf-8"),
         ("operator, pixels_per_mm , file\nx,3.5,a.png\nx,4,b.png\n", "utf-8"),
+        ("sep=;\nfile;pixels_per_mm\na.png;3,5\nb.png;4\n", "utf-8-sig"),
+        ("file\tpixels_per_mm\na.png\t3,5\nb.png\t4\n", "utf-8"),
+        ("file,pixels_per_mm,,\na.png,3.5,,\nb.png,4,,\n", "utf-8"),
+        ("file,pixels_per_mm\na.png,3.5,\nb.png,4,,\n", "utf-8"),
     ],
-    ids=["plain", "from Excel", "semicolons and decimal commas", "more columns"],
+    ids=[
+        "plain",
+        "from Excel",
+        "semicolons and decimal commas",
+        "more columns",
+        "a line for Excel",
+        "tabs",
+        "empty columns",
+        "empty fields",
+    ],
 )
 def test_tables_are_read(tmp_path, text, encoding):
     assert read_table(table(tmp_path, text, encoding)) == {"a.png": Spacing(3.5, 3.5), "b.png": Spacing(4, 4)}
+
+
+@pytest.mark.parametrize(
+    "text", ["file,pixels_per_mm\na.png,9,5\n", "file,pixels_per_mm_x,pixels_per_mm_y\na.png,9,5,4,5\n"]
+)
+def test_decimal_commas_in_a_table_of_commas_are_refused(tmp_path, text):
+    with pytest.raises(InputError, match="line 2: has more fields than the head; with decimal commas, separate"):
+        read_table(table(tmp_path, text))
 
 
 def test_axes_may_differ(tmp_path):
@@ -78,3 +99,18 @@ def test_not_text_or_not_there(tmp_path):
     (tmp_path / "spacing.csv").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(InputError, match="UTF-8"):
         read_table(tmp_path / "spacing.csv")
+
+
+def spacings(*values):
+    return {f"{i}.png": Spacing(value, value) for i, value in enumerate(values)}
+
+
+def test_a_spacing_in_another_unit_is_pointed_out():
+    widths = {f"{i}.png": 740 for i in range(4)}
+    assert not doubts(spacings(9.5, 9.5, 4.75, 12), widths)
+    assert not doubts(dict.fromkeys(widths, ASSUMED), dict.fromkeys(widths, 1))
+    [wide] = doubts(spacings(*[95.0] * 4), widths)  # pixels per cm
+    assert "makes 4 of 4 images under 10 or over 500 mm wide: 0.png 7.79 mm" in wide and "pixels per cm" in wide
+    wide, far = doubts(spacings(9.5, 9.5, 1 / 9.5, 9.5), widths)  # one line in mm per pixel
+    assert "makes 1 of 4 images" in wide and "2.png 7.03e+03 mm" in wide
+    assert "far from the median, 9.5, in 1 of 4 images: 2.png 0.105263" in far

@@ -178,3 +178,31 @@ def test_a_signal_while_a_checkpoint_is_written_stays_a_signal(tmp_path, monkeyp
     with pytest.raises(Terminated):
         checkpoints.save(tmp_path / "last.pth", {"state_dict": {"weight": torch.ones(100, 100)}})
     assert not (tmp_path / "last.pth").exists()
+
+
+@pytest.mark.parametrize("entry", ["net", "params", "params_ema", "weights"])
+@pytest.mark.parametrize("prefix", ["", "model.", "net."])
+def test_weights_under_other_names_are_found(tmp_path, small, entry, prefix):
+    weights = {f"{prefix}{key}": value for key, value in small.state_dict().items()}
+    read = checkpoints.load(save(tmp_path / "a.pth", {entry: weights, "epoch": 3}), UNet)
+    assert read.model_options["base_channels"] == 4 and set(read.state_dict) == set(small.state_dict())
+
+
+@pytest.mark.parametrize("deep_supervision", [False, True])
+def test_one_output_channel_is_the_sigmoid_of_two_classes(tmp_path, deep_supervision):
+    torch.manual_seed(0)
+    binary = UNet(1, 1, 4, deep_supervision=deep_supervision).eval()
+    read = checkpoints.load(save(tmp_path / "a.pth", binary.state_dict()), UNet)
+    model = checkpoints.open_model(UNet, read).eval()
+    frames = torch.rand(2, 1, 33, 40)
+    with torch.inference_mode():
+        probability, logits = binary(frames)[:, 0].sigmoid(), model(frames)
+    assert read.model_options["classes"] == 2 and (logits[:, 0] == 0).all()
+    assert torch.allclose(logits.softmax(1)[:, 1], probability, atol=1e-6)
+    assert torch.equal(logits.argmax(1) == 1, probability > 0.5)
+
+
+def test_a_whole_pickled_model_is_told_from_weights(tmp_path, small):
+    torch.save(small, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=r"as a whole pickled model does: save model\.state_dict\(\)"):
+        checkpoints.load(tmp_path / "a.pth", UNet)

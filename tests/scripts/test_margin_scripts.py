@@ -110,8 +110,9 @@ def test_summary_counts_the_variants_and_the_sheet_colours_them(trained, best, t
 def test_the_assumption_is_loud_and_keeps_pixels(trained, best, tmp_path, capsys):
     given = ["--load", best, "--input", trained / "validation"]
     table = call(evaluate_w_margin.main, tmp_path / "o", *given)
-    error = capsys.readouterr().err
+    said, error = capsys.readouterr()
     assert "3.78 pixels per mm are ASSUMED" in error and "5.67 pixels" in error
+    assert "at a margin of 1.5 mm (3.78 pixels per mm ASSUMED); chosen" in said
     assert "hd_px" in table and "hd_mm" not in table
     (trained / "spacing.csv").write_text("file,pixels_per_mm\n")
     call(evaluate_w_margin.main, tmp_path / "o", *given)

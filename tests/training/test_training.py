@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import openpyxl
@@ -295,3 +297,21 @@ def test_a_program_that_has_changed_since_is_pointed_out(trained, tmp_path, caps
     roots = ["--checkpoints", str(tmp_path / "c"), "--results", str(tmp_path / "r")]
     assert train.main(["--repeat", str(tmp_path / "settings.json"), *roots]) == 0
     assert "settings.json: is of commit 000000000000 of this program" in capsys.readouterr().err
+
+
+def test_a_run_says_what_it_is_and_what_comes_next(sets, tmp_path, capsys):
+    assert train.main(train_arguments(*sets, tmp_path)) == 0
+    said = capsys.readouterr().out
+    best = tmp_path / "checkpoints" / "unet" / "run" / "best.pth"
+    parameters = sum(value.numel() for key, value in weights(tmp_path)["state_dict"].items() if "running_" not in key)
+    parameters -= sum("num_batches_tracked" in key for key in weights(tmp_path)["state_dict"])
+    assert (
+        f"run:        run, unet with {parameters:,} parameters, 2 epochs; cpu, float32, " in said and " threads" in said
+    )
+    assert f"folders:    {best.parent} and {tmp_path / 'results' / 'unet' / 'run'}" in said
+    [command] = [line.removeprefix("next: python ") for line in said.splitlines() if line.startswith("next: ")]
+    script, *options = command.replace("FOLDER", str(sets[1])).split()
+    done = subprocess.run([sys.executable, script, *options, "--output", str(tmp_path / "o")], check=False)
+    assert done.returncode == 0 and (tmp_path / "o" / "files.xlsx").is_file()
+    assert train.main(["--resume", str(best.with_name("last.pth")), "--epochs", "3"]) == 0
+    assert "resumes after epoch 2 of 3" in capsys.readouterr().out
