@@ -14,6 +14,7 @@ from sonogravity.commands.options import (
 from sonogravity.commands.script import Parser
 from sonogravity.common import choices, folders
 from sonogravity.common.file_names import PANEL_KINDS
+from sonogravity.common.files import absolute
 from sonogravity.common.messages import InputError
 from sonogravity.common.option_types import margin_width, number_type, scale_factor, worker_number
 from sonogravity.datasets.spacing import DEFAULT_MARGIN_MM, MOST_PIXELS_PER_MM
@@ -214,10 +215,11 @@ def scoring_values(args):
     if getattr(args, "no_masks", False) and args.masks:
         raise InputError("--no-masks and --masks: exclude each other; give one of them")
     masks_only = getattr(args, "predictions", None) and args.masks
+    inputs = args.input or ([] if masks_only else [folders.DATA / "validation"])
     return values | {
         "use_masks": not getattr(args, "no_masks", False),
-        "inputs": args.input or ([] if masks_only else [folders.DATA / "validation"]),
+        "inputs": inputs,
         "margin_mm": getattr(args, "margin_mm", None),
         "panels": None if panels == "none" else panels,
-        "options": stored_options.options_as_dict(args),
+        "options": stored_options.options_as_dict(args) | {"input": [str(absolute(path)) for path in inputs]},
     }

@@ -19,7 +19,7 @@ from sonogravity.common.file_names import (
     UNFINISHED,
 )
 from sonogravity.common.files import is_litter
-from sonogravity.common.messages import InputError, NotWritten, warn
+from sonogravity.common.messages import InputError, NotWritten, say, some, warn
 
 
 def _held(folder):
@@ -38,13 +38,38 @@ def _foreign_in_unfinished(folder, script):
     return [name for name in names if name not in OUTPUT_FILES and not pictures.fullmatch(name)]
 
 
-def _written_by(folder, script):
-    """Return whether the folder's settings.json names this script."""
+def _settings(folder):
+    """Return the content of the folder's settings.json, empty if it cannot be read."""
     try:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(settings, dict) and settings.get("script") == script
+        settings = None
+    return settings if isinstance(settings, dict) else {}
+
+
+def _written_by(folder, script):
+    """Return whether the folder's settings.json names this script."""
+    return _settings(folder).get("script") == script
+
+
+def _refuse_other_inputs(folder, settings):
+    """Raise InputError if the folder holds results of other inputs. Print that results of the same are replaced."""
+    options = _settings(folder).get("options")
+    if not isinstance(options, dict):
+        return
+    earlier, now = _inputs(options), _inputs(settings["options"])
+    if earlier != now:
+        raise InputError(
+            f"{folder}: holds the results of {some(earlier)}, not of {some(now)}; give another --output, or move these "
+            "results away"
+        )
+    say(f"{folder}: holds earlier results of the same input; they are replaced when the new ones are complete")
+
+
+def _inputs(options):
+    """Return the paths that options of predict or evaluate name as input."""
+    given = [options.get(name) or [] for name in ("input", "masks", "predictions")]
+    return sorted(path for each in given for path in ([each] if isinstance(each, str) else each))
 
 
 def _foreign(folder, script):
@@ -90,14 +115,15 @@ def refuse_foreign(folder, script, remedy):
 
 
 @contextmanager
-def new_output(folder, script):
-    """Yield ``folder/partial`` to write to. At the end its files replace those of an earlier run of the script.
+def new_output(folder, settings):
+    """Yield ``folder/partial`` to write to. At the end its files replace earlier ones of the same script and input.
 
-    If the work ends early, the earlier results do not change, and the files done so far stay in ``folder/partial``.
-    If no file was done, ``folder/partial`` is removed. Raise InputError if the folder holds any other file: files of
-    the user are never touched.
+    settings: those of this run, for settings.json. If the work ends early, the earlier results do not change, and the
+    files done so far stay in ``folder/partial``. If no file was done, ``folder/partial`` is removed. Raise InputError
+    if the folder holds results of other inputs or any other file: files of the user are never touched.
     """
-    refuse_foreign(folder, script, "another --output")
+    refuse_foreign(folder, settings["script"], "another --output")
+    _refuse_other_inputs(folder, settings)
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     unfinished = folder / UNFINISHED
     _remove(unfinished)

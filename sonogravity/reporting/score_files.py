@@ -48,7 +48,7 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
     """
     names = _column_names(pairs, measure, groups, more)
     columns.check(names, measure.labels.column_names)
-    with output_folder.new_output(folder, request.script) as unfinished:
+    with output_folder.new_output(folder, settings) as unfinished:
         for name, wanted in ((file_names.MASKS, request.predicting), (file_names.PANELS, request.panels)):
             if wanted:
                 (unfinished / name).mkdir()
@@ -194,6 +194,9 @@ def _report(rows, summary, few, empty, measure, folder):
         for name in list(measure.boundary_names.values())[1:]:
             entry = summary["metrics"][name]
             say(f"{name} {entry['mean']:.4f}, n {entry['n']} (missed {entry['missed']}, spurious {entry['spurious']})")
+        for by, groups in summary.get("groups", {}).items():
+            *means, mean, sd = (group["dice"] for group in groups)
+            say(f"Dice over {len(means)} {by}s: mean {mean:.4f}, standard deviation {sd:.4f}")
         if few is not None:
             warn(f"only {few} subjects: the interval is unreliable")
     if unseen := workbook.least_certain_first(rows):

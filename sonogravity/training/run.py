@@ -1,7 +1,9 @@
 """A training run on disk: its folders, settings and history, and the files of each epoch."""
 
 import math
+import statistics
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 from sonogravity.common import file_names as names
@@ -13,6 +15,8 @@ from sonogravity.metrics.summary import best_epoch
 from sonogravity.modeling import checkpoints
 from sonogravity.reporting import pictures, workbook
 from sonogravity.reporting.write_queue import Outbox
+
+LAST_EPOCHS = 5  # of which the time left is estimated
 
 
 @dataclass
@@ -116,9 +120,12 @@ class Run:
             self.outbox.send()
         classes = [self.labels.names[c] for c in self.labels.foreground]
         per_class = ", ".join(f"{name} {row[f'dice_{name}']:.4f}" for name in classes)
+        usual = statistics.median(each["seconds"] for each in self.history[-LAST_EPOCHS:])
+        left = timedelta(seconds=round(usual * (options["epochs"] - epoch)))
         say(
             f"epoch {epoch}/{options['epochs']}  train loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
             f"Dice {row['dice']:.6f} ({per_class})  {row['seconds']:.0f} s, {row['images_per_second']:.2f} img/s"
+            + (f", about {left} left" if epoch < options["epochs"] else "")
             + ("  best" if best_epoch(self.history) == epoch else "")
         )
 

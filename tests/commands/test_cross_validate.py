@@ -166,7 +166,10 @@ def test_the_same_command_goes_on_where_it_was_stopped(crossvalidated, tmp_path,
     for kind in ("checkpoints", "results"):
         shutil.rmtree(root / kind / "unet" / "run_fold_3")
     assert train.main(command(root)) == 0
-    assert "run exists: resumes from" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "run exists: resumes from" in said
+    *_, mean, sd = json.loads((root / "results/unet/run_folds/summary.json").read_text())["groups"]["fold"]
+    assert f"Dice over 3 folds: mean {mean['dice']:.4f}, standard deviation {sd['dice']:.4f}" in said
     again = checkpoints.load(root / "checkpoints/unet/run_fold_3/last.pth", UNet).state_dict
     assert all((again[key] == value).all() for key, value in whole.items())
 

@@ -188,13 +188,27 @@ def test_output_folders_of_the_user_are_never_touched(trained, best, tmp_path, r
     assert sorted(mine.rglob("*")) == before
     call(predict.main, best, trained / "validation", tmp_path / "p")
     (tmp_path / "p" / ".DS_Store").write_text("litter is no reason to refuse")
-    call(predict.main, best, trained / "validation" / "images" / "C_001.png", tmp_path / "p")
+    call(predict.main, best, trained / "validation", tmp_path / "p")
     arguments[-1] = tmp_path / "p"
     assert "no earlier run wrote" in refused(evaluate.main, arguments), "predict's folder is not evaluate's"
-    assert [p.name for p in (tmp_path / "p" / "masks").iterdir()] == ["C_001.png"]
     (tmp_path / "p" / "masks" / "drawn_by_hand.png").write_bytes(b"x")
     assert "drawn_by_hand.png" in refused(predict.main, arguments)
     assert (tmp_path / "p" / "masks" / "drawn_by_hand.png").exists()
+
+
+def test_results_of_other_inputs_are_never_replaced(trained, best, tmp_path, refused, capsys):
+    images = trained / "validation" / "images"
+    call(predict.main, best, images / "C_001.png", tmp_path / "p")
+    assert "earlier results" not in capsys.readouterr().out
+    before = sorted(tmp_path.rglob("*"))
+    arguments = ["--load", best, "--input", images / "C_002.png", "--output", tmp_path / "p"]
+    line = refused(predict.main, arguments)
+    assert f"holds the results of {images / 'C_001.png'}, not of {images / 'C_002.png'}; give another --output" in line
+    assert sorted(tmp_path.rglob("*")) == before
+    call(predict.main, best, images / "C_001.png", tmp_path / "p")
+    assert "holds earlier results of the same input; they are replaced" in capsys.readouterr().out
+    call(predict.main, best, images / "C_002.png", tmp_path / "other")
+    assert sorted(path.name for path in (tmp_path / "p" / "masks").iterdir()) == ["C_001.png"]
 
 
 def test_default_output_stands_under_results(trained, best, tmp_path, monkeypatch):

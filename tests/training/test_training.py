@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -308,6 +309,8 @@ def test_a_run_says_what_it_is_and_what_comes_next(sets, tmp_path, capsys):
     assert (
         f"run:        run, unet with {parameters:,} parameters, 2 epochs; cpu, float32, " in said and " threads" in said
     )
+    epochs = [line for line in said.splitlines() if line.startswith("epoch ")]
+    assert [bool(re.search(r", about \d:\d\d:\d\d left", line)) for line in epochs] == [True, False]
     assert f"folders:    {best.parent} and {tmp_path / 'results' / 'unet' / 'run'}" in said
     [command] = [line.removeprefix("next: python ") for line in said.splitlines() if line.startswith("next: ")]
     script, *options = command.replace("FOLDER", str(sets[1])).split()
