@@ -156,6 +156,11 @@ class Labels:
         """Return the ending of each class's column names: the class name, or ``background``."""
         return tuple("background" if i == self.background else name for i, name in enumerate(self.names))
 
+    def title(self, c):
+        """Return the name of class index c as text beside a number: ``class 128`` if it is only the mask value."""
+        name = self.names[c]
+        return f"class {name}" if name == value_text(self.values[c]) else name
+
     def describe(self):
         """Return the classes as text: ``0 -> class 0 (background), 128 -> class 1 (bone)``."""
         parts = []

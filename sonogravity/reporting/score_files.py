@@ -181,14 +181,14 @@ def _report(rows, summary, few, empty, measure, folder):
         dice = summary["metrics"]["dice"]
         low, high = dice["ci95"]
         independent = ", files taken as independent" if summary["files_independent"] else ""
-        names = [labels.names[c] for c in labels.foreground]
-        classes = ", ".join(f"{name} {summary['classes'][name]['dice']['mean']:.4f}" for name in names)
-        say(f"Dice {dice['mean']:.6f} (95 % interval {low:.4f} to {high:.4f}{independent}), n {dice['n']}; {classes}")
+        of_classes = {c: summary["classes"][labels.names[c]]["dice"]["mean"] for c in labels.foreground}
+        classes = ", ".join(f"{labels.title(c)} {mean:.4f}" for c, mean in of_classes.items())
+        say(f"Dice {dice['mean']:.4f} (95 % interval {low:.4f} to {high:.4f}{independent}), n {dice['n']}; {classes}")
         if "margin" in summary:
             margin_mm, chosen = summary["margin"]["mm"], summary["margin"]["chosen"]
             assumed = f" ({ASSUMED.x} pixels per mm ASSUMED)" if summary["margin"]["assumed"] else ""
             say(
-                f"tolerant Dice {summary['metrics']['tolerant_dice']['mean']:.6f} at a margin of {margin_mm:g} "
+                f"tolerant Dice {summary['metrics']['tolerant_dice']['mean']:.4f} at a margin of {margin_mm:g} "
                 f"mm{assumed}; chosen: {', '.join(f'{name} {count}' for name, count in chosen.items())}"
             )
         for name in list(measure.boundary_names.values())[1:]:

@@ -118,13 +118,13 @@ class Run:
             put(self.last, checkpoints.write, content)
             self._put_copies(epoch, {key: value for key, value in content.items() if key != "training"})
             self.outbox.send()
-        classes = [self.labels.names[c] for c in self.labels.foreground]
-        per_class = ", ".join(f"{name} {row[f'dice_{name}']:.4f}" for name in classes)
+        labels = self.labels
+        per_class = ", ".join(f"{labels.title(c)} {row[f'dice_{labels.names[c]}']:.4f}" for c in labels.foreground)
         usual = statistics.median(each["seconds"] for each in self.history[-LAST_EPOCHS:])
         left = timedelta(seconds=round(usual * (options["epochs"] - epoch)))
         say(
             f"epoch {epoch}/{options['epochs']}  train loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
-            f"Dice {row['dice']:.6f} ({per_class})  {row['seconds']:.0f} s, {row['images_per_second']:.2f} img/s"
+            f"Dice {row['dice']:.4f} ({per_class})  {row['seconds']:.0f} s, {row['images_per_second']:.2f} img/s"
             + (f", about {left} left" if epoch < options["epochs"] else "")
             + ("  best" if best_epoch(self.history) == epoch else "")
         )
@@ -185,7 +185,7 @@ class Run:
             patience = self.settings["options"]["patience"]
             say(f"early stopping: no better Dice for {patience} epochs (--patience)")
         best = self.history[best_epoch(self.history) - 1]
-        say(f"best: epoch {best['epoch']}, Dice {best['dice']:.6f}: {self.best}")
+        say(f"best: epoch {best['epoch']}, Dice {best['dice']:.4f}: {self.best}")
         say(f"scores: {self.results / names.EPOCHS_XLSX}")
         script = folders.ROOT / self.shared["model_name"] / "predict.py"
         say(f"next: python {script} --load {self.best} --input FOLDER")

@@ -311,6 +311,7 @@ def test_a_run_says_what_it_is_and_what_comes_next(sets, tmp_path, capsys):
     )
     epochs = [line for line in said.splitlines() if line.startswith("epoch ")]
     assert [bool(re.search(r", about \d:\d\d:\d\d left", line)) for line in epochs] == [True, False]
+    assert all(re.search(r"Dice 0\.\d{4} \(class 128 \d\.\d{4}, class 255 \d\.\d{4}\)  ", line) for line in epochs)
     assert f"folders:    {best.parent} and {tmp_path / 'results' / 'unet' / 'run'}" in said
     [command] = [line.removeprefix("next: python ") for line in said.splitlines() if line.startswith("next: ")]
     script, *options = command.replace("FOLDER", str(sets[1])).split()
