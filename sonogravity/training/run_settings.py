@@ -23,9 +23,10 @@ ENTRIES = {
     "processes": int,
     "commit": str | None,
     "versions": dict,
+    "threads": list,
 }
 # Values for runs that are older than an entry. An entry added to ENTRIES needs a value here, too.
-OLDER = {"parts": {}}
+OLDER = {"parts": {}, "threads": []}
 
 
 def read(path, model_name):

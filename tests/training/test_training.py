@@ -319,3 +319,21 @@ def test_a_run_says_what_it_is_and_what_comes_next(sets, tmp_path, capsys):
     assert done.returncode == 0 and (tmp_path / "o" / "files.xlsx").is_file()
     assert train.main(["--resume", str(best.with_name("last.pth")), "--epochs", "3"]) == 0
     assert "resumes after epoch 2 of 3" in capsys.readouterr().out
+
+
+def test_another_number_of_threads_is_said_on_resume_and_on_repeat(sets, tmp_path, monkeypatch, capsys):
+    assert train.main(train_arguments(*sets, tmp_path)) == 0
+    capsys.readouterr()
+    last = tmp_path / "checkpoints" / "unet" / "run" / "last.pth"
+    threads = torch.get_num_threads()
+    for epochs_in_all, warned in (("3", False), ("4", True), ("5", False)):
+        if warned:
+            monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 5)
+        assert train.main(["--resume", str(last), "--epochs", epochs_in_all]) == 0
+        assert (f"was trained with {threads} threads, but {threads + 5} are" in capsys.readouterr().err) == warned
+    settings = tmp_path / "results" / "unet" / "run" / "settings.json"
+    assert json.loads(settings.read_text())["threads"] == [[0, threads], [3, threads + 5]]
+    roots = ["--checkpoints", str(tmp_path / "c"), "--results", str(tmp_path / "r")]
+    assert train.main(["--repeat", str(settings), *roots]) == 0
+    said = f"several numbers of threads ({threads} after epoch 0, {threads + 5} after epoch 3)"
+    assert said in capsys.readouterr().err
