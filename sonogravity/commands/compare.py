@@ -26,7 +26,7 @@ from sonogravity.common.files import BROKEN_FILE, whole
 from sonogravity.common.folders import RESULTS
 from sonogravity.common.messages import InputError, say, some, warn
 from sonogravity.datasets.labels import Labels
-from sonogravity.datasets.subjects import are_independent, subjects_or_stems
+from sonogravity.datasets.subjects import EXAMPLE, are_independent, subjects_or_stems
 from sonogravity.metrics.columns import is_metric
 from sonogravity.metrics.comparability import incomparable
 from sonogravity.metrics.summary import bootstrap_interval
@@ -127,7 +127,7 @@ def compare_column(reference, other, subjects, independent=False):
 SHEETS = ("Summary", "Files", "Subjects", "Disagreements", "Definitions")
 INDEPENDENT = (
     "The file names give no subject, so files are taken as independent: the interval is too narrow if several are of "
-    'one subject, and there is no p value. --subject-regex names subjects, such as "^(P[0-9]+)".'
+    f"one subject, and there is no p value. To say how subjects are read, give such as {EXAMPLE}."
 )
 DEFINITIONS = (
     ("reference, other", "the runs compared; the first run named is the reference"),

@@ -31,7 +31,7 @@ from sonogravity.datasets.labels import Labels, value_text
 from sonogravity.datasets.mask_components import Review, describe_review, find_suspects
 from sonogravity.datasets.pairs import find_training_pairs
 from sonogravity.datasets.still_areas import StillAreas
-from sonogravity.datasets.subjects import describe_folds, split_into_folds, subjects_of, subjects_or_stems
+from sonogravity.datasets.subjects import EXAMPLE, describe_folds, split_into_folds, subjects_of, subjects_or_stems
 
 TINY_SHARE = 1e-5  # share of a set's pixels; a rarer class is probably a drawing error
 
@@ -146,7 +146,7 @@ def _subjects(training, validation, regex, allow_overlap, warnings):
     subjects = subjects_of(stems, regex)
     train, val = set(subjects[: len(training)]), set(subjects[len(training) :])
     if train | val == {None}:
-        return ["subjects:   none found in the file names (--subject-regex sets how they are read)"]
+        return [f"subjects:   none found in the file names; to say how they are read, give such as {EXAMPLE}"]
     common = sorted((train & val) - {None})
     if common and not allow_overlap:
         raise InputError(

@@ -9,8 +9,13 @@ from collections import Counter
 
 from sonogravity.common.messages import InputError, some
 
-# The text before the last number, and before a word such as "frame" that belongs to this number.
-SUBJECT = re.compile(r"(.*?[^_\-. ])[_\-. ]+(?:(?:frame|img|image|slice)[_\-. ]*)?\d+", re.IGNORECASE)
+# The text before the last number, and before a word such as "frame" that belongs to this number. The word may follow a
+# digit without a separator, D10frame_102, but no letter, because it may then be part of a name.
+SUBJECT = re.compile(
+    r"(.*?[^_\-. ])(?:(?<=\d)(?:frame|img|image|slice))?[_\-. ]+(?:(?:frame|img|image|slice)[_\-. ]*)?\d+",
+    re.IGNORECASE,
+)
+EXAMPLE = '--subject-regex "^(P[0-9]+)"'
 COMMON_WORDS = ("frame", "img", "image", "im", "slice", "scan", "us", "mask", "picture", "screenshot", "file")
 
 
@@ -65,12 +70,12 @@ def split_into_folds(pairs, count, regex, folder):
     if unknown:
         raise InputError(
             f"--folds {count}: {len(unknown)} of {len(pairs)} file names in {folder} give no subject "
-            f"({some(unknown)}); folds split the subjects, so set --subject-regex"
+            f"({some(unknown)}); folds split the subjects, so say how to read them, such as {EXAMPLE}"
         )
     if len(set(subjects)) < count:
         raise InputError(
             f"--folds {count}: {folder} has {len(set(subjects))} subjects ({some(sorted(set(subjects)), 8)}); use at "
-            "most that many folds, or set --subject-regex"
+            f"most that many folds, or say how to read them, such as {EXAMPLE}"
         )
     of_subject = assign_folds(subjects, count)
     return [of_subject[subject] for subject in subjects], subjects

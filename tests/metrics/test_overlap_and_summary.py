@@ -196,6 +196,7 @@ def test_wrong_input_is_refused():
         (["S01_001", "S01_002"], None, ["S01", "S01"]),
         (["001", "002"], None, [None, None]),
         (["x12y", "x13y"], r"\d+", ["12", "13"]),
+        (["D10frame_102", "D2img_7", "bigframe_3"], None, ["D10", "D2", "bigframe"]),
     ],
 )
 def test_subjects_from_file_names(stems, regex, subjects):
