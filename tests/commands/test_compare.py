@@ -10,6 +10,7 @@ from scipy.stats import wilcoxon
 
 from sonogravity.commands import compare
 from sonogravity.datasets.labels import Labels
+from sonogravity.reporting import comparison
 
 
 def write_run(folder, scores, panels=False):
@@ -55,7 +56,7 @@ def test_figures_are_per_subject(runs, tmp_path, capsys):
     assert len(files) == 24 and files["dice other - one"].iloc[0] == pytest.approx(0.01)
     assert len(table(book["Subjects"])) == 8
     worst = table(book["Disagreements"])
-    assert worst["file"].iloc[0].startswith("S8") and len(book["Disagreements"]._images) == compare.WORST
+    assert worst["file"].iloc[0].startswith("S8") and len(book["Disagreements"]._images) == comparison.WORST
 
 
 def test_few_subjects_are_warned_of(tmp_path, capsys):

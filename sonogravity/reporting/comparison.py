@@ -1,0 +1,155 @@
+"""The workbook that compares runs: differences with interval and test, per file, per subject, and the largest.
+
+The test is over subjects: neighbouring frames are near copies, so a test over frames would find almost any difference
+significant.
+"""
+
+import math
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import pandas as pd
+from openpyxl import Workbook
+from openpyxl.drawing.image import Image as Picture
+from scipy.stats import wilcoxon
+
+from sonogravity.common.file_names import PANEL_KINDS, panel_name
+from sonogravity.common.files import whole
+from sonogravity.datasets.labels import Labels
+from sonogravity.datasets.subjects import EXAMPLE
+from sonogravity.metrics.summary import bootstrap_interval
+from sonogravity.reporting import workbook
+
+WORST = 8  # disagreements shown with their panels
+PANEL_WIDTH = 700  # pixels in the sheet
+SHEETS = ("Summary", "Files", "Subjects", "Disagreements", "Definitions")
+INDEPENDENT = (
+    "The file names give no subject, so files are taken as independent: the interval is too narrow if several are of "
+    f"one subject, and there is no p value. To say how subjects are read, give such as {EXAMPLE}."
+)
+DEFINITIONS = (
+    ("reference, other", "the runs compared; the first run named is the reference"),
+    ("reference_mean, other_mean", "means over the files for which both runs have a value"),
+    ("difference", "mean of other - reference over these files"),
+    ("ci95_low, ci95_high", "95 % bootstrap interval of the difference, resampling subjects (files if none is known)"),
+    (
+        "wilcoxon_p",
+        "two-sided Wilcoxon signed-rank test on the mean difference per subject; blank if no subject differs, or if "
+        "the file names give no subject: neighbouring frames are no independent samples",
+    ),
+    ("n, subjects", "files with a value in both runs; subjects among them"),
+)
+
+
+@dataclass
+class ScoredRun:
+    """Scores of one run. table: files.csv, indexed by file. panels: folders. labels: None if unknown."""
+
+    name: str
+    table: pd.DataFrame
+    panels: list
+    labels: Labels | None
+
+
+def compare_column(reference, other, subjects, independent=False):
+    """Return means, difference (other - reference), interval, p and counts of two columns over the same files.
+
+    independent: the subjects are files, so there is no p value, and no subjects are counted.
+    """
+    difference = other - reference
+    low, high = bootstrap_interval(difference, subjects)
+    by_subject = difference.groupby(pd.Series(subjects, difference.index)).mean().dropna()
+    p = math.nan
+    if not independent and len(by_subject) and (by_subject != 0).any():
+        p = float(wilcoxon(by_subject).pvalue)
+    known = difference.notna()
+    return {
+        "reference_mean": float(reference[known].mean()),
+        "other_mean": float(other[known].mean()),
+        "difference": float(difference.mean()),
+        "ci95_low": low,
+        "ci95_high": high,
+        "wilcoxon_p": p,
+        "n": int(known.sum()),
+        "subjects": None if independent else len(by_subject),
+    }
+
+
+def write_comparison(path, runs, columns, subjects, independent, notes):
+    """Write the workbook: Summary, Files, Subjects, Disagreements, Definitions. Return the rows of the Summary.
+
+    notes: lines below the Summary.
+    """
+    reference, *others = runs
+    summary = [
+        {"reference": reference.name, "other": run.name, "metric": column}
+        | compare_column(reference.table[column], run.table[column], subjects, independent)
+        for run in others
+        for column in columns
+    ]
+    rows = []
+    for file, subject in zip(reference.table.index, subjects, strict=True):
+        row = {"file": file, "subject": subject}
+        for column in columns:
+            row |= {f"{column} {run.name}": run.table[column][file] for run in runs}
+            for run in others:
+                difference = run.table[column][file] - reference.table[column][file]
+                row[f"{column} {run.name} - {reference.name}"] = difference
+        rows.append(row)
+    book = Workbook()
+    book.active.title = "Summary"
+    workbook.add_table(book.active, summary)
+    for letter, width in (("A", 24), ("B", 24), ("C", 20)):
+        book.active.column_dimensions[letter].width = width
+    for line, note in enumerate(notes, len(summary) + 3):
+        workbook.write_cell(book.active, line, 1, note).font = workbook.NOTE_FONT
+    workbook.add_table(book.create_sheet("Files"), rows)
+    sheet = book.create_sheet("Subjects")
+    if independent:
+        workbook.write_cell(sheet, 1, 1, INDEPENDENT)
+    else:
+        by_subject = pd.DataFrame(rows).drop(columns="file").groupby("subject").mean().reset_index()
+        workbook.add_table(sheet, by_subject.to_dict("records"))
+    _disagreements(book.create_sheet("Disagreements"), runs, "dice" in columns)
+    workbook.add_table(
+        book.create_sheet("Definitions"), [{"column": name, "definition": text} for name, text in DEFINITIONS]
+    )
+    for letter, width in (("A", 28), ("B", 100)):
+        book["Definitions"].column_dimensions[letter].width = width
+    with whole(path) as file:
+        book.save(file)
+    return summary
+
+
+def _disagreements(sheet, runs, comparable):
+    """Write the files whose Dice differs most between any two runs, with their panels if there are any.
+
+    comparable: whether the runs have the same classes, so that their Dice can be compared.
+    """
+    if not comparable:
+        workbook.write_cell(sheet, 1, 1, "The Dice of these runs cannot be compared, see the notes of the Summary.")
+        return
+    dice = pd.DataFrame({run.name: run.table["dice"] for run in runs})
+    spread = (dice.max(axis=1) - dice.min(axis=1)).fillna(0).sort_values(ascending=False, kind="stable")
+    worst = [file for file in spread.index[:WORST] if spread[file] > 0]
+    rows = [
+        {"file": file, **{f"dice {name}": dice[name][file] for name in dice}, "spread": spread[file]} for file in worst
+    ]
+    if not rows:
+        workbook.write_cell(sheet, 1, 1, "The runs do not differ in Dice on any file.")
+        return
+    workbook.add_table(sheet, rows)
+    line = len(rows) + 3
+    for file in worst:
+        for run in runs:
+            found = [folder / panel_name(Path(file).stem, kind) for folder in run.panels for kind in PANEL_KINDS]
+            found = [path for path in found if path.is_file()]
+            if not found:
+                continue
+            workbook.write_cell(sheet, line, 1, f"{file}: {run.name}")
+            picture = Picture(BytesIO(found[0].read_bytes()))
+            picture.height = picture.height * PANEL_WIDTH / picture.width
+            picture.width = PANEL_WIDTH
+            sheet.add_image(picture, f"A{line + 1}")
+            line += 3 + math.ceil(picture.height / 20)  # a row is 20 pixels high
