@@ -1,7 +1,6 @@
 """Which scores of two runs can be compared: those of the same spacing, tolerance, ignored values and classes."""
 
-import numpy as np
-
+from sonogravity.common.messages import some
 from sonogravity.metrics.columns import COLUMNS
 
 AXES = ("pixels_per_mm_x", "pixels_per_mm_y")
@@ -26,7 +25,10 @@ def _differences(tables, labels):
         yield from _differences_of_labels(*labels)
     margins = not _same("margin_mm", *tables)
     if margins:
-        given = [f"{table['margin_mm'].max():g} mm" if "margin_mm" in table else "one pixel" for table in tables]
+        given = [
+            f"{some(table['margin_mm'].dropna().unique())} mm" if "margin_mm" in table else "one pixel"
+            for table in tables
+        ]
         yield f"tolerance of {' and '.join(given)}", lambda name: name.startswith("nsd")
     if not all(_same(name, *tables) for name in ("pixels_per_mm", *AXES)):
         columns = {name for table in tables for name in table}
@@ -49,5 +51,5 @@ def _differences_of_labels(one, other):
 
 def _same(name, one, other):
     if name in one and name in other:
-        return np.array_equal(one[name], other[name], equal_nan=True)
+        return bool(((one[name] == other[name]) | (one[name].isna() & other[name].isna())).all())
     return name not in one and name not in other

@@ -30,6 +30,7 @@ def test_runs_of_the_same_settings_are_compared_in_all_metrics():
     [
         ({}, {"margin_mm": [1.5, 1.5], "pixels_per_mm": [3.78, 3.78]}, {"nsd", "nsd_128", "hd_mm", "hd_mm_128"}),
         ({"margin_mm": [0.3, 0.3]}, {"margin_mm": [1.5, 1.5]}, {"nsd", "nsd_128"}),
+        ({"pixels_per_mm": [9.5, 9.5], "margin_mm": ["?", 1.5]}, {"pixels_per_mm": [9.5, 9.5]}, {"nsd", "nsd_128"}),
         ({"pixels_per_mm": [9.5, 9.5]}, {"pixels_per_mm": [9.5, 4.75]}, {"hd_mm", "hd_mm_128"}),
         (
             {"pixels_per_mm": [9.5, 9.5], "margin_mm": [1.5, 1.5]},
@@ -42,7 +43,14 @@ def test_runs_of_the_same_settings_are_compared_in_all_metrics():
             {"hd_mm", "hd_mm_128", "nsd", "nsd_128"},
         ),
     ],
-    ids=["a margin and none", "two margins", "two spacings", "a margin of two spacings", "unequal axes"],
+    ids=[
+        "a margin and none",
+        "two margins",
+        "a damaged table",
+        "two spacings",
+        "a margin of two spacings",
+        "unequal axes",
+    ],
 )
 def test_another_tolerance_or_spacing_leaves_boundary_metrics_out(one, other, expected):
     assert left_out(table(**one), table(**other)) == expected
