@@ -153,7 +153,7 @@ def _same_start(path, earlier, now):
     differing = [name for name in ("device", "mixed_precision", "processes") if earlier[name] != now[name]]
     differing += [name for name, value in now["versions"].items() if earlier["versions"].get(name) != value]
     if differing:
-        warn(f"{path}: that run had another {some(differing, 20)}; so its scores cannot be repeated exactly")
+        warn(f"{path}: that run had another {some(differing, 20)}, so its scores cannot be repeated exactly")
     if len(earlier["threads"]) > 1:
         used = ", ".join(f"{threads} after epoch {epochs}" for epochs, threads in earlier["threads"])
         warn(f"{path}: that run used several numbers of threads ({used}), so no run repeats it to the last bit")

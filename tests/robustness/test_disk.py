@@ -325,7 +325,7 @@ def test_another_torch_is_told(sets, tmp_path, capsys):
     path.write_text(json.dumps(content))
     capsys.readouterr()
     assert train.main(["--repeat", str(path), "--name", "again"]) == 0
-    assert "torch; the scores may differ" in capsys.readouterr().err
+    assert "another torch, so its scores cannot be repeated exactly" in capsys.readouterr().err
 
 
 def test_figures_do_not_depend_on_the_batch_size_of_evaluation(trained, tmp_path):

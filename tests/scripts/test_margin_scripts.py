@@ -235,11 +235,11 @@ def test_predictions_of_a_model_score_as_its_own_script_did(trained, best, tmp_p
 
 def test_folders_of_masks_alone_and_single_files(observers):
     shutil.copytree(observers / "first" / "masks", observers / "alone")
-    table = call(evaluate.main, observers / "o", "--predictions", observers / "second", "--input", observers / "alone")
+    table = call(evaluate.main, observers / "a", "--predictions", observers / "second", "--input", observers / "alone")
     assert len(table) == 4
     table = call(
         evaluate.main,
-        observers / "o",
+        observers / "b",
         "--predictions",
         observers / "second",
         "--input",
@@ -252,10 +252,10 @@ def test_true_masks_from_a_folder_of_their_own(observers):
     """--masks alone scores all of them; with --input, images say which."""
     (observers / "first" / "masks").rename(observers / "truth")
     given = ["--predictions", observers / "second", "--masks", observers / "truth"]
-    assert len(call(evaluate.main, observers / "o", *given)) == 4
-    assert len(call(evaluate.main, observers / "o", *given, "--input", observers / "first")) == 4
+    assert len(call(evaluate.main, observers / "c", *given)) == 4
+    assert len(call(evaluate.main, observers / "d", *given, "--input", observers / "first")) == 4
     (observers / "first" / "images" / "P0_1.png").unlink()
-    assert len(call(evaluate.main, observers / "o", *given, "--input", observers / "first")) == 3
+    assert len(call(evaluate.main, observers / "e", *given, "--input", observers / "first")) == 3
 
 
 def break_size(folder):
