@@ -70,16 +70,19 @@ def scoring_parser(script_name, documentation):
     return parser
 
 
+def _add_scale(add):
+    help_text = "factor by which frames are resized (default: as in training)"
+    add("--scale", "-s", type=scale_factor, metavar="S", help=help_text)
+
+
+def _add_masks(add):
+    add("--masks", type=Path, metavar="DIR", help="folder of the true masks, if it is not masks/ beside images/")
+
+
 def _add_network(group, predicting):
     """Add the options on how the network is run."""
     add = group.add_argument
-    add(
-        "--scale",
-        "-s",
-        type=scale_factor,
-        metavar="S",
-        help="factor by which frames are resized (default: as in training)",
-    )
+    _add_scale(add)
     add_switch(group, "--amp", None, "mixed precision (default: as in training)")
     add(
         "--engine",
@@ -107,7 +110,7 @@ def _add_frames(group):
         metavar="PATH",
         help="a folder with images/ [and masks/], a folder of images, or files (default: data/validation)",
     )
-    add("--masks", type=Path, metavar="DIR", help="folder of the true masks, if it is not masks/ beside images/")
+    _add_masks(add)
     add(
         "--mask-values",
         type=mask_values,
@@ -166,14 +169,8 @@ def export_parser(documentation):
         help="frames on which the exported model must agree with the checkpoint; --int8 needs their masks (default: "
         "data/validation)",
     )
-    add("--masks", type=Path, metavar="DIR", help="folder of the true masks, if it is not masks/ beside images/")
-    add(
-        "--scale",
-        "-s",
-        type=scale_factor,
-        metavar="S",
-        help="factor by which frames are resized (default: as in training)",
-    )
+    _add_masks(add)
+    _add_scale(add)
     add("--mask-values", type=mask_values, metavar="V,V,...", help="one per class, if the checkpoint has none")
     add_ignore(parser, "default: the checkpoint's")
     add("--int8", action="store_true", help="export 8-bit integers, for predict.py --engine openvino --int8")

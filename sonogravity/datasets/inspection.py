@@ -146,7 +146,7 @@ def _subjects(training, validation, regex, allow_overlap, warnings):
     subjects = subjects_of(stems, regex)
     train, val = set(subjects[: len(training)]), set(subjects[len(training) :])
     if train | val == {None}:
-        return [f"subjects:   none found in the file names; to say how they are read, give such as {EXAMPLE}"]
+        return [f"subjects:   none found in the file names; say how they are read, for example with {EXAMPLE}"]
     common = sorted((train & val) - {None})
     if common and not allow_overlap:
         raise InputError(

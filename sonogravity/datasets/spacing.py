@@ -15,7 +15,7 @@ ASSUMED_PIXELS_PER_MM = 3.78  # 96 pixels per inch; used for the margin, with a 
 DEFAULT_MARGIN_MM = 1.5
 MOST_PIXELS_PER_MM = 1000
 PLAUSIBLE_WIDTHS_MM = 10, 500  # of an ultrasound frame
-FAR_FROM_MEDIAN = 3  # frames of one depth or another differ less
+FAR_FROM_MEDIAN = 3  # times larger or smaller
 COLUMNS = (("pixels_per_mm",), ("pixels_per_mm_x", "pixels_per_mm_y"))
 
 

@@ -70,12 +70,12 @@ def split_into_folds(pairs, count, regex, folder):
     if unknown:
         raise InputError(
             f"--folds {count}: {len(unknown)} of {len(pairs)} file names in {folder} give no subject "
-            f"({some(unknown)}); folds split the subjects, so say how to read them, such as {EXAMPLE}"
+            f"({some(unknown)}); folds split the subjects, so say how to read them, for example with {EXAMPLE}"
         )
     if len(set(subjects)) < count:
         raise InputError(
             f"--folds {count}: {folder} has {len(set(subjects))} subjects ({some(sorted(set(subjects)), 8)}); use at "
-            f"most that many folds, or say how to read them, such as {EXAMPLE}"
+            f"most that many folds, or say how to read them, for example with {EXAMPLE}"
         )
     of_subject = assign_folds(subjects, count)
     return [of_subject[subject] for subject in subjects], subjects

@@ -94,9 +94,9 @@ COLUMNS = {
         "mean over the image's pixels of -sum(p ln p) / ln C over the C classes: 0 is certain, 1 is undecided", "0 to 1"
     ),
     "expected_dice": Column(
-        "order of certainty, not an estimate of Dice, which is usually far lower: 2 sum(p over the pixels labelled "
-        "with the class) / (number of these pixels + sum(p over all pixels)), p being the model's probabilities. Mean "
-        "over the foreground classes that are predicted; blank if there are none",
+        "order of certainty, not an estimate of Dice: 2 sum(p over the pixels labelled with the class) / (number of "
+        "these pixels + sum(p over all pixels)), p being the model's probabilities. Mean over the foreground classes "
+        "that are predicted; blank if there are none",
         "0 to 1",
         per_class=True,
     ),

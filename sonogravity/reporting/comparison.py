@@ -26,7 +26,7 @@ PANEL_WIDTH = 700  # pixels in the sheet
 SHEETS = ("Summary", "Files", "Subjects", "Disagreements", "Definitions")
 INDEPENDENT = (
     "The file names give no subject, so files are taken as independent: the interval is too narrow if several are of "
-    f"one subject, and there is no p value. To say how subjects are read, give such as {EXAMPLE}."
+    f"one subject, and there is no p value. Say how subjects are read, for example with {EXAMPLE}."
 )
 DEFINITIONS = (
     ("reference, other", "the runs compared; the first run named is the reference"),

@@ -19,6 +19,7 @@ from sonogravity.common.file_names import (
     UNFINISHED,
 )
 from sonogravity.common.files import is_litter
+from sonogravity.common.folders import DATA
 from sonogravity.common.messages import InputError, NotWritten, say, some, warn
 
 
@@ -67,8 +68,12 @@ def _refuse_other_inputs(folder, settings):
 
 
 def _inputs(options):
-    """Return the paths that options of predict or evaluate name as input."""
-    given = [options.get(name) or [] for name in ("input", "masks", "predictions")]
+    """Return the paths that options of predict or evaluate name as input. Earlier versions stored no default input."""
+    given = [
+        options.get("input") or str(DATA / "validation"),
+        options.get("masks") or [],
+        options.get("predictions") or [],
+    ]
     return sorted(path for each in given for path in ([each] if isinstance(each, str) else each))
 
 

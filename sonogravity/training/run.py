@@ -159,7 +159,10 @@ class Run:
             return
         best = best_epoch(self.history)
         if best < resumed.epoch and checkpoints.epoch_of(self.best) != best:
-            warn(f"{self.best}: does not contain epoch {best}, the best so far; the weights of that epoch are lost")
+            warn(
+                f"{self.best}: is missing, or not of epoch {best}, the best so far; copy the best.pth of this run "
+                "there, else the weights of that epoch are lost"
+            )
         self._put_copies(resumed.epoch, {**self.shared, "epoch": resumed.epoch, "state_dict": resumed.state_dict})
         self._report()
         self.outbox.send()
@@ -187,16 +190,17 @@ class Run:
         best = self.history[best_epoch(self.history) - 1]
         say(f"best: epoch {best['epoch']}, Dice {best['dice']:.4f}: {self.best}")
         say(f"scores: {self.results / names.EPOCHS_XLSX}")
-        script = folders.ROOT / self.shared["model_name"] / "predict.py"
-        say(f"next: python {script} --load {self.best} --input FOLDER")
         if not self.writing:
             return
-        missing = self.outbox.close()
-        if checkpoints.epoch_of(self.best) != best["epoch"]:
-            missing.append(self.best)
-        if missing:
-            unwritten = dict.fromkeys(missing)
+        if unwritten := dict.fromkeys(self.outbox.close()):
             raise NotWritten(
                 f"{len(unwritten)} files could not be written: {some(unwritten)}; free disk space, or close them in "
                 f"other programs, then --resume {self.last} writes all that can be restored"
             )
+        if checkpoints.epoch_of(self.best) != best["epoch"]:
+            raise NotWritten(
+                f"{self.best}: does not hold epoch {best['epoch']}, the best, whose weights {self.last} does not keep; "
+                f"copy the best.pth of this run there, or use {self.last}"
+            )
+        script = folders.ROOT / self.shared["model_name"] / "predict.py"
+        say(f"next: python {script} --load {self.best} --input FOLDER")

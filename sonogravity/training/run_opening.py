@@ -92,22 +92,23 @@ def _settings_of(beginning, options, found, model_name):
         if options["low_memory"]:  # given when the run was resumed, perhaps after it had run out of memory
             settings["memory"] = {**earlier["memory"], "checkpointing": True}
         settings["options"]["load"] = earlier["options"]["load"]
-        settings["threads"] = _threads_so_far(beginning.resumed, earlier)
+        settings["threads"] = _threads_so_far(beginning.resumed, earlier, found["device"])
     if beginning.repeated:
         settings["memory"] = beginning.repeated["memory"]
     return settings
 
 
-def _threads_so_far(resumed, earlier):
-    """Return pairs of epochs completed and threads used from then on. Warn if this process uses another number."""
+def _threads_so_far(resumed, earlier, device):
+    """Return pairs of epochs completed and threads used from then on. On a CPU, warn if this number differs."""
     pairs = earlier["threads"] or [[0, earlier["versions"].get("threads")]]  # empty in earlier versions
     now = torch.get_num_threads()
     if pairs[-1][1] in (now, None):
         return pairs
-    warn(
-        f"{resumed.path}: was trained with {pairs[-1][1]} threads, but {now} are used now, so rounding differs and the "
-        f"scores will differ from those of an uninterrupted run; OMP_NUM_THREADS={pairs[-1][1]} avoids this"
-    )
+    if device == "cpu":  # rounding depends on the number of threads
+        warn(
+            f"{resumed.path}: was trained with {pairs[-1][1]} threads, but {now} are used now, so the scores will "
+            f"differ from those of an uninterrupted run; set the environment variable OMP_NUM_THREADS={pairs[-1][1]}"
+        )
     return [*pairs, [resumed.epoch, now]]
 
 
@@ -154,7 +155,7 @@ def _same_start(path, earlier, now):
     differing += [name for name, value in now["versions"].items() if earlier["versions"].get(name) != value]
     if differing:
         warn(f"{path}: that run had another {some(differing, 20)}, so its scores cannot be repeated exactly")
-    if len(earlier["threads"]) > 1:
+    if len(earlier["threads"]) > 1 and earlier["device"] == "cpu":
         used = ", ".join(f"{threads} after epoch {epochs}" for epochs, threads in earlier["threads"])
         warn(f"{path}: that run used several numbers of threads ({used}), so no run repeats it to the last bit")
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import train_arguments
 
+from sonogravity.metrics import summary
 from sonogravity.training import steps
 from unet import train
 
@@ -337,3 +338,23 @@ def test_another_number_of_threads_is_said_on_resume_and_on_repeat(sets, tmp_pat
     assert train.main(["--repeat", str(settings), *roots]) == 0
     said = f"several numbers of threads ({threads} after epoch 0, {threads + 5} after epoch 3)"
     assert said in capsys.readouterr().err
+
+
+def test_a_last_pth_copied_alone_asks_for_best_pth_and_names_no_missing_file(sets, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(summary, "dice_or_lowest", lambda row: -row["epoch"])  # the first epoch is the best
+    assert train.main(train_arguments(*sets, tmp_path)) == 0
+    folder = tmp_path / "checkpoints" / "unet" / "run"
+    best = (folder / "best.pth").read_bytes()
+    (folder / "best.pth").unlink()
+    capsys.readouterr()
+    resume = ["--resume", str(folder / "last.pth"), "--epochs"]
+    with pytest.raises(SystemExit) as stopped:
+        train.main([*resume, "3"])
+    said, error = capsys.readouterr()
+    assert stopped.value.code == 1 and "next: " not in said
+    assert "warning: " in error and "copy the best.pth of this run there, else" in error
+    assert error.splitlines()[-1].endswith(f"copy the best.pth of this run there, or use {folder / 'last.pth'}")
+    (folder / "best.pth").write_bytes(best)
+    assert train.main([*resume, "4"]) == 0
+    said, error = capsys.readouterr()
+    assert "next: " in said and "best.pth" not in error
