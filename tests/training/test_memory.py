@@ -247,20 +247,20 @@ def test_one_frame_too_large_is_one_line(trained, tmp_path, monkeypatch, refused
     assert "out of memory" in line and "--scale" in line
 
 
-# Train with little more memory than what is taken before the first batch.
+# The first two tries of the epoch have less address space left than the first activation takes (46 MB), so that it is
+# surely torch's allocator that is refused: nearer the edge the refusal meets other libraries, some of which crash.
 LIMITED = """
-import resource, sys, torch
+import resource, sys
 from sonogravity.training import steps
 from unet import train
 
-real = steps.train_one_epoch
-
-most = []
+real, tries = steps.train_one_epoch, []
 
 def limited(*arguments, **more):
+    tries.append(1)
     taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-    most.append(taken + 450 * 2**20)
-    resource.setrlimit(resource.RLIMIT_AS, (most[0], resource.RLIM_INFINITY))
+    limit = taken + 40 * 2**20 if len(tries) < 3 else resource.RLIM_INFINITY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
     try:
         return real(*arguments, **more)
     finally:
@@ -293,8 +293,8 @@ def test_real_exhaustion_of_memory_on_a_cpu(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, *arguments], cwd=folders.ROOT, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0 and "out of memory: " in done.stderr, done.stderr
-    assert last(tmp_path)["epoch"] == 1
+    assert done.returncode == 0 and done.stderr.count("out of memory: ") == 2, done.stderr
+    assert "4 frames at a time" in done.stderr and last(tmp_path)["epoch"] == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
