@@ -102,7 +102,7 @@ def ours(model, images, scale, batch, amp=False, low_memory=False, compiled=Fals
     memory = Memory(checkpointing=low_memory)
     if low_memory:
         compute_again(network.blocks())
-    loss = losses.SegmentationLoss("ce" if model == "unet" else "ce+dice")
+    loss = losses.HeadsLoss(losses.SegmentationLoss("ce" if model == "unet" else "ce+dice"), network.HEAD_WEIGHTS)
     stepped = torch.compile(network) if compiled else network
     step = steps.Step(stepped, loss, state, device, amp, smallest_batch=min(batch, 2))
     gflop = common.gflop_a_frame(build, network_size(common.FRAME, scale))

@@ -8,7 +8,7 @@ from torch import nn
 from sonogravity.common.processes import process_count, process_rank
 from sonogravity.datasets import loader
 from sonogravity.training import distributed, steps
-from sonogravity.training.losses import SegmentationLoss
+from sonogravity.training.losses import HeadsLoss, SegmentationLoss
 from sonogravity.training.memory import Memory
 from sonogravity.training.optimization import Optimization, Plan, make_optimizer, make_scheduler
 from unet.model import UNet
@@ -62,7 +62,7 @@ def gradients(frames, batch_size, accumulate=1, micro_batch=None):
     device = torch.device("cpu")
     scheduler = make_scheduler("constant", optimizer, Plan([[0, 1]]), 1)
     optimization = Optimization(model, optimizer, scheduler, device=device, clip_norm=1e9)
-    step = steps.Step(network, Loss("ce"), optimization, device, accumulate=accumulate)
+    step = steps.Step(network, HeadsLoss(Loss("ce"), ()), optimization, device, accumulate=accumulate)
     loss, _, _ = steps.train_one_epoch(step, Loader(frames, batch_size), Memory(False, micro_batch), "epoch")
     return loss, found
 

@@ -55,8 +55,8 @@ COLUMNS = {
     "epoch": Column("number of the epoch, from 1", form=WHOLE),
     "learning_rate": Column("learning rate of the epoch's last step", form="0.00E+00"),
     "train_loss": Column(
-        "training loss at the size that the network sees, mean over the epoch's frames; includes the losses of deep "
-        "supervision and of an auxiliary head, so it must not be compared with val_loss"
+        "training loss at the size that the network sees, mean over the epoch's frames; of the main output alone, as "
+        "val_loss, without the heads of deep supervision or the auxiliary head"
     ),
     "val_loss": Column("validation loss, computed per file at native size, mean over files"),
     "images_per_second": Column("training frames per second, without the time of the validation", "frames/s", "0.00"),

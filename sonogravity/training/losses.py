@@ -51,10 +51,11 @@ class SegmentationLoss(nn.Module):
 
 
 class HeadsLoss(nn.Module):
-    """The criterion of the main logits, plus the weighted criterion of each auxiliary head that is used in training.
+    """The criterion of the main logits, and its sum with the weighted criterion of each auxiliary head.
 
     weights: one per auxiliary head. forward takes the main logits alone, or (main logits, logits of the first
-    auxiliary head, ...), each (N, C, H, W).
+    auxiliary head, ...), each (N, C, H, W). It returns (the sum, whose gradient trains the network; the loss of the
+    main logits, which is the quantity that the validation measures as well).
     """
 
     def __init__(self, criterion, weights):
@@ -64,8 +65,8 @@ class HeadsLoss(nn.Module):
 
     def forward(self, logits, classes):
         if isinstance(logits, torch.Tensor):
-            return self.criterion(logits, classes)
-        main, *further = logits
-        return self.criterion(main, classes) + sum(
-            weight * self.criterion(each, classes) for weight, each in zip(self.weights, further, strict=True)
-        )
+            logits, weights = (logits,), ()
+        else:
+            weights = self.weights
+        main, *further = (self.criterion(each, classes) for each in logits)
+        return main + sum(weight * each for weight, each in zip(weights, further, strict=True)), main

@@ -27,8 +27,7 @@ PANELS = 4  # validation frames shown per saved checkpoint, in addition to the w
 class Step:
     """Objects and settings of a training step.
 
-    network: the model, or a compiled or distributed form of it. criterion: the loss of logits (N, C, H, W), or of a
-    tuple of them, and class indices (N, H, W). optimization: an Optimization. amp: autocast's dtype, None for float32.
+    network: the model, or a compiled or distributed form of it. criterion: a HeadsLoss. optimization: an Optimization. amp: autocast's dtype, None for float32.
     accumulate: number of batches whose gradients are summed per step. smallest_batch: smallest number of frames per
     forward pass. compiled: whether torch.compile compiled the network.
     """
@@ -57,7 +56,8 @@ def freeze(modules, frozen):
 
 
 def train_one_epoch(step, loader, memory, title, frozen=()):
-    """Train on every frame once. Return the mean loss over frames, the last learning rate and the frames per second.
+    """Train on every frame once. Return the mean loss of the main logits over frames, the last learning rate and the
+    frames per second.
 
     memory: a Memory, which splits batches into micro-batches. title: name of the epoch in messages. frozen: modules
     whose weights and running statistics do not change. Raise InputError if a loss is not finite.
@@ -80,10 +80,10 @@ def train_one_epoch(step, loader, memory, title, frozen=()):
             if len(losses) == 1:
                 first = time.perf_counter() - start
             if len(losses) % SHOW_EVERY == 1:
-                shown = _finite(losses, stems, title)[-SHOW_EVERY:]
+                shown = _finite(losses, stems, title)[-SHOW_EVERY:, 1]
                 speed = sum(sizes) / (time.perf_counter() - start)
                 bar.set_postfix_str(f"loss {np.mean(shown):.4f}, {speed:.2f} img/s", refresh=False)
-    values = np.mean(distributed.gather(_finite(losses, stems, title)), axis=0)
+    values = np.mean(distributed.gather(_finite(losses, stems, title)), axis=0)[:, 1]
     seconds = time.perf_counter() - start
     if step.compiled and len(sizes) > 1:
         _say_compile_time(first, (seconds - first) / (len(sizes) - 1))
@@ -98,7 +98,8 @@ def _frames_per_process(loader, done, group):
 
 
 def forward_and_backward(step, group, memory, frames):
-    """Add the gradients of a step's batches, one micro-batch after another. Return the step's loss, a tensor.
+    """Add the gradients of a step's batches, one micro-batch after another. Return the step's losses, a tensor of
+    (sum over all heads, main logits).
 
     group: Batches. frames: number of frames of the mean loss.
     """
@@ -114,10 +115,10 @@ def forward_and_backward(step, group, memory, frames):
         with distributed.no_sync(step.network, last=i == len(micro_batches) - 1):
             with torch.autocast(step.device.type, step.amp, enabled=step.amp is not None):
                 logits = step.network(images, heights.to(step.device))
-            loss = step.criterion(logits, masks) * (len(images) / frames)
-            step.optimization.scaler.scale(loss).backward()
-        total = total + loss.detach()
-        del logits, loss  # the next forward pass needs their memory
+            losses = torch.stack(step.criterion(logits, masks)) * (len(images) / frames)
+            step.optimization.scaler.scale(losses[0]).backward()
+        total = total + losses.detach()
+        del logits, losses  # the next forward pass needs their memory
     return total
 
 
@@ -127,12 +128,13 @@ def _say_compile_time(first, later):
 
 
 def _finite(losses, stems, title):
-    """Return the losses as an array. Raise InputError, which names the first step whose loss is not finite."""
+    """Return the losses as (steps, 2). Raise InputError, which names the first step whose loss is not finite."""
     values = torch.stack(losses).cpu().numpy()
-    if not np.isfinite(values).all():
-        batch = int(np.argmin(np.isfinite(values)))
+    finite = np.isfinite(values).all(1)
+    if not finite.all():
+        batch = int(np.argmin(finite))
         raise InputError(
-            f"{title}, batch {batch + 1} ({some(stems[batch])}): the loss is {values[batch]}; checkpoints of "
+            f"{title}, batch {batch + 1} ({some(stems[batch])}): the loss is {values[batch, 0]}; checkpoints of "
             "earlier epochs are kept. Try a lower --learning-rate, or --no-amp, and check these frames"
         )
     return values

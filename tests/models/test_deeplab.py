@@ -73,7 +73,8 @@ def test_auxiliary_loss_trains_both_heads():
     classes = torch.randint(3, (2, 32, 32))
     logits = model(torch.rand(2, 1, 32, 32))
     criterion = SegmentationLoss("ce")
-    loss = HeadsLoss(criterion, DeepLabV3.HEAD_WEIGHTS)(logits, classes)
+    loss, main = HeadsLoss(criterion, DeepLabV3.HEAD_WEIGHTS)(logits, classes)
+    assert main == criterion(logits[0], classes)
     assert loss.item() == pytest.approx((criterion(logits[0], classes) + 0.5 * criterion(logits[1], classes)).item())
     loss.backward()
     assert model.aux_classifier[4].weight.grad.abs().sum() > 0 and model.classifier[4].weight.grad.abs().sum() > 0

@@ -120,10 +120,10 @@ def test_deep_supervision_trains_every_level_and_leaves_prediction_alone():
     logits = model(images)
     assert [each.shape for each in logits] == [(2, 3, 37, 45)] * 5
     criterion = SegmentationLoss("ce")
-    loss = HeadsLoss(criterion, UNet.HEAD_WEIGHTS)(logits, classes)
+    loss, main = HeadsLoss(criterion, UNet.HEAD_WEIGHTS)(logits, classes)
     finest, coarsest, eighth, fourth, half = (criterion(each, classes).item() for each in logits)
     expected = finest + half / 2 + fourth / 4 + eighth / 8 + coarsest / 16
-    assert loss.item() == pytest.approx(expected)
+    assert loss.item() == pytest.approx(expected) and main.item() == pytest.approx(finest)
     loss.backward()
     assert all(head.conv.weight.grad.abs().sum() > 0 for head in model.supervised)
     plain = UNet(1, 3, 4).eval()
@@ -131,7 +131,7 @@ def test_deep_supervision_trains_every_level_and_leaves_prediction_alone():
     model.eval()
     assert torch.equal(model(images), plain(images))
     alone = HeadsLoss(criterion, UNet.HEAD_WEIGHTS)(plain(images), classes)
-    assert alone == criterion(plain(images), classes)
+    assert alone == (criterion(plain(images), classes),) * 2
 
 
 def one_hot_logits(classes, count=3, height=20.0):
