@@ -110,7 +110,8 @@ def train(start, model_class, *, criterion=None, augmentation=None, sampler=None
         needed=model.SMALLEST_BATCH,
         sampler=sampler,
     )
-    loss = losses.HeadsLoss((criterion or losses.SegmentationLoss)(options.loss, labels.background), model.HEAD_WEIGHTS)
+    criterion = (criterion or losses.SegmentationLoss)(options.loss, labels.background)
+    loss = losses.HeadsLoss(criterion, model.HEAD_WEIGHTS)
     optimizer = (optimizer or optimization.make_optimizer)(
         options.optimizer, model.parameters(), options.learning_rate, options.weight_decay
     )
@@ -136,7 +137,7 @@ def train(start, model_class, *, criterion=None, augmentation=None, sampler=None
                 frozen = steps.freeze(model.encoder(), epoch <= options.freeze_encoder)
                 train_loss, rate, speed = steps.train_one_epoch(step, loader, retry.memory, title, frozen=frozen)
                 distributed.average_statistics(model, state.result)
-                rows, val_loss, pictured = steps.validate(predictor, validation, loss.criterion, options.batch_size, shown)
+                rows, val_loss, pictured = steps.validate(predictor, validation, criterion, options.batch_size, shown)
                 row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss, "val_loss": val_loss}
                 row |= steps.epoch_scores(rows, labels)
                 row |= {"seconds": time.perf_counter() - begun, "images_per_second": speed}

@@ -27,8 +27,8 @@ PANELS = 4  # validation frames shown per saved checkpoint, in addition to the w
 class Step:
     """Objects and settings of a training step.
 
-    network: the model, or a compiled or distributed form of it. criterion: a HeadsLoss. optimization: an Optimization. amp: autocast's dtype, None for float32.
-    accumulate: number of batches whose gradients are summed per step. smallest_batch: smallest number of frames per
+    network: the model, or a compiled or distributed form of it. criterion: a HeadsLoss. optimization: an Optimization.
+    amp: autocast's dtype, None for float32. accumulate: number of batches whose gradients are summed per step. smallest_batch: smallest number of frames per
     forward pass. compiled: whether torch.compile compiled the network.
     """
 
