@@ -28,8 +28,8 @@ class Step:
     """Objects and settings of a training step.
 
     network: the model, or a compiled or distributed form of it. criterion: a HeadsLoss. optimization: an Optimization.
-    amp: autocast's dtype, None for float32. accumulate: number of batches whose gradients are summed per step. smallest_batch: smallest number of frames per
-    forward pass. compiled: whether torch.compile compiled the network.
+    amp: autocast's dtype, None for float32. accumulate: number of batches whose gradients are summed per step.
+    smallest_batch: smallest number of frames per forward pass. compiled: whether torch.compile compiled the network.
     """
 
     network: torch.nn.Module
