@@ -193,7 +193,7 @@ def script(main):
             if processes.is_lost_process(error):
                 _end("another process has ended, see its own error line; the files of earlier epochs are complete", 2)
             if "DataLoader worker" in str(error):
-                _end("a worker process died, probably out of memory; try --workers 0", 2)
+                _end("a worker process died, probably out of memory or shared memory (/dev/shm); try --workers 0", 2)
             raise
         except KeyboardInterrupt as stop:
             print("interrupted", file=sys.stderr)

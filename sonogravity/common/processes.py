@@ -13,6 +13,11 @@ def process_rank():
     return int(os.environ.get("RANK", "0")) if process_count() > 1 else 0
 
 
+def local_process_count():
+    """Return the number of these processes on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if process_count() > 1 else 1
+
+
 def local_rank():
     """Return the rank of this process on its machine, which is also the number of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))

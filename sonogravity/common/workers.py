@@ -1,11 +1,19 @@
 """Worker threads and processes, and their number."""
 
+import multiprocessing.queues
 import os
+import shutil
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 
-from sonogravity.common.messages import InputError
+from sonogravity.common.messages import InputError, warn
+from sonogravity.common.processes import local_process_count
+
+SHARED_MEMORY = Path("/dev/shm")  # Linux; elsewhere shared memory has no such limit
+BATCHES_AHEAD = 2  # batches that each worker process prepares ahead (DataLoader's prefetch_factor)
+BATCHES_IN_USE = 2  # of the step, and on their way to a GPU
 
 
 def worker_count(wanted, device):
@@ -13,6 +21,36 @@ def worker_count(wanted, device):
     if wanted is not None:
         return wanted
     return min(4, os.cpu_count() or 1) if device.type == "cuda" else 0
+
+
+def workers_with_room(workers, batch_bytes):
+    """Return how many of the worker processes shared memory has room for. Warn if these are fewer.
+
+    Batches of batch_bytes reach the training through shared memory, of which a container has 64 MB unless told
+    otherwise.
+    """
+    if not (workers and SHARED_MEMORY.is_dir()):
+        return workers
+    free = shutil.disk_usage(SHARED_MEMORY).free // local_process_count()
+    room = max(0, (free // batch_bytes - BATCHES_IN_USE) // BATCHES_AHEAD)
+    if room < workers:
+        warn(
+            f"--workers {workers}: {SHARED_MEMORY} has {free / 1e6:.0f} MB free for batches of {batch_bytes / 1e6:.0f} "
+            f"MB, so {room} worker processes are used; the results are the same. Containers get more with --shm-size"
+        )
+    return min(workers, room)
+
+
+def end_worker_without_room(worker):
+    """Make a worker process end if it can't pass a batch on. Else it prints the error, and the training waits for ever.
+
+    worker: its number, which a DataLoader passes.
+    """
+
+    def end(error, batch):
+        os._exit(1)
+
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(end)  # the hook that Python has for this
 
 
 def decoding_threads(wanted):

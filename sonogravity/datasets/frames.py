@@ -119,6 +119,7 @@ class FrameStore:
         self.scale = scale
         self.channels = channels
         self.native_truth = native_truth
+        self.largest = (0, 0)  # greatest height and width of the frames that the network sees
         self._budget = int(cache_mb * 2**20)
         self._places = {}  # index -> (size, [(offset, type, shape) of image, of truth])
         self._buffer = torch.empty(0, dtype=torch.uint8)
@@ -135,6 +136,7 @@ class FrameStore:
 
     def keep(self, index, frame):
         """Keep a frame if the budget allows it. Call pack() after the last frame."""
+        self.largest = tuple(map(max, self.largest, frame.images[self.scale].shape))
         need = frame.images[self.scale].nbytes + frame.truth.nbytes + 16
         if need <= self._budget:
             self._budget -= need

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sonogravity.common.messages import InputError
 from sonogravity.common.processes import process_count, process_rank
-from sonogravity.common.workers import worker_count
+from sonogravity.common.workers import BATCHES_AHEAD, end_worker_without_room, worker_count, workers_with_room
 from sonogravity.datasets.frames import to_unit
 from sonogravity.datasets.labels import IGNORE_INDEX
 
@@ -122,6 +122,12 @@ def collate(samples):
     return Batch(torch.stack(images), torch.stack(masks).long(), heights, [stem for _, _, stem in samples])
 
 
+def _batch_bytes(frames, batch_size):
+    """Return the size of the largest Batch of TrainingFrames: float32 per channel and int64 per pixel."""
+    height, width = frames.store.largest
+    return min(batch_size, len(frames)) * height * width * (4 * frames.store.channels + 8)
+
+
 def training_loader(frames, batch_size, *, seed, workers, device, needed=1, sampler=None):
     """Return a DataLoader over TrainingFrames. Set its batch_sampler's ``epoch`` before each epoch.
 
@@ -138,14 +144,17 @@ def training_loader(frames, batch_size, *, seed, workers, device, needed=1, samp
         raise InputError(
             f"{what}: this model normalises over the batch, so it needs at least {needed} frames per batch; {remedy}"
         )
-    workers = worker_count(workers, device)
+    smallest = max(FEWEST, needed)
+    workers = workers_with_room(worker_count(workers, device), _batch_bytes(frames, batch_size + smallest - 1))
     return DataLoader(
         frames,
         batch_sampler=(sampler or every_frame_once)(
-            frames, batch_size, seed, max(FEWEST, needed), process_count(), process_rank()
+            frames, batch_size, seed, smallest, process_count(), process_rank()
         ),
         collate_fn=collate,
         num_workers=workers,
+        prefetch_factor=BATCHES_AHEAD if workers else None,
+        worker_init_fn=end_worker_without_room,
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",
     )
