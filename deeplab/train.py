@@ -152,8 +152,7 @@ def train(start, model_class, *, criterion=None, augmentation=None, sampler=None
                 rows, val_loss, pictured = steps.validate(predictor, validation, criterion, options.batch_size, shown)
                 row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss, "val_loss": val_loss}
                 row |= steps.epoch_scores(rows, labels)
-                row |= {"seconds": time.perf_counter() - begun, "images_per_second": speed}
-                run.record(row)
+                run.record(row | {"seconds": time.perf_counter() - begun, "images_per_second": speed})
                 state.end_epoch(dice_or_lowest(row))
                 run.save_epoch(state, predictor, pictured)
     distributed.leave()
