@@ -6,8 +6,10 @@ from pathlib import Path
 
 from sonogravity.commands.scoring_options import scoring_values
 from sonogravity.common import folders, provenance
+from sonogravity.common.devices import describe_use
 from sonogravity.common.files import absolute, short
 from sonogravity.common.messages import InputError, say, some, warn
+from sonogravity.common.threads import say_if_busy
 from sonogravity.common.workers import ahead, decoding_threads, threads_beside
 from sonogravity.datasets.facts import count_values
 from sonogravity.datasets.label_checks import background_warning
@@ -109,6 +111,7 @@ def score_inputs(opened, request):
     first, main_checkpoint = next(iter(opened.values()))
     measure = request.measure(first.labels, pairs)
     predictor = _together(opened, pairs, request)
+    _describe(opened, predictor)
     sources = [
         {"path": str(absolute(checkpoint.path)), "run": checkpoint.run, "epoch": checkpoint.epoch}
         for _, checkpoint in opened.values()
@@ -133,6 +136,16 @@ def score_inputs(opened, request):
     folder = request.output_folder(main_checkpoint.model_name, run)
     columns = score_files.columns_of(predictor)
     return score_files.write_scores(results, pairs, folder, measure, settings, request, natives, more=columns)
+
+
+def _describe(opened, predictor):
+    """Print which models are used, and how."""
+    for _, checkpoint in opened.values():
+        epoch = "" if checkpoint.epoch is None else f", epoch {checkpoint.epoch}"
+        say(f"model:      {checkpoint.path}, {checkpoint.model_name}{epoch}")
+    used = predictor.describe()
+    say(f"runs on:    {describe_use(used['device'], used['mixed_precision'])}, engine {used['engine']}")
+    say_if_busy()
 
 
 def _together(opened, pairs, request):

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
-from sonogravity.common import messages, processes
+from sonogravity.common import messages, processes, threads
 from sonogravity.common.messages import InputError, NotWritten, OutputClosed, Terminated, first_line, some
 
 WRITTEN = ("output", "checkpoints", "results")  # options whose paths are created if needed
@@ -168,6 +168,7 @@ def script(main):
         for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show must not end the run
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
+        threads.wait_briefly()
         warnings.filterwarnings("ignore", module=r"PIL\.|torch\._weights_only_unpickler")  # an InputError reports it
         try:
             with _signals_raise():

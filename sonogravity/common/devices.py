@@ -40,6 +40,12 @@ def amp_type(device, wanted):
     return None
 
 
+def describe_use(device, precision):
+    """Return, for messages, what computes: the device, the precision and the number of threads."""
+    threads = torch.get_num_threads()
+    return f"{device}, {precision}, {threads} thread{'s' * (threads > 1)}"
+
+
 def cpu_has_bfloat16():
     """Return whether the processor multiplies bfloat16 in hardware."""
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}

@@ -6,10 +6,12 @@ from pathlib import Path
 import torch
 
 from sonogravity.common import files
+from sonogravity.common.devices import describe_use
 from sonogravity.common.file_names import BEST, EPOCHS_CSV, EPOCHS_XLSX, LAST, epoch_name
 from sonogravity.common.messages import InputError, say, some, warn
 from sonogravity.common.processes import is_first_process, process_count
 from sonogravity.common.provenance import commit, describe_versions, digest_of_weights
+from sonogravity.common.threads import say_if_busy
 from sonogravity.metrics.columns import check
 from sonogravity.modeling.checkpoints import epoch_of
 from sonogravity.training import stored_options
@@ -54,6 +56,7 @@ def open_run(beginning, model, model_options, findings, *, device, amp, memory):
         "run": name,
     }
     _describe(name, model, beginning, found, options["epochs"])
+    say_if_busy()
     say(f"folders:    {kept} and {results}")
     return Run(kept, results, settings, shared, findings.labels, writing=is_first_process())
 
@@ -65,8 +68,8 @@ def _describe(name, model, beginning, found, epochs):
     frozen = beginning.options.freeze_encoder
     say(
         f"run:        {name}, {model.NAME} with {parameters:,} parameters, {begins}"
-        f"{f', the encoder frozen for {frozen}' if frozen else ''}; {found['device']}, {found['mixed_precision']}, "
-        f"{torch.get_num_threads()} threads"
+        f"{f', the encoder frozen for {frozen}' if frozen else ''}; "
+        f"{describe_use(found['device'], found['mixed_precision'])}"
     )
 
 
