@@ -11,6 +11,7 @@ from PIL import Image
 
 from sonogravity.common.files import BROKEN_FILE, load_torch
 from sonogravity.common.messages import InputError, first_line
+from sonogravity.datasets.tiff_errors import tiff_errors
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".npy", ".pth", ".pt")
 GREY_16_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -49,7 +50,8 @@ def read_file(path):
             return _read_tensor(path)
         with Image.open(path) as image:
             _refuse_what_pillow_would_change(path, image)
-            image.load()
+            with tiff_errors():
+                image.load()
             return image
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: the image is too large ({error}); crop or resize it") from error

@@ -185,3 +185,28 @@ def test_an_archive_is_no_array(tmp_path):
     (tmp_path / "a.npz").rename(tmp_path / "a.npy")
     with pytest.raises(InputError, match="archive"):
         decode_image(tmp_path / "a.npy", 1)
+
+
+def broken_fax(path):
+    """A mask of one bit with one changed byte: libtiff prints an error, and goes on with wrong pixels."""
+    black = np.zeros((64, 72), bool)
+    black[20:40, 10:50] = True
+    Image.fromarray(black).save(path, compression="group4")
+    content, start = bytearray(path.read_bytes()), Image.open(path).tag_v2[273][0]  # StripOffsets
+    content[start + 5] ^= 0xFF
+    path.write_bytes(content)
+
+
+def test_what_libtiff_reports_is_the_reason_of_the_refusal_and_not_printed(tmp_path, capfd):
+    broken_fax(tmp_path / "fax.tif")
+    Image.fromarray(np.tile(GREY, (9, 9))).save(tmp_path / "zip.tif", compression="tiff_deflate")
+    content = bytearray((tmp_path / "zip.tif").read_bytes())
+    content[60] ^= 0x10
+    (tmp_path / "zip.tif").write_bytes(content)
+    with pytest.raises(InputError, match=r"fax.tif: cannot be read \(Fax4Decode found damaged pixels\)"):
+        decode_image(tmp_path / "fax.tif", 1)
+    with pytest.raises(InputError, match=r"zip.tif: cannot be read"):
+        decode_image(tmp_path / "zip.tif", 1)
+    assert capfd.readouterr() == ("", "")
+    path = save(tmp_path / "whole.tif", GREY, compression="tiff_lzw")
+    assert (decode_image(path, 1) == GREY).all()
