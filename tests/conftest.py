@@ -9,7 +9,9 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-from sonogravity.common import folders
+from sonogravity.common import folders, threads
+
+threads.wait_briefly()  # before a test imports torch, as the scripts do
 
 # A noisy machine is no fault of the code; the same examples each time, for what is new is sought by make soak.
 settings.register_profile("unhurried", deadline=None, derandomize=True)

@@ -52,6 +52,7 @@ class Request:
     engine: str = "torch"
     int8: bool = False
     tta: str = "none"
+    grey_masks: bool = False
 
     @property
     def predicting(self):

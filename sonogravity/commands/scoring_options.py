@@ -67,6 +67,11 @@ def scoring_parser(script_name, documentation):
             default="png",
             help="file format of the panels: image, truth and prediction",
         )
+        output.add_argument(
+            "--grey-masks",
+            action="store_true",
+            help="write masks without the colours of the classes, for programs that read colours as values",
+        )
     return parser
 
 
@@ -218,5 +223,6 @@ def scoring_values(args):
         "inputs": inputs,
         "margin_mm": getattr(args, "margin_mm", None),
         "panels": None if panels == "none" else panels,
+        "grey_masks": getattr(args, "grey_masks", False),
         "options": stored_options.options_as_dict(args) | {"input": [str(absolute(path)) for path in inputs]},
     }

@@ -221,6 +221,11 @@ class Labels:
             table[i] = PALETTE[k % len(PALETTE)]
         return table
 
+    def mask_colours(self):
+        """Return {value: (red, green, blue)} of the values below 256: as in the training masks, else as in panels."""
+        shown = dict(zip(self.values, map(tuple, self.colours().tolist()), strict=True))
+        return {value: self.palette.get(value, colour) for value, colour in shown.items() if value < 256}
+
 
 def values_in(mask):
     """Return the mask values that a mask holds, sorted."""

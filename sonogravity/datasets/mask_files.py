@@ -3,11 +3,15 @@
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from sonogravity.common.messages import InputError
 from sonogravity.datasets.image_files import GREY_16_BIT, read_file, two_or_colour
 from sonogravity.datasets.labels import COLOUR, values_in
+
+
+# An entry of the masks that we write: their palettes only show the classes, and may differ from model to model.
+VALUES_ARE_INDICES = ("Comment", "SonoGravity: the mask values are the palette indices")
 
 
 class MaskFile(NamedTuple):
@@ -51,13 +55,26 @@ def read_mask(path):
     return MaskFile(_colour_mask(pixels, path), {})
 
 
-def write_mask(path, values):
-    """Write the mask values of Labels.to_values as PNG: 8-bit or 16-bit grey, or RGB."""
-    Image.fromarray(values).save(path, format="PNG")
+def write_mask(path, values, colours=None):
+    """Write the mask values of Labels.to_values as PNG: 8-bit or 16-bit grey, or RGB.
+
+    colours: {value: (red, green, blue)}; 8-bit values are then written as indices of a palette with these colours.
+    """
+    image, entries = Image.fromarray(values), None
+    if colours and values.dtype == np.uint8 and values.ndim == 2:
+        palette = np.zeros((256, 3), np.uint8)
+        palette[list(colours)] = list(colours.values())
+        image.putpalette(palette.tobytes())
+        entries = PngImagePlugin.PngInfo()
+        entries.add_text(*VALUES_ARE_INDICES)
+    image.save(path, format="PNG", pnginfo=entries)
 
 
 def _palette(image):
-    """The colour of each index of a palette image; {} if the palette only repeats the index as a grey level."""
+    """The colour of each index of a palette image; {} if it only repeats the index as a grey level, or is our own."""
+    key, text = VALUES_ARE_INDICES
+    if image.info.get(key) == text:
+        return {}
     colours = np.array(image.getpalette("RGB"), int).reshape(-1, 3)
     if (colours == np.arange(len(colours))[:, None]).all():
         return {}

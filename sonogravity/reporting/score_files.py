@@ -97,6 +97,7 @@ def _score_each(results, names, count, folder, measure, request, natives, groups
     Other threads score and write while the network processes the next frames in this thread.
     """
     labels = measure.labels
+    colours = None if request.grey_masks else labels.mask_colours()
     rows, confusions, measured, empty, reliability = [], [], [], [], None
 
     def score_and_write(result):
@@ -112,8 +113,8 @@ def _score_each(results, names, count, folder, measure, request, natives, groups
             row[UNLIKE] = result.frame.unlike
         row["seconds"] = result.seconds
         if request.predicting:
-            values = labels.to_values(result.prediction)
-            files.write_whole(folder / file_names.MASKS / file_names.mask_name(pair.stem), write_mask, values)
+            path = folder / file_names.MASKS / file_names.mask_name(pair.stem)
+            files.write_whole(path, write_mask, labels.to_values(result.prediction), colours)
         if request.panels:
             _write_panel(folder, request.panels, natives.pop(pair.stem), result, found, row, labels)
         is_empty = (result.prediction == labels.background).all()

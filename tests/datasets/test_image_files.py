@@ -12,7 +12,7 @@ from PIL import Image
 from sonogravity.common.messages import InputError
 from sonogravity.datasets.image_files import decode_image
 from sonogravity.datasets.labels import COLOUR
-from sonogravity.datasets.mask_files import decode_mask, write_mask
+from sonogravity.datasets.mask_files import decode_mask, read_mask, write_mask
 
 GREY = np.arange(20, dtype=np.uint8).reshape(4, 5) * 12
 
@@ -210,3 +210,16 @@ def test_what_libtiff_reports_is_the_reason_of_the_refusal_and_not_printed(tmp_p
     assert capfd.readouterr() == ("", "")
     path = save(tmp_path / "whole.tif", GREY, compression="tiff_lzw")
     assert (decode_image(path, 1) == GREY).all()
+
+
+def test_written_masks_show_colours_and_keep_their_values(tmp_path):
+    array, colours = np.array([[0, 1, 2], [128, 255, 1]], np.uint8), {1: (230, 159, 0), 2: (86, 180, 233)}
+    write_mask(tmp_path / "a.png", array, colours)
+    written = Image.open(tmp_path / "a.png")
+    assert (np.array(written) == array).all()
+    assert np.array(written.convert("RGB"))[0].tolist() == [[0, 0, 0], [230, 159, 0], [86, 180, 233]]
+    found = read_mask(tmp_path / "a.png")
+    assert (found.values == array).all() and found.palette == {}  # our colours are no other classes
+    assert decode_image(tmp_path / "a.png", 3)[0, 1].tolist() == [230, 159, 0]
+    write_mask(tmp_path / "b.png", array.astype(np.uint16) * 200, colours)
+    assert decode_mask(tmp_path / "b.png").max() == 51000
