@@ -9,7 +9,6 @@ from sonogravity.common.messages import InputError
 from sonogravity.datasets.image_files import GREY_16_BIT, read_file, two_or_colour
 from sonogravity.datasets.labels import COLOUR, values_in
 
-
 # An entry of the masks that we write: their palettes only show the classes, and may differ from model to model.
 VALUES_ARE_INDICES = ("Comment", "SonoGravity: the mask values are the palette indices")
 
