@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from sonogravity.datasets.augmentation import Augmentation
 from sonogravity.datasets.labels import IGNORE_INDEX
 from sonogravity.datasets.loader import EpochBatches
-from sonogravity.datasets.subjects import subjects_of
+from sonogravity.datasets.subjects import subjects_in_names
 from sonogravity.training.losses import soft_dice_loss
 
 
@@ -128,7 +128,7 @@ class BySubject(EpochBatches):
 
     def __init__(self, frames, *options):
         super().__init__(len(frames), *options)
-        self.subjects = subjects_of([pair.stem for pair in frames.store.pairs])
+        self.subjects = subjects_in_names([pair.stem for pair in frames.store.pairs])
 
     def keys(self, generator):
         share = torch.tensor([1 / self.subjects.count(subject) for subject in self.subjects])

@@ -122,7 +122,7 @@ def build_parser():
     add = parser.add_argument
     add("runs", type=Path, nargs="+", metavar="RUN", help="files.csv, or a folder with it; the first is the reference")
     add("--output", type=Path, metavar="FILE.xlsx", help="workbook (default: results/compare/<run>_<run>.xlsx)")
-    options.add_subject_regex(parser)
+    options.add_subjects(parser)
     return parser
 
 

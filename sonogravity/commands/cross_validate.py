@@ -11,7 +11,7 @@ from sonogravity.common.files import absolute
 from sonogravity.common.messages import InputError, say, warn
 from sonogravity.common.processes import process_count
 from sonogravity.datasets.pairs import find_training_pairs
-from sonogravity.datasets.subjects import split_into_folds
+from sonogravity.datasets.subjects import Subjects, split_into_folds
 from sonogravity.inference import segmentation
 from sonogravity.inference.predictor import open_predictor
 from sonogravity.reporting import score_files
@@ -67,7 +67,7 @@ class CrossValidation:
             [options.train],
             options.batch_size,
             options.workers,
-            options.subject_regex,
+            Subjects.given(options),
             stored_options.options_as_dict(options),
             output=self.folder,
         )
@@ -82,7 +82,7 @@ def score_folds(request, files, model_class, device):
     """
     [folder] = request.inputs
     pairs, _ = find_training_pairs(folder)
-    of_pairs, subjects = split_into_folds(pairs, len(files), request.subject_regex, folder)
+    of_pairs, subjects = split_into_folds(pairs, len(files), request.subjects, folder)
     groups = {
         pair.stem: {"fold": fold, "subject": subject}
         for pair, fold, subject in zip(pairs, of_pairs, subjects, strict=True)

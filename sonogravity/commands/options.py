@@ -1,6 +1,7 @@
 """The options that several scripts have. Nothing here imports torch, so that --help responds at once."""
 
 import argparse
+from pathlib import Path
 
 from sonogravity.common.option_types import device_name, positive_int, subject_regex, worker_number
 from sonogravity.datasets.labels import parse_value, value_text
@@ -54,8 +55,14 @@ def add_common(parser, batch_size):
     )
 
 
-def add_subject_regex(parser):
-    """Add --subject-regex, which finds the subject in a file's stem."""
+def add_subjects(parser):
+    """Add --subject-regex, which finds the subject in a file's stem, and --subjects, a table."""
+    parser.add_argument(
+        "--subjects",
+        type=Path,
+        metavar="FILE.csv",
+        help="table with the columns file and subject (default: the subject stands in the file name)",
+    )
     parser.add_argument(
         "--subject-regex",
         type=subject_regex,

@@ -18,6 +18,7 @@ from sonogravity.datasets.labels import Labels, value_text
 from sonogravity.datasets.mask_files import read_mask
 from sonogravity.datasets.pairs import find_input_pairs, find_mask_pairs
 from sonogravity.datasets.spacing import ASSUMED, find_spacings
+from sonogravity.datasets.subjects import Subjects
 from sonogravity.inference import segmentation
 from sonogravity.inference.engines import fastest, use
 from sonogravity.inference.ensemble import Ensemble
@@ -33,14 +34,14 @@ class Request:
 
     script: predict writes masks (and panels) and takes frames without a mask; evaluate writes only scores and needs a
     mask per frame; with ``_w_margin`` both have a margin_mm. output: if None, results/<model>/<run>/<script>.
-    options: all options of the command line, for settings.json.
+    subjects: where those of the files stand. options: all options of the command line, for settings.json.
     """
 
     script: str
     inputs: list
     batch_size: int
     workers: int | None
-    subject_regex: str | None
+    subjects: Subjects
     options: dict
     masks: Path | None = None
     use_masks: bool = True

@@ -6,7 +6,7 @@ from sonogravity.commands.options import (
     add_background,
     add_common,
     add_ignore,
-    add_subject_regex,
+    add_subjects,
     add_switch,
     class_names,
     mask_values,
@@ -18,6 +18,7 @@ from sonogravity.common.files import absolute
 from sonogravity.common.messages import InputError
 from sonogravity.common.option_types import margin_width, number_type, scale_factor, worker_number
 from sonogravity.datasets.spacing import DEFAULT_MARGIN_MM, MOST_PIXELS_PER_MM
+from sonogravity.datasets.subjects import Subjects
 from sonogravity.training import stored_options
 
 PREDICTIONS_ONLY = ("prediction_values", "class_names", "background")
@@ -123,7 +124,7 @@ def _add_frames(group):
         help="mask value of each class, for weights or true masks that do not define all of them",
     )
     add_ignore(group, "default: the checkpoint's")
-    add_subject_regex(group)
+    add_subjects(group)
 
 
 def _add_predictions(group):
@@ -197,7 +198,6 @@ def scoring_values(args):
         "output",
         "batch_size",
         "workers",
-        "subject_regex",
         "pixels_per_mm",
         "spacing",
         "engine",
@@ -221,6 +221,7 @@ def scoring_values(args):
     return values | {
         "use_masks": not getattr(args, "no_masks", False),
         "inputs": inputs,
+        "subjects": Subjects.given(args),
         "margin_mm": getattr(args, "margin_mm", None),
         "panels": None if panels == "none" else panels,
         "grey_masks": getattr(args, "grey_masks", False),

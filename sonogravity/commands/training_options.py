@@ -6,7 +6,7 @@ from sonogravity.commands.options import (
     add_background,
     add_common,
     add_ignore,
-    add_subject_regex,
+    add_subjects,
     add_switch,
     class_names,
 )
@@ -67,7 +67,7 @@ def _add_data(group):
     add_switch(
         group, "--augment", True, "random flip, gamma, contrast, gain, noise, and further changes set in dataset.py"
     )
-    add_subject_regex(group)
+    add_subjects(group)
     add("--allow-overlap", action="store_true", help="allow a subject in both training and validation")
     add("--check", action="store_true", help="check the data, write inspection.xlsx and stop")
 

@@ -31,7 +31,7 @@ from sonogravity.datasets.labels import Labels, value_text
 from sonogravity.datasets.mask_components import Review, describe_review, find_suspects
 from sonogravity.datasets.pairs import find_training_pairs
 from sonogravity.datasets.still_areas import StillAreas
-from sonogravity.datasets.subjects import EXAMPLE, describe_folds, split_into_folds, subjects_of, subjects_or_stems
+from sonogravity.datasets.subjects import EXAMPLE, Subjects, describe_folds, split_into_folds
 
 TINY_SHARE = 1e-5  # share of a set's pixels; a rarer class is probably a drawing error
 
@@ -53,11 +53,11 @@ class Findings:
     review: Review | None = None
 
 
-def examine(training, validation, labels, *, scale, background=None, subject_regex=None, allow_overlap=False):
+def examine(training, validation, labels, *, scale, background=None, subjects=Subjects(), allow_overlap=False):
     """Return the Findings of both sets. Raise InputError for unknown mask values or a subject in both sets.
 
     training, validation: lists of Facts. scale: of the network. background: as the user gave it, which needs no
-    warning.
+    warning. subjects: where they stand.
     """
     both = [*training, *validation]
     for fact in both:
@@ -70,7 +70,7 @@ def examine(training, validation, labels, *, scale, background=None, subject_reg
         if fact.kind == "uint16" and image_maximum is None:
             raise InputError(f"{fact.pair.image}: is 16-bit, but no training image is; convert it to 8-bit")
     lines = [f"classes:    {labels.describe()}" + (" (masks are snapped)" if labels.snap else "")]
-    levels = _grey_levels(training, image_maximum, subject_regex)
+    levels = _grey_levels(training, image_maximum, subjects)
     totals = dict(zip(labels.values, sum(labels.count_classes(fact.counts) for fact in both).tolist(), strict=True))
     checks = [background_warning(labels, totals) if background is None else None]
     checks += [*value_warnings(both, labels), *snap_warnings(both, labels), *scale_warnings(training, labels, scale)]
@@ -82,15 +82,15 @@ def examine(training, validation, labels, *, scale, background=None, subject_reg
         lines += _describe(name, facts, labels, warnings)
     if image_maximum:
         lines.append(f"16-bit:     images are divided by {image_maximum}, the training set's maximum")
-    lines += _subjects(training, validation, subject_regex, allow_overlap, warnings)
+    lines += _subjects(training, validation, subjects, allow_overlap, warnings)
     lines += find_copies(training, validation, warnings)
-    counts = {"training": len(training), "validation": len(validation), "digest": _digest(both)}
+    counts = {"training": len(training), "validation": len(validation), "digest": _digest(both, subjects)}
     return Findings(labels, image_maximum, levels, lines, warnings, counts)
 
 
-def _grey_levels(training, image_maximum, subject_regex):
+def _grey_levels(training, image_maximum, subjects):
     frames = np.array([fact.quantiles / full_scale(fact.kind, image_maximum) for fact in training])
-    return GreyLevels.of(frames, subjects_or_stems([fact.pair.stem for fact in training], subject_regex))
+    return GreyLevels.of(frames, subjects.or_stems([fact.pair.stem for fact in training]))
 
 
 def _unlike_warning(validation, levels, image_maximum):
@@ -132,19 +132,19 @@ def _describe(name, facts, labels, warnings):
     return lines
 
 
-def _digest(facts):
-    """Return a digest of all images and masks, with which --resume and --repeat check that the data are unchanged."""
+def _digest(facts, subjects):
+    """Return a digest of all images, masks and the table of subjects, which --resume and --repeat compare."""
     whole = hashlib.blake2b(digest_size=16)
     for fact in facts:
         whole.update(fact.pair.stem.encode("utf-8", "surrogateescape") + fact.digest + repr(fact.counts).encode())
+    if subjects.table is not None:
+        whole.update(repr(subjects.of([fact.pair.stem for fact in facts])).encode())
     return whole.hexdigest()
 
 
-def _subjects(training, validation, regex, allow_overlap, warnings):
+def _subjects(training, validation, subjects, allow_overlap, warnings):
     """Return a line with the subjects of both sets. Raise InputError if a subject is in both, unless allowed."""
-    stems = [fact.pair.stem for fact in (*training, *validation)]
-    subjects = subjects_of(stems, regex)
-    train, val = set(subjects[: len(training)]), set(subjects[len(training) :])
+    train, val = (set(subjects.of([fact.pair.stem for fact in facts])) for facts in (training, validation))
     if train | val == {None}:
         return [f"subjects:   none found in the file names; say how they are read, for example with {EXAMPLE}"]
     common = sorted((train & val) - {None})
@@ -152,7 +152,7 @@ def _subjects(training, validation, regex, allow_overlap, warnings):
         raise InputError(
             f"{len(common)} subjects are in both training and validation: {some(common)}; frames of one subject "
             "are near copies, so the validation scores would be too high: move the frames into one set, correct "
-            "--subject-regex, or give --allow-overlap"
+            "--subject-regex or --subjects, or give --allow-overlap"
         )
     if common:
         warnings.append(f"subjects in both sets (--allow-overlap): {some(common, 8)}; validation scores are too high")
@@ -180,6 +180,7 @@ class DataOptions:
     snap_masks: bool
     ignore: list | None
     subject_regex: str | None
+    subjects: Path | None
     allow_overlap: bool
     folds: int | None
     fold: int | None
@@ -195,10 +196,11 @@ def open_data(options, known_labels=None):
 
     options: DataOptions. known_labels: the classes of the weights to start from; the masks may hold no others.
     """
-    sets, lines = _find(options)
+    naming = Subjects.given(options)
+    sets, lines = _find(options, naming)
     threads = decoding_threads(options.workers)
     stems = [pair.stem for pairs in sets.values() for pair in pairs]
-    subject = dict(zip(stems, subjects_of(stems, options.subject_regex), strict=True))
+    subject = dict(zip(stems, naming.of(stems), strict=True))
     stores, facts, still = [], [], StillAreas(Counter(subject[stem] for stem in stems))
 
     def follow(pair, image):
@@ -224,7 +226,7 @@ def open_data(options, known_labels=None):
         labels,
         scale=options.scale,
         background=options.background,
-        subject_regex=options.subject_regex,
+        subjects=naming,
         allow_overlap=options.allow_overlap,
     )
     if is_first_process():  # of several, which all have the same masks
@@ -244,8 +246,8 @@ def open_data(options, known_labels=None):
     return *stores, findings
 
 
-def _find(options):
-    """Return {set: pairs} and lines that describe the folds."""
+def _find(options, naming):
+    """Return {set: pairs} and lines that describe the folds. naming: the Subjects."""
     if options.fold is None:
         if absolute(options.train) == absolute(options.validation):
             raise InputError(
@@ -256,7 +258,7 @@ def _find(options):
             "validation": _pairs(options.validation, "--validation"),
         }, []
     pairs = _pairs(options.train, "--train")
-    of_pairs, subjects = split_into_folds(pairs, options.folds, options.subject_regex, options.train)
+    of_pairs, subjects = split_into_folds(pairs, options.folds, naming, options.train)
     sets = {"training": [], "validation": []}
     for pair, fold in zip(pairs, of_pairs, strict=True):
         sets["validation" if fold == options.fold else "training"].append(pair)

@@ -3,12 +3,12 @@
 Resolution tags of PNG and TIFF files are not read, because they describe print, not tissue.
 """
 
-import csv
 import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
+from sonogravity.common import csv_tables
 from sonogravity.common.messages import InputError, some
 
 ASSUMED_PIXELS_PER_MM = 3.78  # 96 pixels per inch; used for the margin, with a warning, if nothing is given
@@ -95,44 +95,17 @@ def read_table(path):
 
     Semicolons with decimal commas are also read, because spreadsheets in many countries write them.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; --spacing needs a CSV with the columns file, pixels_per_mm")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not text in UTF-8; save the table as CSV (UTF-8)") from error
-    lines = text.splitlines()
-    for_excel = bool(lines) and lines[0].strip().lower().startswith("sep=")
-    lines = lines[for_excel:]
-    delimiter = next((each for each in (";", "\t") if lines and each in lines[0]), ",")
-    rows = csv.DictReader(lines, delimiter=delimiter)
-    header = [name.strip() for name in rows.fieldnames or ()]
-    columns = next((names for names in COLUMNS if {"file", *names} <= set(header)), None)
-    if columns is None:
-        raise InputError(
-            f"{path}: the columns are {some(header, 6) or 'missing'}; name them file, pixels_per_mm or file, "
-            "pixels_per_mm_x, pixels_per_mm_y"
-        )
-    rows.fieldnames = header
+    rows, columns, delimiter = csv_tables.read_table(path, "--spacing", COLUMNS)
     found = {}
-    for row in rows:
-        name = (row["file"] or "").strip()
-        where = f"{path}, line {rows.line_num + for_excel}"
-        if any((field or "").strip() for field in row.get(None) or ()):
-            raise InputError(
-                f"{where}: has more fields than the head; with decimal commas, separate the columns by semicolons"
-            )
+    for where, row in rows:
         values = [_positive(row[column], delimiter, where) for column in columns]
-        spacing = Spacing(values[0], values[-1])
-        if not name:
-            raise InputError(f"{where}: has no file name; name the image or remove the line")
+        spacing, name = Spacing(values[0], values[-1]), row["file"]
         if found.setdefault(name, spacing) != spacing:
             raise InputError(f"{where}: {name} is in the table twice, with different numbers; keep one line")
     return found
 
 
 def _positive(text, delimiter, where):
-    text = (text or "").strip()
     try:
         value = float(text.replace(",", ".") if delimiter != "," else text)
     except ValueError:

@@ -1,12 +1,16 @@
-"""The subject of each file, and folds that keep all frames of a subject together.
+"""The subject of each file, from a table, a regular expression or the file's name; and folds that keep all frames of a subject together.
 
 Frames of one subject are near copies, so folds that split frames instead of subjects give scores that are too high
 (Varoquaux and Cheplygina, npj Digital Medicine 2022).
 """
 
 import re
+import unicodedata
 from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
 
+from sonogravity.common.csv_tables import read_table
 from sonogravity.common.messages import InputError, some
 
 # The text before the last number, and before a word such as "frame" that belongs to this number. The word may follow a
@@ -15,11 +19,73 @@ SUBJECT = re.compile(
     r"(.*?[^_\-. ])(?:(?<=\d)(?:frame|img|image|slice))?[_\-. ]+(?:(?:frame|img|image|slice)[_\-. ]*)?\d+",
     re.IGNORECASE,
 )
-EXAMPLE = '--subject-regex "^(P[0-9]+)"'
+EXAMPLE = '--subject-regex "^(P[0-9]+)" or --subjects FILE.csv'
 COMMON_WORDS = ("frame", "img", "image", "im", "slice", "scan", "us", "mask", "picture", "screenshot", "file")
 
 
-def subjects_of(stems, regex=None):
+@dataclass(frozen=True)
+class Subjects:
+    """Where the subject of a file stands: in a table, {file name: subject}, else in its name (see subjects_in_names).
+
+    regex: for names. path: of the table. All None: the names alone.
+    """
+
+    regex: str | None = None
+    table: dict | None = None
+    path: Path | None = None
+
+    @classmethod
+    def given(cls, options):
+        """Return the Subjects of the options --subject-regex and --subjects. Raise InputError if the table is wrong."""
+        if options.subjects is None:
+            return cls(options.subject_regex)
+        if options.subject_regex is not None:
+            raise InputError("--subjects and --subject-regex: both name the subjects; give only one of them")
+        return cls(None, _read_subjects(options.subjects), options.subjects)
+
+    def of(self, stems):
+        """Return the subject of each file, None for a name without one. Raise InputError if the table lacks a file."""
+        if self.table is None:
+            return subjects_in_names(stems, self.regex)
+        found = [self.table.get(_composed(stem)) for stem in stems]
+        missing = [stem for stem, subject in zip(stems, found, strict=True) if subject is None]
+        if missing:
+            raise InputError(
+                f"{self.path}: no line for {len(missing)} of {len(stems)} files: {some(missing)}; add them"
+            )
+        return found
+
+    def or_stems(self, stems):
+        """Return the group that intervals and tests resample for each file: its subject, or its stem without one."""
+        return [subject or stem for subject, stem in zip(self.of(stems), stems, strict=True)]
+
+    def unknown(self, stems):
+        """Return whether no file has a subject, so that files are taken as independent."""
+        return not any(self.of(stems))
+
+
+def _read_subjects(path):
+    """Return {file name, and the same without extension: subject} of a CSV with the columns file and subject."""
+    found, whole_names = {}, {}
+    for where, row in read_table(path, "--subjects", [("subject",)]).rows:
+        name, subject = _composed(row["file"]), row["subject"]
+        if not subject:
+            raise InputError(f"{where}: {row['file']} has no subject; name it")
+        if whole_names.setdefault(name, subject) != subject:
+            raise InputError(f"{where}: {row['file']} is in the table twice, with different subjects; keep one line")
+        if found.setdefault(Path(name).stem, subject) != subject:
+            raise InputError(
+                f"{where}: {row['file']} and another file of the same name, but with another ending, have different "
+                "subjects; rename one of them"
+            )
+    return found | whole_names
+
+
+def _composed(name):
+    return unicodedata.normalize("NFC", name)
+
+
+def subjects_in_names(stems, regex=None):
     """Return the subject in each file name, None for a name without one.
 
     regex: its first group (or the whole match) is the subject; callers validate it. Without regex, the subject is the
@@ -33,16 +99,6 @@ def subjects_of(stems, regex=None):
     subjects = [m.group(1) if m else None for m in found]
     common = set(subjects) <= {None} or (len(set(subjects)) == 1 and subjects[0].lower() in COMMON_WORDS)
     return [None] * len(stems) if common else subjects
-
-
-def subjects_or_stems(stems, regex=None):
-    """Return the group that intervals and tests resample for each file: its subject, or its stem without a subject."""
-    return [subject or stem for subject, stem in zip(subjects_of(stems, regex), stems, strict=True)]
-
-
-def are_independent(stems, regex=None):
-    """Whether files are taken as independent, because no name gives a subject."""
-    return not any(subjects_of(stems, regex))
 
 
 def assign_folds(subjects, count):
@@ -60,12 +116,12 @@ def assign_folds(subjects, count):
     return folds
 
 
-def split_into_folds(pairs, count, regex, folder):
-    """Return the fold of each pair and the subject of each pair.
+def split_into_folds(pairs, count, subjects, folder):
+    """Return the fold of each pair and the subject of each pair. subjects: where they stand, a Subjects.
 
     Raise InputError if a file name gives no subject, or if there are fewer subjects than folds.
     """
-    subjects = subjects_of([pair.stem for pair in pairs], regex)
+    subjects = subjects.of([pair.stem for pair in pairs])
     unknown = [pair.image.name for pair, subject in zip(pairs, subjects, strict=True) if not subject]
     if unknown:
         raise InputError(

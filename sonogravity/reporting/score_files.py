@@ -11,7 +11,6 @@ from sonogravity.common.messages import say, some, warn
 from sonogravity.datasets.label_checks import background_warning
 from sonogravity.datasets.mask_files import write_mask
 from sonogravity.datasets.spacing import ASSUMED, doubts
-from sonogravity.datasets.subjects import are_independent, subjects_or_stems
 from sonogravity.metrics import columns, confidence
 from sonogravity.metrics.summary import FEW_SUBJECTS, group_means, pooled, summarise
 from sonogravity.reporting import output_folder, pictures, workbook
@@ -48,6 +47,7 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
     """
     names = _column_names(pairs, measure, groups, more)
     columns.check(names, measure.labels.column_names)
+    subjects = dict(zip((pair.image.name for pair in pairs), request.subjects.of([pair.stem for pair in pairs])))
     with output_folder.new_output(folder, settings) as unfinished:
         for name, wanted in ((file_names.MASKS, request.predicting), (file_names.PANELS, request.panels)):
             if wanted:
@@ -56,7 +56,7 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
         rows, confusions, measured, empty, reliability = _score_each(
             results, names, len(pairs), unfinished, measure, request, natives, groups
         )
-        summary, few = _summarise(rows, confusions, measured, measure, request.subject_regex)
+        summary, few = _summarise(rows, confusions, measured, measure, subjects)
         if reliability is not None:
             summary["calibration"] = confidence.calibration(reliability, measure.labels)
         if groups:
@@ -151,13 +151,15 @@ def _write_panel(folder, kind, image, result, found, row, labels):
     files.write_whole(path, pictures.write_panel, kind, image, maps, labels, caption)
 
 
-def _summarise(rows, confusions, measured, measure, subject_regex):
-    """Return the content of summary.json, and the number of subjects if it is too small; both None without masks."""
+def _summarise(rows, confusions, measured, measure, subjects):
+    """Return the content of summary.json, and the number of subjects if it is too small; both None without masks.
+
+    subjects: {file: subject or None}.
+    """
     rows = [row for row in rows if "dice" in row]
     if not rows:
         return None, None
-    stems = [Path(row["file"]).stem for row in rows]
-    groups = subjects_or_stems(stems, subject_regex)
+    groups = [subjects[row["file"]] or row["file"] for row in rows]
     summary = summarise(rows, measure.labels, groups, measure.names)
     summary["pooled"] = pooled(confusions, measure.labels)
     for what in ("missed", "spurious"):
@@ -168,7 +170,7 @@ def _summarise(rows, confusions, measured, measure, subject_regex):
             for name, value in pooled([each.choice.confusion for each in measured], measure.labels).items()
         }
         summary["margin"] = measure.margin_summary(measured)
-    summary["files_independent"] = are_independent(stems, subject_regex)
+    summary["files_independent"] = not any(subjects[row["file"]] for row in rows)
     few = len(set(groups)) if len(set(groups)) < FEW_SUBJECTS and not summary["files_independent"] else None
     return summary, few
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from sonogravity.common import files
 from sonogravity.common.messages import InputError
 
-# Options that may differ when a run is resumed or repeated, because they do not change the result. Folders may
-# move, because the data are compared by content.
-FREE = ("device", "workers", "check", "train", "validation", "checkpoints", "results", "cache_mb")
+# Options that may differ when a run is resumed or repeated, because they do not change the result. Folders and
+# the table of subjects may move, because the data are compared by content.
+FREE = ("device", "workers", "check", "train", "validation", "checkpoints", "results", "cache_mb", "subjects")
 FREE_ON_RESUME = (*FREE, "resume", "epochs", "low_memory")
 FREE_ON_REPEAT = (*FREE, "repeat", "name")
 

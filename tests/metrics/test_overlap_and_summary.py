@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sonogravity.datasets.labels import Labels
-from sonogravity.datasets.subjects import subjects_of
+from sonogravity.datasets.subjects import subjects_in_names
 from sonogravity.metrics import overlap
 from sonogravity.metrics.summary import bootstrap_interval, column_summary, pooled, summarise
 
@@ -200,4 +200,4 @@ def test_wrong_input_is_refused():
     ],
 )
 def test_subjects_from_file_names(stems, regex, subjects):
-    assert subjects_of(stems, regex) == subjects
+    assert subjects_in_names(stems, regex) == subjects
