@@ -71,7 +71,7 @@ def train_and_score(model, recipe, data, fold, folds, options):
     import importlib
 
     from sonogravity.datasets.pairs import find_training_pairs
-    from sonogravity.datasets.subjects import Subjects, split_into_folds
+    from sonogravity.datasets.subjects import IN_NAMES, split_into_folds
     from sonogravity.models import model_class
 
     data = Path(data)
@@ -82,7 +82,7 @@ def train_and_score(model, recipe, data, fold, folds, options):
     inputs, name = [data / "validation"], "run"
     if fold:
         pairs, _ = find_training_pairs(data / "train")
-        of_pairs, _ = split_into_folds(pairs, folds, Subjects(), data)
+        of_pairs, _ = split_into_folds(pairs, folds, IN_NAMES, data)
         inputs = [pair.image for pair, its_fold in zip(pairs, of_pairs, strict=True) if its_fold == fold]
         options = [*options, "--folds", folds, "--fold", fold]
         name = f"run_fold_{fold}"

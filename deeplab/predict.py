@@ -2,7 +2,7 @@
 
     python predict.py --load RUN --input FOLDER
 
-Write masks/, panels/, files.xlsx, files.csv (with true masks also summary.json) to results/deeplab/<run>/predict.
+Write masks/, panels/, files.xlsx, files.csv and summary.json to results/deeplab/<run>/predict.
 """
 
 import sys

@@ -2,7 +2,7 @@
 
     python predict_w_margin.py --load RUN --input FOLDER --spacing FILE.csv
 
-Write masks/, panels/, files.xlsx, files.csv (with true masks also summary.json and sweep.png) to
+Write masks/, panels/, files.xlsx, files.csv, summary.json (with true masks also sweep.png) to
 results/unet/<run>/predict_w_margin. Do not compare tolerant scores with published Dice.
 """
 

@@ -22,7 +22,7 @@ from sonogravity.common.files import BROKEN_FILE
 from sonogravity.common.folders import RESULTS
 from sonogravity.common.messages import InputError, say, some, warn
 from sonogravity.datasets.labels import Labels
-from sonogravity.datasets.subjects import are_independent, subjects_or_stems
+from sonogravity.datasets.subjects import Subjects
 from sonogravity.metrics.columns import is_metric
 from sonogravity.metrics.comparability import incomparable
 from sonogravity.reporting.comparison import INDEPENDENT, SHEETS, ScoredRun, write_comparison
@@ -67,12 +67,29 @@ def read_labels(path):
         return None
 
 
+def _files_of_one_only(reference, run):
+    """Return a line, if any, on the files that only one of two runs has. Raise InputError if they share no file."""
+    one, other = set(reference.table.index), set(run.table.index)
+    if not one & other:
+        raise InputError(
+            f"{reference.name} and {run.name}: no file is scored in both ({some(sorted(one))}; {some(sorted(other))}); "
+            "evaluate both on the same frames"
+        )
+    if one == other:
+        return []
+    return [
+        f"{reference.name} has {len(one)} files, {run.name} {len(other)}: the {len(one & other)} that both have are "
+        f"compared, without {some(sorted(one ^ other))}"
+    ]
+
+
 def comparable_columns(runs):
     """Return (metrics that all runs computed in the same way, lines on those left out). Raise InputError if none is."""
     shared = [name for name in runs[0].table if is_metric(name) and all(name in run.table for run in runs)]
     reasons, lines = {}, []
     for run in runs[1:]:
-        found = incomparable(shared, (runs[0].table, runs[0].labels), (run.table, run.labels))
+        common = runs[0].table.index.intersection(run.table.index)
+        found = incomparable(shared, (runs[0].table.loc[common], runs[0].labels), (run.table.loc[common], run.labels))
         for reason in dict.fromkeys(found.values()):
             concerned = [name for name in shared if found.get(name) == reason]
             lines.append(f"not compared, {runs[0].name} and {run.name}: {some(concerned)}: {reason}")
@@ -136,18 +153,14 @@ def main(argv=None):
         for run, path in zip(runs, args.runs, strict=True):
             run.name = str(path)
     reference, *others = runs
-    for run in others:
-        missing = sorted(set(reference.table.index) ^ set(run.table.index))
-        if missing:
-            raise InputError(
-                f"{reference.name} and {run.name}: {len(missing)} files are scored in only one of them "
-                f"({some(missing)}); evaluate both on the same frames"
-            )
-        run.table = run.table.loc[reference.table.index]
+    cautions = [line for run in others for line in _files_of_one_only(reference, run)]
     columns, left_out = comparable_columns(runs)
     stems = [Path(file).stem for file in reference.table.index]
-    subjects, independent = subjects_or_stems(stems, args.subject_regex), are_independent(stems, args.subject_regex)
-    cautions = [*left_out, *_caution(subjects, independent)]
+    naming = Subjects.given(args)
+    subjects, independent = naming.or_stems(stems), naming.unknown(stems)
+    shared = set.intersection(*(set(run.table.index) for run in runs))
+    counted = [subject for file, subject in zip(reference.table.index, subjects, strict=True) if file in shared]
+    cautions += [*left_out, *_caution(counted, independent)]
     default = RESULTS / "compare" / ("_".join(run.name.replace("/", "-") for run in runs) + ".xlsx")
     output = args.output or default
     _refuse_foreign(output)
@@ -158,7 +171,8 @@ def main(argv=None):
                 f"{row['metric']:14} {row['reference']} {row['reference_mean']:.4f}  "
                 f"{row['other']} {row['other_mean']:.4f}  "
                 f"difference {row['difference']:+.4f} ({row['ci95_low']:+.4f} to {row['ci95_high']:+.4f}), "
-                f"{_test_of(row, independent)}, {row['n']} files"
+                f"{_test_of(row, independent)}, the {row['n']} files that both have (of {row['reference_n']} and "
+                f"{row['other_n']})"
             )
     for caution in cautions:
         warn(caution)

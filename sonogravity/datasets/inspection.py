@@ -31,7 +31,7 @@ from sonogravity.datasets.labels import Labels, value_text
 from sonogravity.datasets.mask_components import Review, describe_review, find_suspects
 from sonogravity.datasets.pairs import find_training_pairs
 from sonogravity.datasets.still_areas import StillAreas
-from sonogravity.datasets.subjects import EXAMPLE, Subjects, describe_folds, split_into_folds
+from sonogravity.datasets.subjects import EXAMPLE, IN_NAMES, Subjects, describe_folds, split_into_folds
 
 TINY_SHARE = 1e-5  # share of a set's pixels; a rarer class is probably a drawing error
 
@@ -53,7 +53,7 @@ class Findings:
     review: Review | None = None
 
 
-def examine(training, validation, labels, *, scale, background=None, subjects=Subjects(), allow_overlap=False):
+def examine(training, validation, labels, *, scale, background=None, subjects=IN_NAMES, allow_overlap=False):
     """Return the Findings of both sets. Raise InputError for unknown mask values or a subject in both sets.
 
     training, validation: lists of Facts. scale: of the network. background: as the user gave it, which needs no

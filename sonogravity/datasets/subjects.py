@@ -1,4 +1,4 @@
-"""The subject of each file, from a table, a regular expression or the file's name; and folds that keep all frames of a subject together.
+"""The subject of each file, from a table or the file's name, and folds that keep all frames of a subject together.
 
 Frames of one subject are near copies, so folds that split frames instead of subjects give scores that are too high
 (Varoquaux and Cheplygina, npj Digital Medicine 2022).
@@ -62,6 +62,9 @@ class Subjects:
     def unknown(self, stems):
         """Return whether no file has a subject, so that files are taken as independent."""
         return not any(self.of(stems))
+
+
+IN_NAMES = Subjects()
 
 
 def _read_subjects(path):

@@ -8,15 +8,17 @@ from dataclasses import dataclass, replace
 
 from sonogravity.metrics import summary
 from sonogravity.metrics.margin import VARIANTS
+from sonogravity.metrics.measurements import SD_IN_LIMITS, TRUE, columns_in
 
-WHOLE, SCORE = "0", "0.0000"  # number formats
+WHOLE, SCORE, MEASUREMENT = "0", "0.0000", "0.00"  # number formats
 
 
 @dataclass(frozen=True)
 class Column:
     """One column; if per_class, one column for all foreground classes together and one per class, NAME_CLASS.
 
-    text: definition. form: number format. metric: a score against a truth, which is compared between runs.
+    text: definition. form: number format. metric: compared between runs. only_per_class: there is no column for all
+    classes together.
     """
 
     text: str
@@ -24,6 +26,7 @@ class Column:
     form: str = SCORE
     per_class: bool = False
     metric: bool = False
+    only_per_class: bool = False
 
 
 def _metric(text, unit="0 to 1", per_class=True):
@@ -48,6 +51,23 @@ def _distances(unit):
             "the other boundary, both directions together",
             unit,
         ),
+    }
+
+
+def _measurements(unit):
+    """Return the columns of measurements in a unit, px or mm."""
+    columns = columns_in(unit)
+    texts = {
+        "area": ("number of pixels x height x width of a pixel", columns["area"].split("_")[1]),
+        "components": ("number of connected components (8 neighbours)", ""),
+        "top": ("depth of the shallowest pixel's centre below the image's top edge (not the skin)", unit),
+        "centroid_x": ("distance of the centroid from the image's left edge", unit),
+        "centroid_y": ("depth of the centroid below the image's top edge (not the skin)", unit),
+        "thickness": ("mean vertical extent: pixels x height of a pixel / number of image columns that hold any", unit),
+    }
+    return {
+        columns[name]: Column(text, of, MEASUREMENT, per_class=True, metric=True, only_per_class=True)
+        for name, (text, of) in texts.items()
     }
 
 
@@ -106,6 +126,8 @@ COLUMNS = {
         "usual between subjects; above 1 the image is unlike the training images",
         form="0.00",
     ),
+    **_measurements("px"),
+    **_measurements("mm"),
     "missed": Column("foreground classes that are in the truth only", "class names", WHOLE, per_class=True),
     "spurious": Column("foreground classes that are in the prediction only", "class names", WHOLE, per_class=True),
     "seconds": Column(
@@ -157,6 +179,20 @@ GROUP_NOTES = (
     "means leave out. The last two rows: mean and standard deviation (n - 1) over the groups, with equal weight per "
     "group; there n_<metric> is the number of groups for which the metric is defined.",
 )
+MEASUREMENT_NOTES = (
+    "Measurements: of each foreground class of the prediction, also in files without a mask; columns that begin with "
+    f"{TRUE} are those of the truth. They are in mm if spacing is given, else in px. Positions are those of pixel "
+    "centres, from the top left corner of the image. Depths start at the image's top edge, which need not be the skin. "
+    "If a class is absent, its area and its number of components are 0 and the other cells are blank. Ignored pixels "
+    "are background in truth and prediction.",
+    "Agreement with the truth (Bland and Altman, Lancet 1986), in the sheet Summary: differences prediction - truth "
+    "over the n files in which both hold the class. missed, spurious: files in which only the truth or only the "
+    "prediction holds it; they are left out. bias: mean difference. sd: standard deviation (divided by n - 1). "
+    f"limit_low, limit_high: limits of agreement, bias -+ {SD_IN_LIMITS} sd. subjects_<name>: the same from the mean "
+    "difference of each subject, because files of one subject are not independent (Bland and Altman, J Biopharm Stat "
+    "2007); these limits are those of a mean over files, not of a single file. If no file name gives a subject, there "
+    "are no subjects_ columns, and the limits take files as independent.",
+)
 MARGIN_NOTES = (
     "Margin: in the dilated truth, background within margin_mm of a structure takes the class of the nearest structure "
     "(if two are equally near, the lowest class). In the eroded truth, pixels of structures within margin_mm of "
@@ -174,13 +210,21 @@ MARGIN_NOTES = (
 )
 
 
+def notes_of_files(with_margin, grouped):
+    """Return the notes below the definitions of scored files. grouped: there are sheets by group."""
+    return NOTES + MEASUREMENT_NOTES + (MARGIN_NOTES if with_margin else ()) + (GROUP_NOTES if grouped else ())
+
+
 def find(name, classes):
     """Return the Column of a name. classes: the class names with which columns end (Labels.column_names).
 
     Raise LookupError if the table has no entry for the name.
     """
-    if name in COLUMNS:
+    if name in COLUMNS and not COLUMNS[name].only_per_class:
         return COLUMNS[name]
+    if name.startswith(TRUE):
+        plain = find(name.removeprefix(TRUE), classes)
+        return replace(plain, text=f"{plain.text}, in the truth", metric=False)
     if name.startswith("tolerant_"):
         plain = find(name.removeprefix("tolerant_"), classes)
         return replace(plain, text=f"{plain.text}, against the chosen variant of the truth (mask_used)", metric=False)
@@ -189,7 +233,12 @@ def find(name, classes):
     for owner in classes:
         base = name.removesuffix(f"_{owner}")
         if base != name and base in COLUMNS and COLUMNS[base].per_class:
-            return replace(COLUMNS[base], text=f"{base} of class {owner} alone")
+            text = (
+                f"{COLUMNS[base].text}; of class {owner}"
+                if COLUMNS[base].only_per_class
+                else f"{base} of class {owner} alone"
+            )
+            return replace(COLUMNS[base], text=text)
     raise LookupError(f"the column {name} has no entry in sonogravity/metrics/columns.py")
 
 
@@ -201,7 +250,7 @@ def check(names, classes):
 
 def form_of(name):
     """Return the number format of a column of any table, also of a table of several runs."""
-    name = name.removeprefix("tolerant_")
+    name = name.removeprefix("tolerant_").removeprefix(TRUE)
     if name.startswith("n_"):
         return WHOLE
     known = [base for base in COLUMNS if name == base or (COLUMNS[base].per_class and name.startswith(f"{base}_"))]

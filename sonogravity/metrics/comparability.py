@@ -4,7 +4,7 @@ from sonogravity.common.messages import some
 from sonogravity.metrics.columns import COLUMNS
 
 AXES = ("pixels_per_mm_x", "pixels_per_mm_y")
-IN_MM = tuple(name for name, column in COLUMNS.items() if column.metric and column.unit == "mm")
+IN_MM = tuple(name for name, column in COLUMNS.items() if column.metric and column.unit in ("mm", "mm2"))
 
 
 def incomparable(names, reference, other):

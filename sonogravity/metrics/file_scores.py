@@ -1,4 +1,4 @@
-"""The row of scores per file: overlap, boundary and tolerant metrics, in the columns that all worksheets share."""
+"""The row per file: overlap, boundary and tolerant metrics, measurements, in the columns that all worksheets share."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from sonogravity.datasets.labels import Labels
 from sonogravity.datasets.spacing import Spacing
-from sonogravity.metrics import boundary, margin, overlap
+from sonogravity.metrics import boundary, margin, measurements, overlap
 
 SWEPT = ("tolerant_dice", "tolerant_dice_up_to", "nsd")  # scores of the sweep
 
@@ -39,6 +39,27 @@ class Measure:
         """Return the metrics of a file, in the order of the sheet."""
         tolerant = [] if self.margin_mm is None else [f"tolerant_{name}" for name in overlap.OVERLAP]
         return [*overlap.OVERLAP, *self.boundary_names.values(), *tolerant]
+
+    @property
+    def measurement_names(self):
+        """Return the columns of the measurements of a prediction, in the order of the sheet."""
+        columns = measurements.columns_in(next(iter(self.spacings.values())).unit).values()
+        return [f"{column}_{self.labels.names[c]}" for c in self.labels.foreground for column in columns]
+
+    def measurements(self, file, prediction, truth=None, ignored=None):
+        """Return the measurements of (H, W) class indices, and the spacing of a calibrated file.
+
+        truth, ignored: as overlap.count returns them. The columns of the truth begin with ``true_``.
+        """
+        spacing, labels = self.spacings[file], self.labels
+        found = {} if spacing.assumed else self._pixels_per_mm(spacing)
+        prediction = overlap.with_background(prediction, ignored, labels.background)
+        for prefix, classes in (("", prediction), (measurements.TRUE, truth)):
+            if classes is not None:
+                each = (measurements.measure(classes == c, spacing.pixel_size) for c in labels.foreground)
+                values = [value for of_class in each for value in of_class.values()]
+                found |= {f"{prefix}{name}": v for name, v in zip(self.measurement_names, values, strict=True)}
+        return found
 
     def of(self, file, truth, prediction, confusion, ignored=None):
         """Return the Measured of (H, W) class indices of truth and prediction, and of their (C, C) counts.
@@ -74,14 +95,19 @@ class Measure:
             return {"pixels_per_mm": spacing.x}
         return {"pixels_per_mm_x": spacing.x, "pixels_per_mm_y": spacing.y}
 
-    def columns(self, scored):
-        """Return the columns of files.csv before any file is scored. scored: at least one file has a mask."""
+    def columns(self, scored, more=()):
+        """Return the columns of files.csv before any file is scored.
+
+        scored: at least one file has a mask. more: columns between the scores and the measurements.
+        """
+        file, spacing = next(iter(self.spacings.items()))
+        nothing = np.zeros((1, 1), np.uint8) + np.uint8(self.labels.background)
         figures = {}
         if scored:
-            nothing = np.zeros((1, 1), np.uint8) + np.uint8(self.labels.background)
             counts = overlap.confusion_matrix(nothing, nothing, self.labels.count)
-            figures = self._of(next(iter(self.spacings.values())), nothing, nothing, counts).figures
-        return ["file", "width", "height", *figures, "seconds"]
+            figures = self._of(spacing, nothing, nothing, counts).figures
+        measured = self.measurements(file, nothing, nothing if scored else None)
+        return list(dict.fromkeys(["file", "width", "height", *figures, *more, *measured, "seconds"]))
 
     def margin_summary(self, measured):
         """Return ``margin`` of summary.json: how often each variant was chosen, and the sweep's means over files."""

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from sonogravity.metrics.boundary import BOUNDARY
+from sonogravity.metrics.measurements import TRUE, agreement
 from sonogravity.metrics.overlap import OVERLAP, file_metrics, finite_mean, nan_mean
 
 BOOTSTRAP_RESAMPLES = 2000
@@ -77,29 +78,54 @@ def summarise(rows, labels, subjects, names=OVERLAP):
 
 def _count(rows, what, owner=None):
     """Return the number of classes in the column ``what`` (missed or spurious), or of files that name the owner."""
-    listed = [row[what].split(", ") for row in rows if row[what]]
+    listed = [row[what].split(", ") for row in rows if row.get(what)]
     return sum(len(classes) if owner is None else owner in classes for classes in listed)
 
 
-def group_means(rows, by, labels, names=OVERLAP):
+def summarise_measurements(rows, names, independent):
+    """Return {"measurements", "agreement"} of the rows of files, in the form of summary.json, by column.
+
+    rows: with their subject. names: the columns of the prediction. independent: no file name gives a subject. Without
+    any row of a file with a mask there is no agreement.
+    """
+    subjects = [row["subject"] for row in rows]
+    scored = [row for row in rows if "dice" in row]
+    both = [*names, *(f"{TRUE}{name}" for name in names if scored)]
+    found = {name: column_summary([row.get(name, math.nan) for row in rows], subjects) for name in both}
+    if not scored:
+        return {"measurements": found}
+    known = None if independent else [row["subject"] for row in scored]
+    agreements = {
+        name: agreement([row[name] for row in scored], [row[f"{TRUE}{name}"] for row in scored], known)
+        for name in names
+    }
+    return {"measurements": found, "agreement": agreements}
+
+
+def group_means(rows, by, labels, names=OVERLAP, measurements=()):
     """Return one row per value of the column ``by``: the number of its files, and the mean of each metric over them.
 
     ``n_<metric>``: number of files in a mean. missed, spurious: number of classes that boundary means leave out.
+    measurements: columns that are averaged too; files without a mask have only those of the prediction.
     The last two rows are the mean and the standard deviation (ddof 1) over these rows, with equal weight per row, and
     ``n_<metric>``, the number of rows in them.
     """
     owners = [labels.names[c] for c in labels.foreground]
-    columns = [*names, *(f"{name}_{owner}" for owner in owners for name in names)]
-    columns = [name for name in columns if name in rows[0]]
-    counted = [(what, owner) for owner in (None, *owners) for what in ("missed", "spurious")]
+    present = set().union(*rows)
+    metrics = [name for name in (*names, *(f"{name}_{owner}" for owner in owners for name in names)) if name in present]
+    columns = [*metrics, *(name for name in measurements if name in present)]
+    counted = [(what, owner) for owner in (None, *owners) for what in ("missed", "spurious") if what in present]
     table = []
     for value in sorted({row[by] for row in rows}):
         own = [row for row in rows if row[by] == value]
+        values = {name: [row.get(name, math.nan) for row in own] for name in columns}
+        means = {name: finite_mean(of_files) for name, of_files in values.items()}
         table.append(
             {by: value, "files": len(own)}
-            | {name: finite_mean([row[name] for row in own]) for name in columns}
+            | {name: means[name] for name in metrics}
             | {what if owner is None else f"{what}_{owner}": _count(own, what, owner) for what, owner in counted}
-            | {f"n_{name}": sum(map(math.isfinite, (row[name] for row in own))) for name in columns}
+            | means
+            | {f"n_{name}": sum(map(math.isfinite, of_files)) for name, of_files in values.items()}
         )
     over = {name: column_summary([row[name] for row in table], [row[by] for row in table]) for name in columns}
     for what in ("mean", "sd"):

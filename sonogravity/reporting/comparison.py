@@ -28,9 +28,11 @@ INDEPENDENT = (
     "The file names give no subject, so files are taken as independent: the interval is too narrow if several are of "
     f"one subject, and there is no p value. Say how subjects are read, for example with {EXAMPLE}."
 )
+IN_BOTH = "All numbers are over the n files that both runs have; reference_n and other_n are those of each run alone."
 DEFINITIONS = (
     ("reference, other", "the runs compared; the first run named is the reference"),
-    ("reference_mean, other_mean", "means over the files for which both runs have a value"),
+    ("reference_mean, other_mean", "means over the n files for which both runs have a value"),
+    ("reference_n, other_n", "files for which the run itself has a value"),
     ("difference", "mean of other - reference over these files"),
     ("ci95_low, ci95_high", "95 % bootstrap interval of the difference, resampling subjects (files if none is known)"),
     (
@@ -53,10 +55,12 @@ class ScoredRun:
 
 
 def compare_column(reference, other, subjects, independent=False):
-    """Return means, difference (other - reference), interval, p and counts of two columns over the same files.
+    """Return means, difference (other - reference), interval, p and counts of two columns over the files of both.
 
-    independent: the subjects are files, so there is no p value, and no subjects are counted.
+    reference, other: indexed by file. subjects: one per file of the reference. independent: the subjects are files, so
+    there is no p value, and no subjects are counted.
     """
+    own, other = other, other.reindex(reference.index)
     difference = other - reference
     low, high = bootstrap_interval(difference, subjects)
     by_subject = difference.groupby(pd.Series(subjects, difference.index)).mean().dropna()
@@ -72,6 +76,8 @@ def compare_column(reference, other, subjects, independent=False):
         "ci95_high": high,
         "wilcoxon_p": p,
         "n": int(known.sum()),
+        "reference_n": int(reference.notna().sum()),
+        "other_n": int(own.notna().sum()),
         "subjects": None if independent else len(by_subject),
     }
 
@@ -82,6 +88,7 @@ def write_comparison(path, runs, columns, subjects, independent, notes):
     notes: lines below the Summary.
     """
     reference, *others = runs
+    notes = [IN_BOTH, *notes]
     summary = [
         {"reference": reference.name, "other": run.name, "metric": column}
         | compare_column(reference.table[column], run.table[column], subjects, independent)
@@ -92,10 +99,10 @@ def write_comparison(path, runs, columns, subjects, independent, notes):
     for file, subject in zip(reference.table.index, subjects, strict=True):
         row = {"file": file, "subject": subject}
         for column in columns:
-            row |= {f"{column} {run.name}": run.table[column][file] for run in runs}
+            values = {run.name: run.table[column].get(file, math.nan) for run in runs}
+            row |= {f"{column} {name}": value for name, value in values.items()}
             for run in others:
-                difference = run.table[column][file] - reference.table[column][file]
-                row[f"{column} {run.name} - {reference.name}"] = difference
+                row[f"{column} {run.name} - {reference.name}"] = values[run.name] - values[reference.name]
         rows.append(row)
     book = Workbook()
     book.active.title = "Summary"
@@ -130,7 +137,7 @@ def _disagreements(sheet, runs, comparable):
     if not comparable:
         workbook.write_cell(sheet, 1, 1, "The Dice of these runs cannot be compared, see the notes of the Summary.")
         return
-    dice = pd.DataFrame({run.name: run.table["dice"] for run in runs})
+    dice = pd.DataFrame({run.name: run.table["dice"] for run in runs}).reindex(runs[0].table.index)
     spread = (dice.max(axis=1) - dice.min(axis=1)).fillna(0).sort_values(ascending=False, kind="stable")
     worst = [file for file in spread.index[:WORST] if spread[file] > 0]
     rows = [

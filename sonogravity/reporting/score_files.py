@@ -12,7 +12,8 @@ from sonogravity.datasets.label_checks import background_warning
 from sonogravity.datasets.mask_files import write_mask
 from sonogravity.datasets.spacing import ASSUMED, doubts
 from sonogravity.metrics import columns, confidence
-from sonogravity.metrics.summary import FEW_SUBJECTS, group_means, pooled, summarise
+from sonogravity.metrics.measurements import TRUE
+from sonogravity.metrics.summary import FEW_SUBJECTS, group_means, pooled, summarise, summarise_measurements
 from sonogravity.reporting import output_folder, pictures, workbook
 
 UNLIKE = "unlike_training"
@@ -41,13 +42,14 @@ class PartialCsv:
 def write_scores(results, pairs, folder, measure, settings, request, natives=None, groups=None, more=()):
     """Score every FileResult; write masks and panels if requested, the worksheets and summary.json.
 
-    Return the summary, or None if no file has a mask. The files stay in folder/partial until all are written.
+    Return the summary, without metrics if no file has a mask. The files stay in folder/partial until all are written.
     natives: {stem: native image} for panels, filled while results arrive. groups: {stem: {"fold": 1, "subject": "D2"}},
     columns by which scores are also averaged, one sheet each. more: columns that the results fill besides scores.
     """
     names = _column_names(pairs, measure, groups, more)
     columns.check(names, measure.labels.column_names)
-    subjects = dict(zip((pair.image.name for pair in pairs), request.subjects.of([pair.stem for pair in pairs])))
+    found = request.subjects.of([pair.stem for pair in pairs])  # before any file is scored
+    subjects = {pair.image.name: subject for pair, subject in zip(pairs, found, strict=True)}
     with output_folder.new_output(folder, settings) as unfinished:
         for name, wanted in ((file_names.MASKS, request.predicting), (file_names.PANELS, request.panels)):
             if wanted:
@@ -59,18 +61,13 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
         summary, few = _summarise(rows, confusions, measured, measure, subjects)
         if reliability is not None:
             summary["calibration"] = confidence.calibration(reliability, measure.labels)
-        if groups:
-            summary["groups"] = {
-                by: group_means(rows, by, measure.labels, measure.names) for by in next(iter(groups.values()))
-            }
         files.write_whole(unfinished / file_names.FILES_CSV, workbook.write_csv, rows)
-        if summary is not None:
-            files.write_whole(unfinished / file_names.SUMMARY, workbook.write_json, summary)
-            if "margin" in summary:
-                files.write_whole(unfinished / file_names.SWEEP, pictures.write_sweep, summary["margin"])
-            if reliability is not None:
-                path = unfinished / file_names.CALIBRATION
-                files.write_whole(path, pictures.write_calibration, summary["calibration"], measure.labels)
+        files.write_whole(unfinished / file_names.SUMMARY, workbook.write_json, summary)
+        if "margin" in summary:
+            files.write_whole(unfinished / file_names.SWEEP, pictures.write_sweep, summary["margin"])
+        if reliability is not None:
+            path = unfinished / file_names.CALIBRATION
+            files.write_whole(path, pictures.write_calibration, summary["calibration"], measure.labels)
         files.write_whole(unfinished / file_names.FILES_XLSX, workbook.write_files, rows, summary, settings, few)
         (unfinished / file_names.ROWS_DONE).unlink()
     _report(rows, summary, few, empty, measure, folder)
@@ -86,8 +83,7 @@ def columns_of(predictor):
 
 def _column_names(pairs, measure, groups, more):
     """Return the columns of files.csv, which are known before the first file."""
-    names = measure.columns(scored=any(pair.mask for pair in pairs))
-    names[-1:-1] = more
+    names = measure.columns(any(pair.mask for pair in pairs), more)
     return [names[0], *(groups or {}).get(pairs[0].stem, {}), *names[1:]]
 
 
@@ -111,6 +107,7 @@ def _score_each(results, names, count, folder, measure, request, natives, groups
         row |= result.certainty or {}
         if UNLIKE in names:
             row[UNLIKE] = result.frame.unlike
+        row |= measure.measurements(pair.image.name, result.prediction, result.truth, result.ignored)
         row["seconds"] = result.seconds
         if request.predicting:
             path = folder / file_names.MASKS / file_names.mask_name(pair.stem)
@@ -152,15 +149,28 @@ def _write_panel(folder, kind, image, result, found, row, labels):
 
 
 def _summarise(rows, confusions, measured, measure, subjects):
-    """Return the content of summary.json, and the number of subjects if it is too small; both None without masks.
+    """Return the content of summary.json, and the number of subjects if it is too small.
 
     subjects: {file: subject or None}.
     """
-    rows = [row for row in rows if "dice" in row]
-    if not rows:
-        return None, None
-    groups = [subjects[row["file"]] or row["file"] for row in rows]
-    summary = summarise(rows, measure.labels, groups, measure.names)
+    independent = not any(subjects.values())
+    rows = [row | {"subject": subjects[row["file"]] or Path(row["file"]).stem} for row in rows]
+    scored = [row for row in rows if "dice" in row]
+    summary = _summarise_scores(scored, confusions, measured, measure) if scored else {"files": 0}
+    summary["files_independent"] = independent
+    names = measure.measurement_names
+    summary |= summarise_measurements(rows, names, independent)
+    if not independent:
+        both = [*names, *(f"{TRUE}{name}" for name in names)]
+        grouped = [by for by in ("fold", "subject") if by in rows[0]]
+        summary["groups"] = {by: group_means(rows, by, measure.labels, measure.names, both) for by in grouped}
+    few = len({row["subject"] for row in scored or rows})
+    return summary, few if few < FEW_SUBJECTS and not independent else None
+
+
+def _summarise_scores(rows, confusions, measured, measure):
+    """Return the part of summary.json that needs masks. rows: with their subject."""
+    summary = summarise(rows, measure.labels, [row["subject"] for row in rows], measure.names)
     summary["pooled"] = pooled(confusions, measure.labels)
     for what in ("missed", "spurious"):
         summary[what] = sum(len(row[what].split(", ")) for row in rows if row[what])
@@ -170,15 +180,13 @@ def _summarise(rows, confusions, measured, measure, subjects):
             for name, value in pooled([each.choice.confusion for each in measured], measure.labels).items()
         }
         summary["margin"] = measure.margin_summary(measured)
-    summary["files_independent"] = not any(subjects[row["file"]] for row in rows)
-    few = len(set(groups)) if len(set(groups)) < FEW_SUBJECTS and not summary["files_independent"] else None
-    return summary, few
+    return summary
 
 
 def _report(rows, summary, few, empty, measure, folder):
     """Print the summary and the warnings on the terminal."""
     labels = measure.labels
-    if summary is not None:
+    if "metrics" in summary:
         if summary["files"] < len(rows):
             say(f"{len(rows) - summary['files']} of {len(rows)} files have no mask: their scores are blank")
         dice = summary["metrics"]["dice"]
@@ -198,8 +206,8 @@ def _report(rows, summary, few, empty, measure, folder):
             entry = summary["metrics"][name]
             say(f"{name} {entry['mean']:.4f}, n {entry['n']} (missed {entry['missed']}, spurious {entry['spurious']})")
         for by, groups in summary.get("groups", {}).items():
-            *means, mean, sd = (group["dice"] for group in groups)
-            say(f"Dice over {len(means)} {by}s: mean {mean:.4f}, standard deviation {sd:.4f}")
+            mean, sd = groups[-2:]
+            say(f"Dice over {mean['n_dice']} {by}s: mean {mean['dice']:.4f}, standard deviation {sd['dice']:.4f}")
         if few is not None:
             warn(f"only {few} subjects: the interval is unreliable")
     if unseen := workbook.least_certain_first(rows):

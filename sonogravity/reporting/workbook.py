@@ -14,7 +14,7 @@ from openpyxl.styles import Alignment, Font, PatternFill
 from openpyxl.utils import get_column_letter
 
 from sonogravity.datasets.labels import Labels
-from sonogravity.metrics.columns import GROUP_NOTES, MARGIN_NOTES, NOTES, find, form_of
+from sonogravity.metrics.columns import COLUMNS, NOTES, WHOLE, find, form_of, notes_of_files
 from sonogravity.metrics.file_scores import SWEPT
 from sonogravity.metrics.margin import VARIANTS
 from sonogravity.metrics.summary import best_epoch
@@ -67,15 +67,15 @@ def write_epochs(path, history, settings):
         write_cell(sheet, len(history) + 3, 1, note).font = NOTE_FONT
     _curves(book.create_sheet("Curves"), sheet, history)
     _settings(book.create_sheet("Settings"), settings)
-    _definitions(book.create_sheet("Definitions"), list(history[0]), settings)
+    _definitions(book.create_sheet("Definitions"), list(history[0]), settings, NOTES)
     book.save(path)
 
 
 def write_files(path, rows, summary, settings, few_subjects):
-    """Write the workbook of scored files: Files, Worst first, Summary, Settings, Definitions.
+    """Write the workbook of scored files: Files, Summary, Settings, Definitions.
 
-    Further sheets appear if they apply: Least certain first, one per group, Calibration, Sweep.
-    summary: the content of summary.json, or None if no file has a mask.
+    Further sheets appear if they apply: Least certain first, Worst first, one per group, Calibration, Sweep.
+    summary: the content of summary.json.
     few_subjects: the number of subjects if it is too small for a reliable interval, else None.
     """
     book = Workbook()
@@ -84,21 +84,22 @@ def write_files(path, rows, summary, settings, few_subjects):
     book.active.title = "Files"
     if unseen := least_certain_first(rows):
         add_table(book.create_sheet("Least certain first", 0), unseen)
-    if summary is not None:
-        scored = [row for row in rows if "dice" in row]
+    if scored := [row for row in rows if "dice" in row]:
         worst = sorted(scored, key=lambda row: math.inf if math.isnan(row["dice"]) else row["dice"])
         sheet = book.create_sheet("Worst first")
         add_table(sheet, worst)
         _colour_variants(sheet, worst)
-        _summary(book.create_sheet("Summary"), summary, few_subjects)
-        for by, table in summary.get("groups", {}).items():
-            add_table(book.create_sheet(f"By {by}"), table, marked=(len(table) - 2, len(table) - 1))
-        if "calibration" in summary:
-            _calibration(book.create_sheet("Calibration"), summary["calibration"])
-        if "margin" in summary:
-            _sweep(book.create_sheet("Sweep"), summary["margin"])
+    _summary(book.create_sheet("Summary"), summary, few_subjects)
+    groups = summary.get("groups", {})
+    for by, table in groups.items():
+        add_table(book.create_sheet(f"By {by}"), table, marked=(len(table) - 2, len(table) - 1))
+    if "calibration" in summary:
+        _calibration(book.create_sheet("Calibration"), summary["calibration"])
+    if "margin" in summary:
+        _sweep(book.create_sheet("Sweep"), summary["margin"])
     _settings(book.create_sheet("Settings"), settings)
-    _definitions(book.create_sheet("Definitions"), column_names(rows), settings)
+    notes = notes_of_files(with_margin="margin" in summary, grouped=bool(groups))
+    _definitions(book.create_sheet("Definitions"), column_names(rows), settings, notes)
     book.save(path)
 
 
@@ -120,7 +121,7 @@ def write_cell(sheet, row, column, value, number_format=None):
         return cell
     cell.value = value
     if number_format:
-        cell.number_format = number_format
+        cell.number_format = WHOLE if isinstance(value, int) else number_format
     return cell
 
 
@@ -130,11 +131,12 @@ def _variant_fill(name):
     return PatternFill("solid", fgColor="".join(f"{(part + 255) // 2:02X}" for part in (red, green, blue)))
 
 
-def _header(sheet, names):
+def _header(sheet, names, row=1):
     for column, name in enumerate(names, 1):
-        cell = write_cell(sheet, 1, column, name)
+        cell = write_cell(sheet, row, column, name)
         cell.font, cell.fill, cell.alignment = HEADER_FONT, HEADER_FILL, Alignment(vertical="center")
-        sheet.column_dimensions[get_column_letter(column)].width = max(9, len(name) + 4)
+        given = sheet.column_dimensions[get_column_letter(column)]
+        given.width = max(9 if row == 1 else given.width, len(name) + 4)
     sheet.freeze_panes = "B2"
 
 
@@ -207,41 +209,39 @@ def _calibration(sheet, classes):
 
 
 def _summary(sheet, summary, few_subjects):
-    columns = (
-        "mean",
-        "ci95_low",
-        "ci95_high",
-        "mean_of_classes",
-        "sd",
-        "median",
-        "q1",
-        "q3",
-        "n",
-        "missed",
-        "spurious",
-        "pooled",
-    )
-    _header(sheet, ("metric", *columns))
-    stored = dict(summary["metrics"])
-    for name, entries in summary["classes"].items():
+    names = ("metric", "mean", "ci95_low", "ci95_high", "mean_of_classes", "sd", "median", "q1", "q3", "n")
+    stored = dict(summary.get("metrics", {}))
+    for name, entries in summary.get("classes", {}).items():
         stored |= {f"{metric}_{name}": entry for metric, entry in entries.items()}
-    for row, (key, entry) in enumerate(stored.items(), 2):
+    rows = {}
+    for key, entry in (stored | summary["measurements"]).items():
         low, high = entry["ci95"]
-        flat = {**entry, "ci95_low": low, "ci95_high": high, "pooled": summary["pooled"].get(key)}
-        write_cell(sheet, row, 1, key)
-        for column, name in enumerate(columns, 2):
-            write_cell(sheet, row, column, flat.get(name), form_of(name))
-    sheet.column_dimensions["A"].width = 26
-    lines = [f"files: {summary['files']}"]
-    lines += [f"{what}: {summary[what]} classes over all files" for what in ("missed", "spurious")]
+        rows[key] = {**entry, "ci95_low": low, "ci95_high": high, "pooled": summary.get("pooled", {}).get(key)}
+    _entries(sheet, 1, (*names, "missed", "spurious", "pooled"), rows)
+    below = len(rows) + 3
+    if agreement := summary.get("agreement"):
+        _entries(sheet, below, ("agreement", *next(iter(agreement.values()))), agreement)
+        below += len(agreement) + 2
+    sheet.column_dimensions["A"].width = max(map(len, rows)) + 2
+    lines = [f"files with a mask: {summary['files']}"]
+    lines += [f"{what}: {summary[what]} classes over all files" for what in ("missed", "spurious") if what in summary]
     if summary["files_independent"]:
-        lines.append("The file names give no subject: files are taken as independent by the ci95 interval.")
+        lines.append("The file names give no subject: files are taken as independent by intervals and limits.")
     elif few_subjects is not None:
-        lines.append(f"Only {few_subjects} subjects: the ci95 interval is unreliable.")
-    for offset, line in enumerate(lines, len(stored) + 3):
+        lines.append(f"Only {few_subjects} subjects: the ci95 interval and the limits of subjects are unreliable.")
+    for offset, line in enumerate(lines, below):
         write_cell(sheet, offset, 1, line).font = NOTE_FONT
     if "margin" in summary:
-        _chosen(sheet, summary["margin"], len(stored) + len(lines) + 4)
+        _chosen(sheet, summary["margin"], below + len(lines) + 1)
+
+
+def _entries(sheet, top, names, entries):
+    """Write a header in the row ``top``, and below it one row per column of the sheet Files. names: of the cells."""
+    _header(sheet, names, top)
+    for row, (key, entry) in enumerate(entries.items(), top + 1):
+        write_cell(sheet, row, 1, key)
+        for column, name in enumerate(names[1:], 2):
+            write_cell(sheet, row, column, entry.get(name), form_of(name if name in COLUMNS else key))
 
 
 def _chosen(sheet, margin, row):
@@ -269,7 +269,7 @@ def _settings(sheet, settings):
     sheet.column_dimensions["A"].width, sheet.column_dimensions["B"].width = 34, 80
 
 
-def _definitions(sheet, names, settings):
+def _definitions(sheet, names, settings, notes):
     """Write the definition of each column. settings: those of the run, with its labels."""
     classes = Labels.from_dict(settings["labels"]).column_names
     _header(sheet, ("column", "definition", "unit"))
@@ -280,8 +280,7 @@ def _definitions(sheet, names, settings):
             write_cell(sheet, row, column, value).alignment = Alignment(wrap_text=column == 2, vertical="top")
         sheet.row_dimensions[row].height = 15 * math.ceil(len(found.text) / 100)  # viewers do not adjust it
         row += 1
-    notes = NOTES + (MARGIN_NOTES if "mask_used" in names else ())
-    for note in notes + (GROUP_NOTES if "fold" in names else ()):
+    for note in notes:
         row += 1
         cell = write_cell(sheet, row, 2, note)
         cell.alignment = Alignment(wrap_text=True, vertical="top")

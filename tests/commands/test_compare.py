@@ -63,7 +63,9 @@ def test_few_subjects_are_warned_of(tmp_path, capsys):
     runs = [write_run(tmp_path / name, {"A_1.png": (0.5, 0.4), "B_1.png": (0.6, 0.4)}) for name in "xy"]
     assert compare.main([*map(str, runs), "--output", str(tmp_path / "c.xlsx")]) == 0
     said, error = capsys.readouterr()
-    assert "Only 2 subjects" in error and "no subject differs, 2 subjects, 2 files" in said
+    assert (
+        "Only 2 subjects" in error and "no subject differs, 2 subjects, the 2 files that both have (of 2 and 2)" in said
+    )
     book = openpyxl.load_workbook(tmp_path / "c.xlsx")
     assert "do not differ" in book["Disagreements"]["A1"].value
     assert any("Only 2 subjects" in str(row[0]) for row in book["Summary"].iter_rows(values_only=True))
@@ -79,8 +81,8 @@ def test_three_runs_and_a_file_as_run(runs, tmp_path):
 def test_what_cannot_be_compared_is_refused(runs, tmp_path, refused):
     assert "two runs" in refused(compare.main, [runs[0]])
     assert "run evaluate.py first" in refused(compare.main, [runs[0], tmp_path / "nothing"])
-    fewer = write_run(tmp_path / "fewer", {"S1_00.png": (0.5, 0.4)})
-    assert "S1_01.png" in refused(compare.main, [runs[0], fewer])
+    apart = write_run(tmp_path / "apart", {"S9_00.png": (0.5, 0.4)})
+    assert "no file is scored in both (S1_00.png" in refused(compare.main, [runs[0], apart])
     (tmp_path / "empty").mkdir()
     pd.DataFrame({"file": ["a.png"]}).to_csv(tmp_path / "empty" / "files.csv", index=False)
     assert "no Dice column" in refused(compare.main, [runs[0], tmp_path / "empty"])
@@ -110,7 +112,7 @@ def test_files_without_subjects_have_no_p_value_and_are_not_counted_as_subjects(
     assert compare.main([*map(str, runs), "--output", str(tmp_path / "c.xlsx")]) == 0
     caught = capsys.readouterr()
     assert (
-        "files taken as independent, 8 files" in caught.out
+        "files taken as independent, the 8 files that both have (of 8 and 8)" in caught.out
         and " subjects," not in caught.out
         and "p " not in caught.out
     )
@@ -159,3 +161,36 @@ def test_runs_of_other_classes_or_ignored_values(tmp_path, capsys, refused):
     assert "dice_128 " in said and "dice  " not in said
     assert "cannot be compared" in openpyxl.load_workbook(tmp_path / "c.xlsx")["Disagreements"]["A1"].value
     assert "different mask values are ignored" in refused(compare.main, [one, ignoring])
+
+
+def test_runs_of_other_files_are_compared_on_the_files_that_both_have(runs, tmp_path, capsys):
+    """With the numbers of files of each, and never by means over other files."""
+    some = {f"S{s}_{i:02d}.png": (0.5 + 0.02 * s, 0.4) for s in range(1, 8) for i in range(3)}
+    more = some | {"S9_00.png": (0.1, 0.1)}
+    third = write_run(tmp_path / "third" / "evaluate", more)
+    assert compare.main([*map(str, (runs[0], third)), "--output", str(tmp_path / "c.xlsx")]) == 0
+    caught = capsys.readouterr()
+    assert "the 21 files that both have (of 24 and 22)" in caught.out and "7 subjects" in caught.out
+    assert "one has 24 files, third 22: the 21 that both have are compared, without S8_00.png" in caught.err
+    book = openpyxl.load_workbook(tmp_path / "c.xlsx")
+    dice = table(book["Summary"]).set_index("metric").loc["dice"]
+    assert (dice["n"], dice["reference_n"], dice["other_n"], dice["subjects"]) == (21, 24, 22, 7)
+    assert dice["other_mean"] == pytest.approx(0.58) and dice["difference"] == pytest.approx(0.04)
+    notes = [row[0] for row in book["Summary"].iter_rows(values_only=True) if row[0]]
+    assert comparison.IN_BOTH in notes and any("without S8_00.png" in str(note) for note in notes)
+    assert len(table(book["Files"])) == 24
+
+
+def test_a_table_names_the_subjects(tmp_path, capsys, refused):
+    scores = {f"{word}.png": (0.5, 0.4) for word in "abcdefgh"}
+    better = {file: (0.6 + 0.01 * i, 0.4) for i, file in enumerate(scores)}
+    runs = write_run(tmp_path / "one" / "evaluate", scores), write_run(tmp_path / "other" / "evaluate", better)
+    lines = [f"{word}.png,P{i // 2}" for i, word in enumerate("abcdefgh")]
+    subjects = tmp_path / "subjects.csv"
+    subjects.write_text("\n".join(["file,subject", *lines]))
+    given = [*map(str, runs), "--output", str(tmp_path / "c.xlsx"), "--subjects", str(subjects)]
+    assert compare.main(given) == 0
+    assert "p 0.125, 4 subjects" in capsys.readouterr().out
+    subjects.write_text("\n".join(["file,subject", *lines[1:]]))
+    assert f"{subjects}: no line for 1 of 8 files: a; add them" in refused(compare.main, given)
+    assert "both name the subjects" in refused(compare.main, [*given, "--subject-regex", "^(.)"])

@@ -96,7 +96,16 @@ def test_summary_counts_the_variants_and_the_sheet_colours_them(trained, best, t
     assert at["tolerant_dice"] == pytest.approx(table["tolerant_dice"].mean())
     assert at["nsd"] == pytest.approx(table["nsd"].mean())
     book = openpyxl.load_workbook(output / "files.xlsx")
-    assert book.sheetnames == ["Files", "Worst first", "Summary", "Calibration", "Sweep", "Settings", "Definitions"]
+    assert book.sheetnames == [
+        "Files",
+        "Worst first",
+        "Summary",
+        "By subject",
+        "Calibration",
+        "Sweep",
+        "Settings",
+        "Definitions",
+    ]
     header = [cell.value for cell in book["Files"][1]]
     for cells in book["Files"].iter_rows(min_row=2):
         used = cells[header.index("mask_used")]

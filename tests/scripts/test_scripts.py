@@ -22,6 +22,8 @@ from sonogravity.datasets.mask_files import decode_mask
 from sonogravity.metrics import overlap
 from unet import evaluate, predict, train
 
+MEASURED = ("area_px", "components", "top_px", "centroid_x_px", "centroid_y_px", "thickness_px")
+
 
 @pytest.fixture
 def best(trained):
@@ -86,7 +88,9 @@ def test_files_of_predict(trained, best, tmp_path):
         "fpr",
         "fnr",
     ]
-    assert header[-8:] == [
+    measured = [f"{name}_{c}" for c in (128, 255) for name in MEASURED]
+    assert header[-25:] == [*measured, *(f"true_{name}" for name in measured), "seconds"]
+    assert header[-32:-25] == [
         "missed",
         "spurious",
         "entropy",
@@ -94,7 +98,6 @@ def test_files_of_predict(trained, best, tmp_path):
         "expected_dice_128",
         "expected_dice_255",
         "unlike_training",
-        "seconds",
     ]
     assert "accuracy_128" not in header
     call(predict.main, best, trained / "validation", tmp_path / "j", "--panels", "jpg")
@@ -107,7 +110,15 @@ def test_workbook_of_evaluate(trained, best, tmp_path):
     files = call(evaluate.main, best, trained / "validation", tmp_path / "e")
     assert not (tmp_path / "e" / "masks").exists()
     book = openpyxl.load_workbook(tmp_path / "e" / "files.xlsx")
-    assert book.sheetnames == ["Files", "Worst first", "Summary", "Calibration", "Settings", "Definitions"]
+    assert book.sheetnames == [
+        "Files",
+        "Worst first",
+        "Summary",
+        "By subject",
+        "Calibration",
+        "Settings",
+        "Definitions",
+    ]
     names = [cell.value for cell in book["Files"][1]]
     assert names == list(files.columns)
     column = [book["Files"].cell(i + 2, names.index("dice") + 1).value for i in range(len(files))]
@@ -152,9 +163,10 @@ def test_prediction_without_masks(trained, best, tmp_path, capsys):
         "expected_dice_128",
         "expected_dice_255",
         "unlike_training",
+        *(f"{name}_{c}" for c in (128, 255) for name in MEASURED),
         "seconds",
     ]
-    assert not (tmp_path / "p" / "summary.json").exists()
+    assert "metrics" not in summary(tmp_path / "p")
     some = tmp_path / "some"
     shutil.copytree(trained / "validation", some)
     (some / "masks" / "C_001.png").unlink()
