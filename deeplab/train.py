@@ -83,8 +83,8 @@ def train(start, model_class, *, criterion=None, augmentation=None, sampler=None
     from deeplab.dataset import make_augmentation
     from deeplab.model import from_torchvision, load_pretrained
     from sonogravity.common import devices
-    from sonogravity.datasets.inspection import DataOptions, open_data
     from sonogravity.datasets.loader import TrainingFrames, training_loader
+    from sonogravity.datasets.opening import DataOptions, open_data
     from sonogravity.metrics.summary import dice_or_lowest
     from sonogravity.modeling.checkpoints import start_from
     from sonogravity.reporting.inspection_workbook import write_inspection
@@ -95,7 +95,7 @@ def train(start, model_class, *, criterion=None, augmentation=None, sampler=None
     options, device = start.options, devices.pick_device(start.options.device)
     if options.compile:
         devices.need_compiler("--compile")
-    training, validation, findings = open_data(DataOptions.from_options(options), start.known_labels)
+    training, validation, findings = open_data(DataOptions.from_options(options), start.known_labels, start.seen)
     if options.check:
         write_inspection(options.results / model_class.NAME / options.name, findings, options.channels)
         return

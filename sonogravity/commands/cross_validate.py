@@ -4,12 +4,15 @@ Frames of one subject are near copies, so folds that split frames rather than su
 (Varoquaux and Cheplygina, npj Digital Medicine 2022).
 """
 
+from dataclasses import replace
+
 from sonogravity.commands.score import Request, describe_settings
 from sonogravity.common import workers
 from sonogravity.common.file_names import LAST, fold_run_name
 from sonogravity.common.files import absolute
 from sonogravity.common.messages import InputError, say, warn
 from sonogravity.common.processes import process_count
+from sonogravity.datasets.opening import Seen
 from sonogravity.datasets.pairs import find_training_pairs
 from sonogravity.datasets.subjects import Subjects, split_into_folds
 from sonogravity.inference import segmentation
@@ -49,9 +52,11 @@ class CrossValidation:
 
     def starts(self):
         """Yield one Beginning per fold; with --check only that of the first fold."""
+        seen = Seen()
         for fold in range(1, self._options.folds + 1):
             say(f"\nfold {fold} of {self._options.folds}: {fold_run_name(self.name, fold)}")
-            yield start.begin(self._options.with_given(name=self.name, fold=fold), self._model_class, self._parts)
+            options = self._options.with_given(name=self.name, fold=fold)
+            yield replace(start.begin(options, self._model_class, self._parts), seen=seen)
             if self._options.check:
                 return
 

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from sonogravity.common import progress
+from sonogravity.common.messages import InputError
 from sonogravity.common.workers import ahead
 from sonogravity.datasets.frames import network_size, read_pair_and_palette, resize_mask
 from sonogravity.datasets.grey_levels import grey_quantiles
@@ -69,6 +70,31 @@ def look_at(store, workers, description, take=None):
     return facts
 
 
+def look_again(store, workers, facts):
+    """Decode the pairs of a store again and fill it. facts: of these pairs, in order.
+
+    Raise InputError if a file has changed since the Facts were taken.
+    """
+
+    def read(index):
+        pair = store.pairs[index]
+        image, mask, _ = read_pair_and_palette(pair, store.channels)
+        changed = pair.image if _digest(image) != facts[index].digest else None
+        changed = pair.mask if PackedMask.of(mask) != facts[index].packed else changed
+        if changed:
+            raise InputError(f"{changed}: has changed since the first fold; restore it, or start a new run")
+        return store.shrink(index, image, mask)
+
+    frames = ahead(read, range(len(store)), workers)
+    for index, frame in enumerate(progress.bar(frames, "reading data", len(store), "frame")):
+        store.keep(index, frame)
+    store.pack()
+
+
+def _digest(image):
+    return hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest()
+
+
 def facts_of(pair, image, mask, palette, scale):
     """Return the Facts of an (H, W) or (H, W, 3) image and its (H, W) mask values. scale: of the network."""
     grey = image if image.ndim == 2 else image[:, :, 1]
@@ -82,7 +108,7 @@ def facts_of(pair, image, mask, palette, scale):
         float(np.percentile(image, BULK_PERCENT)) if image.dtype == np.uint16 else float(image.max()),
         float(np.sort(np.bincount(shallow.ravel(), minlength=3))[-3:].sum() / shallow.size),
         grey_quantiles(image),
-        hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest(),
+        _digest(image),
         np.asarray(Image.fromarray(grey).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)),
         count_values(mask),
         count_values(resize_mask(mask, network_size(mask.shape, scale))),

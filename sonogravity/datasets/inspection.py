@@ -1,22 +1,13 @@
-"""Inspect all data before training: report their properties, and raise InputError for faults.
-
-The same pass decodes the frames into memory, so the inspection needs no second decoding.
-"""
+"""Inspect the images and masks of a training and a validation set: their properties, faults and doubts."""
 
 import hashlib
-from collections import Counter
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sonogravity.common.files import absolute
-from sonogravity.common.messages import InputError, say, some, warn
-from sonogravity.common.processes import is_first_process
-from sonogravity.common.workers import decoding_threads
+from sonogravity.common.messages import InputError, some
 from sonogravity.datasets.duplicates import find_copies
-from sonogravity.datasets.facts import Facts, look_at
-from sonogravity.datasets.frames import FrameStore
+from sonogravity.datasets.facts import Facts
 from sonogravity.datasets.grey_levels import GreyLevels, full_scale
 from sonogravity.datasets.label_checks import (
     background_warning,
@@ -26,12 +17,10 @@ from sonogravity.datasets.label_checks import (
     snap_warnings,
     value_warnings,
 )
-from sonogravity.datasets.label_discovery import common_palette, find_labels
+from sonogravity.datasets.label_discovery import common_palette
 from sonogravity.datasets.labels import Labels, value_text
-from sonogravity.datasets.mask_components import Review, describe_review, find_suspects
-from sonogravity.datasets.pairs import find_training_pairs
-from sonogravity.datasets.still_areas import StillAreas
-from sonogravity.datasets.subjects import EXAMPLE, IN_NAMES, Subjects, describe_folds, split_into_folds
+from sonogravity.datasets.mask_components import Review
+from sonogravity.datasets.subjects import EXAMPLE, IN_NAMES
 
 TINY_SHARE = 1e-5  # share of a set's pixels; a rarer class is probably a drawing error
 
@@ -158,120 +147,3 @@ def _subjects(training, validation, subjects, allow_overlap, warnings):
         warnings.append(f"subjects in both sets (--allow-overlap): {some(common, 8)}; validation scores are too high")
     names = [some(sorted(s or "(no subject)" for s in found), 12) for found in (train, val)]
     return [f"subjects:   training {len(train)} ({names[0]}), validation {len(val)} ({names[1]})"]
-
-
-@dataclass(frozen=True)
-class DataOptions:
-    """The data options of train.py: which frames to train and validate on, and how to read them.
-
-    workers: number of decoding threads; None uses all cores. If fold and folds are set, this fold of the training
-    folder is the validation set, and the rest is the training set.
-    """
-
-    train: Path
-    validation: Path
-    scale: float
-    channels: int
-    cache_mb: float
-    workers: int | None
-    classes: int | None
-    class_names: list | None
-    background: int | None
-    snap_masks: bool
-    ignore: list | None
-    subject_regex: str | None
-    subjects: Path | None
-    allow_overlap: bool
-    folds: int | None
-    fold: int | None
-
-    @classmethod
-    def from_options(cls, options):
-        """Return the data options among train.py's options, selected by name."""
-        return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
-
-
-def open_data(options, known_labels=None):
-    """Return the training store, the validation store and the Findings. Find, decode, inspect and report both sets.
-
-    options: DataOptions. known_labels: the classes of the weights to start from; the masks may hold no others.
-    """
-    naming = Subjects.given(options)
-    sets, lines = _find(options, naming)
-    threads = decoding_threads(options.workers)
-    stems = [pair.stem for pairs in sets.values() for pair in pairs]
-    subject = dict(zip(stems, naming.of(stems), strict=True))
-    stores, facts, still = [], [], StillAreas(Counter(subject[stem] for stem in stems))
-
-    def follow(pair, image):
-        still.add(subject[pair.stem], image)
-
-    for name, pairs in sets.items():
-        left = options.cache_mb - sum(store.used_mb for store in stores)
-        native = name == "validation"  # scored at native size
-        store = FrameStore(pairs, scale=options.scale, channels=options.channels, native_truth=native, cache_mb=left)
-        facts.append(look_at(store, threads, f"inspecting {name} data", follow))
-        stores.append(store)
-    labels = find_labels(
-        facts[0] + facts[1] if options.fold else facts[0],  # all folds must have the same classes
-        classes=options.classes,
-        class_names=options.class_names,
-        background=options.background,
-        snap=options.snap_masks,
-        ignored=options.ignore or (),
-        known=known_labels,
-    )
-    findings = examine(
-        *facts,
-        labels,
-        scale=options.scale,
-        background=options.background,
-        subjects=naming,
-        allow_overlap=options.allow_overlap,
-    )
-    if is_first_process():  # of several, which all have the same masks
-        both = facts[0] + facts[1]
-        subjects = [subject[fact.pair.stem] for fact in both]
-        review = find_suspects([fact.packed for fact in both], labels, subjects, still, threads)
-        more, warnings = describe_review(review, [fact.pair.stem for fact in both])
-        findings = replace(findings, facts=both, review=review)
-        findings.lines.extend(more)
-        findings.warnings.extend(warnings)
-    for line in lines + findings.lines:
-        say(line)
-    kept, total = sum(s.kept for s in stores), sum(map(len, stores))
-    say(f"in memory:  {kept} of {total} frames, {sum(s.used_mb for s in stores):.0f} MB (--cache-mb)")
-    for warning in findings.warnings:
-        warn(warning)
-    return *stores, findings
-
-
-def _find(options, naming):
-    """Return {set: pairs} and lines that describe the folds. naming: the Subjects."""
-    if options.fold is None:
-        if absolute(options.train) == absolute(options.validation):
-            raise InputError(
-                f"{options.train}: training and validation are one folder; give a validation folder with other subjects"
-            )
-        return {
-            "training": _pairs(options.train, "--train"),
-            "validation": _pairs(options.validation, "--validation"),
-        }, []
-    pairs = _pairs(options.train, "--train")
-    of_pairs, subjects = split_into_folds(pairs, options.folds, naming, options.train)
-    sets = {"training": [], "validation": []}
-    for pair, fold in zip(pairs, of_pairs, strict=True):
-        sets["validation" if fold == options.fold else "training"].append(pair)
-    return sets, [*describe_folds(of_pairs, subjects), f"{'':12}fold {options.fold} is validation, the rest training"]
-
-
-def _pairs(folder, option):
-    if not any((folder / part).is_dir() for part in ("images", "masks")):
-        raise InputError(
-            f"{folder}: no such folder with images/ and masks/; put frames and masks there, give the folder that holds "
-            f"them as {option}, or generate frames with python data/make_phantom.py"
-        )
-    pairs, notes = find_training_pairs(folder)
-    for note in notes:
-        warn(note)
-    return pairs

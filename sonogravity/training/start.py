@@ -7,6 +7,7 @@ from sonogravity.common import files, processes
 from sonogravity.common.file_names import LAST, fold_run_name
 from sonogravity.common.messages import InputError, say, warn
 from sonogravity.datasets.labels import Labels
+from sonogravity.datasets.opening import Seen
 from sonogravity.modeling import checkpoints
 from sonogravity.training import distributed, run_settings, stored_options
 from sonogravity.training.optimization import DECAYS, Plan
@@ -25,6 +26,7 @@ class Beginning:
 
     loaded, resumed: Checkpoints; a resumed one is also the loaded one. repeated: settings. Each is None if it does not
     apply. plan: an optimization.Plan. parts: {part of train.py that an experiment replaces: name of the replacement}.
+    seen: what earlier folds have found in the same data.
     """
 
     options: object
@@ -33,6 +35,7 @@ class Beginning:
     loaded: object = None
     resumed: object = None
     repeated: dict | None = None
+    seen: Seen | None = None
 
     @property
     def new_head(self):

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openpyxl import load_workbook
 
-from sonogravity.datasets import loader
+from sonogravity.datasets import loader, opening
 from sonogravity.datasets.labels import Labels
 from sonogravity.datasets.subjects import assign_folds
 from sonogravity.metrics.summary import group_means
@@ -278,3 +278,39 @@ def test_the_folds_are_printed_before_training(crossvalidated, capsys):
     printed = capsys.readouterr().out
     assert all(f"{subject} (6)" in printed for subject in SUBJECTS)
     assert "fold 1 is validation" in printed
+
+
+def test_the_data_are_inspected_once(crossvalidated, tmp_path, capsys, monkeypatch):
+    """The later folds train on the same frames as before, without a second inspection."""
+    shutil.copytree(crossvalidated / "train", tmp_path / "train")
+    reviews, real = [], opening.find_suspects
+    monkeypatch.setattr(opening, "find_suspects", lambda *given: reviews.append(1) or real(*given))
+    assert train.main(command(tmp_path)) == 0
+    said = capsys.readouterr().out
+    assert len(reviews) == 1
+    for word in ("classes:", "training:", "folds:"):
+        assert len(re.findall(rf"^{word}", said, re.MULTILINE)) == 1, word
+    for fold in (1, 2, 3):
+        assert said.count(f"fold {fold} is validation, the rest training") == 1
+        settings = (root / f"results/unet/run_fold_{fold}/settings.json" for root in (crossvalidated, tmp_path))
+        one, other = (json.loads(path.read_text()) for path in settings)
+        assert one["data"] == other["data"]
+    one, other = (
+        checkpoints.load(root / "checkpoints/unet/run_fold_3/last.pth", UNet).state_dict
+        for root in (crossvalidated, tmp_path)
+    )
+    assert all((one[key] == value).all() for key, value in other.items())
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_a_file_that_changes_between_folds_is_noticed(crossvalidated, tmp_path, monkeypatch, refused, kind):
+    shutil.copytree(crossvalidated / "train", tmp_path / "train")
+    changed, other = sorted((tmp_path / "train" / kind).iterdir())[:2]
+    real = opening.look_again
+
+    def change(*given):
+        changed.write_bytes(other.read_bytes())
+        return real(*given)
+
+    monkeypatch.setattr(opening, "look_again", change)
+    assert f"{changed}: has changed since the first fold" in refused(train.main, command(tmp_path, "--epochs", 1))
