@@ -135,6 +135,7 @@ def train(start, model_class, *, criterion=None, augmentation=None, sampler=None
     shown = steps.frames_to_show(len(validation))
 
     memory = Memory(checkpointing=options.low_memory)
+    # At its end the run prints its best epoch, or how to resume it.
     with open_run(start, model, model_options, findings, device=device, amp=amp, memory=memory) as run:
         run.begin(state, start.resumed, steps_per_epoch)
         retry = MemoryRetry(run, step)

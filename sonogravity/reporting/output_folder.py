@@ -111,10 +111,14 @@ def _remove(path):
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
-def refuse_foreign(folder, script, remedy):
-    """Raise InputError if an output folder holds files that no earlier run of the script wrote."""
+def _refuse_file(folder, remedy):
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, but the output is a folder; give {remedy}")
+
+
+def refuse_foreign(folder, script, remedy):
+    """Raise InputError if an output folder holds files that no earlier run of the script wrote."""
+    _refuse_file(folder, remedy)
     foreign = _foreign(folder, script)
     if foreign:
         raise InputError(f"{folder}: holds files that no earlier run wrote ({foreign[0]}); give {remedy}, or empty it")
@@ -129,6 +133,7 @@ def new_output(folder, settings):
     if the folder holds results of other inputs or any other file, because files of the user are never touched, or if
     another process writes to it.
     """
+    _refuse_file(folder, "another --output")
     with claim_folder(folder, ", or give another --output"):
         refuse_foreign(folder, settings["script"], "another --output")
         _refuse_other_inputs(folder, settings)

@@ -116,7 +116,7 @@ def _threads_so_far(resumed, earlier, device):
 
 
 def _claim(beginning, roots, name, held):
-    """Enter the claims of both folders of a run into ``held``. Raise InputError if the run has the name no longer."""
+    """Enter the claims of both folders of a run into ``held``. Raise InputError if its folders are taken."""
     folders = [root / name for root in roots]
     for folder in folders:
         held.enter_context(claims.claim_folder(folder, "" if beginning.resumed else ", or give another --name"))
