@@ -67,10 +67,10 @@ def main(argv=None, model_class=None, **parts):
     given = {**parts, "model_class": model_class}
     model_class = model_class or DeepLabV3
     if options.folds and options.fold is None:
-        cross_validation = CrossValidation(options, model_class, given)
-        for start in cross_validation.starts():
-            train(start, model_class, **parts)
-        cross_validation.score()
+        with CrossValidation(options, model_class, given) as cross_validation:
+            for start in cross_validation.starts():
+                train(start, model_class, **parts)
+            cross_validation.score()
         return
     distributed.join(options.device)
     train(begin(options, model_class, given), model_class, **parts)
@@ -136,12 +136,12 @@ def train(start, model_class, *, criterion=None, augmentation=None, sampler=None
     shown = steps.frames_to_show(len(validation))
 
     memory = Memory(checkpointing=options.low_memory)
-    run = open_run(start, model, model_options, findings, device=device, amp=amp, memory=memory)
-    run.begin(state, start.resumed, steps_per_epoch)
-    retry = MemoryRetry(run, step)
-    if retry.memory.checkpointing:
-        compute_again(model.blocks())
-    with run:  # prints how to resume if interrupted
+    # At its end the run prints its best epoch, or how to resume it.
+    with open_run(start, model, model_options, findings, device=device, amp=amp, memory=memory) as run:
+        run.begin(state, start.resumed, steps_per_epoch)
+        retry = MemoryRetry(run, step)
+        if retry.memory.checkpointing:
+            compute_again(model.blocks())
         while epoch := run.next_epoch:
             with retry:  # repeats the epoch with less memory if memory runs out
                 begun, title = time.perf_counter(), f"epoch {epoch}/{options.epochs}"

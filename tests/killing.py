@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from sonogravity.common import folders
+from sonogravity.common.file_names import IN_USE
 from sonogravity.common.files import load_torch
 
 TIMING = ["seconds", "images_per_second"]
@@ -124,6 +125,8 @@ def whole_files(root):
     """Read every file under root that isn't plainly half-written; an error tells of a file that isn't whole."""
     count = 0
     for path in sorted(path for path in root.rglob("*") if path.is_file() and path not in half_written(root)):
+        if path.name == IN_USE:  # the killed process could not remove its claims
+            continue
         if path.suffix == ".pth":
             assert load_torch(path)["state_dict"]
         elif path.suffix == ".csv":

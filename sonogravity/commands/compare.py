@@ -14,18 +14,17 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from openpyxl import load_workbook
 
 from sonogravity.commands import options, script
+from sonogravity.common.claims import claim_file
 from sonogravity.common.file_names import FILES_CSV, PANELS, SETTINGS
-from sonogravity.common.files import BROKEN_FILE
 from sonogravity.common.folders import RESULTS
 from sonogravity.common.messages import InputError, say, some, warn
 from sonogravity.datasets.labels import Labels
 from sonogravity.datasets.subjects import Subjects
 from sonogravity.metrics.columns import is_metric
 from sonogravity.metrics.comparability import incomparable
-from sonogravity.reporting.comparison import INDEPENDENT, SHEETS, ScoredRun, write_comparison
+from sonogravity.reporting.comparison import INDEPENDENT, ScoredRun, refuse_foreign, write_comparison
 
 FEWEST_SUBJECTS = 6  # with fewer, no outcome of the test can reach p < 0.05
 
@@ -120,20 +119,6 @@ def _caution(subjects, independent):
     return []
 
 
-def _refuse_foreign(output):
-    """Raise InputError if the output is no .xlsx file, or a file that this command did not write."""
-    if output.suffix.lower() != ".xlsx":
-        raise InputError(f"--output {output}: a workbook is written; give a name that ends in .xlsx")
-    if not output.exists():
-        return
-    try:
-        names = load_workbook(output, read_only=True).sheetnames
-    except BROKEN_FILE:
-        names = None
-    if names != list(SHEETS):
-        raise InputError(f"--output {output}: is not a comparison; give another name, or move this file away")
-
-
 def build_parser():
     parser = script.Parser(__doc__)
     add = parser.add_argument
@@ -163,9 +148,10 @@ def main(argv=None):
     cautions += [*left_out, *_caution(counted, independent)]
     default = RESULTS / "compare" / ("_".join(run.name.replace("/", "-") for run in runs) + ".xlsx")
     output = args.output or default
-    _refuse_foreign(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    for row in write_comparison(output, runs, columns, subjects, independent, cautions):
+    with claim_file(output, ", or give another --output"):
+        refuse_foreign(output)
+        rows = write_comparison(output, runs, columns, subjects, independent, cautions)
+    for row in rows:
         if row["metric"] == "dice" or row["metric"].startswith("dice_"):
             say(
                 f"{row['metric']:14} {row['reference']} {row['reference_mean']:.4f}  "

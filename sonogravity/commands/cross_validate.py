@@ -7,7 +7,7 @@ Frames of one subject are near copies, so folds that split frames rather than su
 from dataclasses import replace
 
 from sonogravity.commands.score import Request, describe_settings
-from sonogravity.common import workers
+from sonogravity.common import claims, workers
 from sonogravity.common.file_names import LAST, fold_run_name
 from sonogravity.common.files import absolute
 from sonogravity.common.messages import InputError, say, warn
@@ -27,8 +27,9 @@ SCRIPT = "folds"  # the script's name in settings.json of the joint scores
 class CrossValidation:
     """The runs of all folds (RUN_fold_1, ...) and their joint scores.
 
-    An interrupted fold is resumed, a completed one is kept. Raise InputError if the options do not fit folds, or if
-    the folder of the joint scores holds other files.
+    An interrupted fold is resumed, a completed one is kept. Raise InputError if the options do not fit folds. In its
+    ``with`` block no other process has the name. Entering it raises InputError if one has, or if the folder of the
+    joint scores holds other files.
     """
 
     def __init__(self, options, model_class, parts=None):
@@ -41,14 +42,26 @@ class CrossValidation:
             )
         if options.load is not None:
             warn(f"--load: if {options.load.name} was trained on any of these subjects, the folds' scores are too high")
-        self.name = options.name or start.time_stamp()
-        if options.name is None:
-            say(f"run {self.name}: if it is interrupted, the same command with --name {self.name} resumes it")
-        self.folder = options.results / model_class.NAME / f"{self.name}_folds"
-        refuse_foreign(self.folder, SCRIPT, "another --name")
         self._options = options
         self._model_class = model_class
         self._parts = parts
+
+    def __enter__(self):
+        given = self._options.name
+        self.name, self._claims = claims.claim_name(given or start.time_stamp(), given is not None, self._claim)
+        if given is None:
+            say(f"run {self.name}: if it is interrupted, the same command with --name {self.name} resumes it")
+        return self
+
+    def __exit__(self, *error):
+        self._claims.close()
+
+    def _claim(self, name, held):
+        held.enter_context(claims.claim_file(self._folder(name), ", or give another --name"))
+        refuse_foreign(self._folder(name), SCRIPT, "another --name")
+
+    def _folder(self, name):
+        return self._options.results / self._model_class.NAME / f"{name}_folds"
 
     def starts(self):
         """Yield one Beginning per fold; with --check only that of the first fold."""
@@ -74,7 +87,7 @@ class CrossValidation:
             options.workers,
             Subjects.given(options),
             stored_options.options_as_dict(options),
-            output=self.folder,
+            output=self._folder(self.name),
         )
         score_folds(request, [root / name / LAST for name in names], self._model_class, options.device)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from sonogravity.common import files, folders
+from sonogravity.common.claims import claim_file
 from sonogravity.common.messages import InputError, say, warn
 from sonogravity.common.workers import decoding_threads
 from sonogravity.datasets.pairs import find_input_pairs
@@ -59,13 +60,17 @@ def export_checkpoint(model_class, options):
     inputs = options.input or [folders.DATA / "validation"]
     frames = read(inputs, options.masks)
     if not options.int8:
-        _export_onnx(predictor, checkpoint, frames, path.with_name(path.stem + ONNX))
+        file = path.with_name(path.stem + ONNX)
+        with claim_file(file):
+            _export_onnx(predictor, checkpoint, frames, file)
         return
     scored = [frame for frame in frames if frame.truth is not None]
     if not scored:
         raise InputError(f"{inputs[0]}: no frame has a mask, but --int8 is checked by Dice; give --masks")
     calibration = read(options.calibration_frames or [folders.DATA / "train"], most=CALIBRATION_FRAMES)
-    _export_int8(predictor, checkpoint, calibration, scored, path.with_name(path.stem + INT8))
+    file = path.with_name(path.stem + INT8)
+    with claim_file(file):
+        _export_int8(predictor, checkpoint, calibration, scored, file)
 
 
 def _export_onnx(predictor, checkpoint, frames, file):

@@ -3,6 +3,7 @@
 import re
 
 SETTINGS = "settings.json"  # of a run and of an output folder
+IN_USE = ".in_use"  # names the process that writes to a folder or file (claims.py)
 
 # Of a run: in checkpoints/<model>/<run> and results/<model>/<run>.
 LAST, BEST = "last.pth", "best.pth"

@@ -10,6 +10,8 @@ import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
+from sonogravity.common.file_names import PANELS
+
 # Exceptions of Pillow, numpy and torch for a damaged file, or for one of another format than its name states.
 BROKEN_FILE = (
     OSError,
@@ -38,9 +40,10 @@ def absolute(path):
 
 
 @contextmanager
-def whole(path):
+def whole(path, new=False):
     """Yield a temporary path beside ``path`` to write to. On success flush it to disk and rename it to ``path``.
 
+    new: raise FileExistsError, instead of replacing it, if ``path`` exists by then.
     A reader, or a run resumed after a crash, finds the old file or the new one, never a part of it.
     The temporary name starts with a dot and ends in ``.partial``, so a search for ``*.pth`` does not find it.
     """
@@ -50,7 +53,7 @@ def whole(path):
         yield beside
         with open(beside, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        (_rename_to_new if new else os.replace)(beside, path)
     finally:
         beside.unlink(missing_ok=True)
     if os.name == "posix":  # flush the folder, which holds the new name
@@ -61,13 +64,23 @@ def whole(path):
             os.close(folder)
 
 
+def _rename_to_new(beside, path):
+    try:
+        os.link(beside, path)  # the temporary name is removed afterwards
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links: an empty file keeps the name
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.replace(beside, path)
+
+
 def _checksum(text):
     return f"{zlib.crc32(os.fsencode(text)):08x}"
 
 
 def remove_leftovers(folder):
-    """Remove the temporary files that a killed process left (see ``whole``)."""
-    for path in folder.rglob(".*.partial"):
+    """Remove the temporary files that a killed run left (see ``whole``), not those of a prediction in results/<run>."""
+    for path in (*folder.glob(".*.partial"), *(folder / PANELS).rglob(".*.partial")):
         if re.fullmatch(r"\..*-[0-9a-f]{8}\.\d+\.partial", path.name, re.DOTALL):
             path.unlink(missing_ok=True)
 

@@ -10,12 +10,13 @@ from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
-from openpyxl import Workbook
+from openpyxl import Workbook, load_workbook
 from openpyxl.drawing.image import Image as Picture
 from scipy.stats import wilcoxon
 
 from sonogravity.common.file_names import PANEL_KINDS, panel_name
-from sonogravity.common.files import whole
+from sonogravity.common.files import BROKEN_FILE, whole
+from sonogravity.common.messages import InputError
 from sonogravity.datasets.labels import Labels
 from sonogravity.datasets.subjects import EXAMPLE
 from sonogravity.metrics.summary import bootstrap_interval
@@ -82,10 +83,24 @@ def compare_column(reference, other, subjects, independent=False):
     }
 
 
+def refuse_foreign(output):
+    """Raise InputError if the output is no .xlsx file, or a file that this command did not write."""
+    if output.suffix.lower() != ".xlsx":
+        raise InputError(f"--output {output}: a workbook is written; give a name that ends in .xlsx")
+    if not output.exists():
+        return
+    try:
+        names = load_workbook(output, read_only=True).sheetnames
+    except BROKEN_FILE:
+        names = None
+    if names != list(SHEETS):
+        raise InputError(f"--output {output}: is not a comparison; give another name, or move this file away")
+
+
 def write_comparison(path, runs, columns, subjects, independent, notes):
     """Write the workbook: Summary, Files, Subjects, Disagreements, Definitions. Return the rows of the Summary.
 
-    notes: lines below the Summary.
+    notes: lines below the Summary. Raise InputError if another program has written a file of this name meanwhile.
     """
     reference, *others = runs
     notes = [IN_BOTH, *notes]
@@ -124,8 +139,14 @@ def write_comparison(path, runs, columns, subjects, independent, notes):
     )
     for letter, width in (("A", 28), ("B", 100)):
         book["Definitions"].column_dimensions[letter].width = width
-    with whole(path) as file:
-        book.save(file)
+    new = not path.exists()
+    try:
+        with whole(path, new=new) as file:
+            book.save(file)
+            refuse_foreign(path)
+    except FileExistsError:
+        refuse_foreign(path)
+        raise
     return summary
 
 

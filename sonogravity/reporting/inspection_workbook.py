@@ -4,6 +4,7 @@ from openpyxl import Workbook
 from PIL import Image, ImageDraw
 
 from sonogravity.common import file_names, files
+from sonogravity.common.claims import claim_folder
 from sonogravity.common.messages import say
 from sonogravity.common.processes import is_first_process
 from sonogravity.datasets.frames import read_pair
@@ -16,8 +17,12 @@ FRAME = 12  # pixels between a suspect label and the rectangle around it
 
 def write_inspection(folder, findings, channels):
     """Write folder/inspection.xlsx, and pictures of the labels to look at to folder/inspection."""
-    if not is_first_process():
-        return
+    if is_first_process():
+        with claim_folder(folder, ", or give another --name"):
+            _write_inspection(folder, findings, channels)
+
+
+def _write_inspection(folder, findings, channels):
     labels, facts, suspects = findings.labels, findings.facts, findings.review.suspects
     drawn = {}
     for suspect in suspects:
@@ -28,7 +33,6 @@ def write_inspection(folder, findings, channels):
             boxes = [each.box for each in suspects if each.index == suspect.index]
             files.write_whole(path, _draw, fact.pair, channels, labels, boxes)
             drawn[suspect.index] = path.relative_to(folder).as_posix()
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / file_names.INSPECTION
     files.write_whole(path, _write, findings, drawn)
     say(f"written: {path}")

@@ -8,6 +8,7 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
+from sonogravity.common.claims import claim_folder
 from sonogravity.common.file_names import (
     FILES_CSV,
     FILES_XLSX,
@@ -110,10 +111,14 @@ def _remove(path):
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
-def refuse_foreign(folder, script, remedy):
-    """Raise InputError if an output folder holds files that no earlier run of the script wrote."""
+def _refuse_file(folder, remedy):
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, but the output is a folder; give {remedy}")
+
+
+def refuse_foreign(folder, script, remedy):
+    """Raise InputError if an output folder holds files that no earlier run of the script wrote."""
+    _refuse_file(folder, remedy)
     foreign = _foreign(folder, script)
     if foreign:
         raise InputError(f"{folder}: holds files that no earlier run wrote ({foreign[0]}); give {remedy}, or empty it")
@@ -125,26 +130,26 @@ def new_output(folder, settings):
 
     settings: those of this run, for settings.json. If the work ends early, the earlier results do not change, and the
     files done so far stay in ``folder/partial``. If no file was done, ``folder/partial`` is removed. Raise InputError
-    if the folder holds results of other inputs or any other file: files of the user are never touched.
+    if the folder holds results of other inputs or any other file, because files of the user are never touched, or if
+    another process writes to it.
     """
-    refuse_foreign(folder, settings["script"], "another --output")
-    _refuse_other_inputs(folder, settings)
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
-    unfinished = folder / UNFINISHED
-    _remove(unfinished)
-    unfinished.mkdir(parents=True)
-    try:
-        yield unfinished
-    except BaseException:
-        rows = _rows(unfinished / ROWS_DONE)
-        if rows:
-            warn(f"not finished; the results of {len(rows)} files are in {unfinished}")
-        else:
-            _remove(unfinished)
-            for each in made:
-                each.rmdir()
-        raise
-    _replace(folder, unfinished)
+    _refuse_file(folder, "another --output")
+    with claim_folder(folder, ", or give another --output"):
+        refuse_foreign(folder, settings["script"], "another --output")
+        _refuse_other_inputs(folder, settings)
+        unfinished = folder / UNFINISHED
+        _remove(unfinished)
+        unfinished.mkdir()
+        try:
+            yield unfinished
+        except BaseException:
+            rows = _rows(unfinished / ROWS_DONE)
+            if rows:
+                warn(f"not finished; the results of {len(rows)} files are in {unfinished}")
+            else:
+                _remove(unfinished)
+            raise
+        _replace(folder, unfinished)
 
 
 def _replace(folder, unfinished):

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +25,8 @@ class Run:
     """Folders, settings and history of one run, entries common to its checkpoints, and files that are not written yet.
 
     history: one row per completed epoch. writing: whether this process writes files; of several processes only the
-    first does. At the end of its ``with`` block it prints the best epoch, or how to resume an interrupted run.
+    first does. claims: of the folders. At the end of its ``with`` block it prints the best epoch, or how to resume an
+    interrupted run, and releases the claims.
     """
 
     checkpoints: Path
@@ -35,6 +37,7 @@ class Run:
     history: list = field(default_factory=list)
     outbox: Outbox = field(default_factory=Outbox)
     writing: bool = True
+    claims: ExitStack = field(default_factory=ExitStack)
 
     @property
     def last(self):
@@ -72,6 +75,10 @@ class Run:
         return self
 
     def __exit__(self, kind, error, trace):
+        with self.claims:
+            self._end(error)
+
+    def _end(self, error):
         if error is None:
             self._finish()
             return

@@ -1,11 +1,12 @@
 """Open a run: make or reuse its folders, and compare its settings with those of the run to resume or repeat."""
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from sonogravity.common import files
+from sonogravity.common import claims, files
 from sonogravity.common.devices import describe_use
 from sonogravity.common.file_names import BEST, EPOCHS_CSV, EPOCHS_XLSX, LAST, epoch_name
 from sonogravity.common.messages import InputError, say, some, warn
@@ -14,21 +15,20 @@ from sonogravity.common.provenance import commit, describe_versions, digest_of_w
 from sonogravity.common.threads import say_if_busy
 from sonogravity.metrics.columns import check
 from sonogravity.modeling.checkpoints import epoch_of
-from sonogravity.training import stored_options
+from sonogravity.training import distributed, stored_options
 from sonogravity.training.run import Run
 from sonogravity.training.steps import epoch_columns
 
 
 def open_run(beginning, model, model_options, findings, *, device, amp, memory):
-    """Return the Run, with its folders made or reused.
+    """Return the Run, with its folders made or reused, and claimed until its ``with`` block ends.
 
-    amp: autocast's dtype or None. memory: the Memory of a new run. Raise InputError if the run exists already, or if
-    the data (for a repeated run also the initial weights) differ from those of the run to resume or repeat.
+    amp: autocast's dtype or None. memory: the Memory of a new run. Raise InputError if the run exists already or
+    another process trains it, or if the data (for a repeated run also the initial weights) differ from those of the
+    run to resume or repeat.
     """
     check(epoch_columns(findings.labels), findings.labels.column_names)
     options = stored_options.options_as_dict(beginning.options)
-    name = options["name"]
-    kept, results = (Path(options[root]) / model.NAME / name for root in ("checkpoints", "results"))
     found = {
         "labels": findings.labels.as_dict(),
         "data": findings.counts,
@@ -39,12 +39,15 @@ def open_run(beginning, model, model_options, findings, *, device, amp, memory):
         "memory": asdict(memory),
     }
     settings = _settings_of(beginning, options, found, model.NAME)
-    if beginning.resumed is None and is_first_process():
-        _free_name(kept, results, name)
     if beginning.repeated:
         _same_start(beginning.options.repeat, beginning.repeated, settings)
-    for folder in (kept, results):
-        folder.mkdir(parents=True, exist_ok=True)
+    roots = [Path(options[root]) / model.NAME for root in ("checkpoints", "results")]
+    name, held = options["name"], ExitStack()
+    if is_first_process():
+        name, held = claims.claim_name(name, beginning.named, lambda *tried: _claim(beginning, roots, *tried))
+    name = distributed.broadcast(name)
+    settings["options"]["name"] = name
+    kept, results = (root / name for root in roots)
     shared = {
         "model_name": model.NAME,
         "model_options": model_options,
@@ -58,7 +61,7 @@ def open_run(beginning, model, model_options, findings, *, device, amp, memory):
     _describe(name, model, beginning, found, options["epochs"])
     say_if_busy()
     say(f"folders:    {kept} and {results}")
-    return Run(kept, results, settings, shared, findings.labels, writing=is_first_process())
+    return Run(kept, results, settings, shared, findings.labels, writing=is_first_process(), claims=held)
 
 
 def _describe(name, model, beginning, found, epochs):
@@ -113,6 +116,17 @@ def _threads_so_far(resumed, earlier, device):
             f"differ from those of an uninterrupted run; set the environment variable OMP_NUM_THREADS={pairs[-1][1]}"
         )
     return [*pairs, [resumed.epoch, now]]
+
+
+def _claim(beginning, roots, name, held):
+    """Enter the claims of both folders of a run into ``held``. Raise InputError if its folders are taken."""
+    folders = [root / name for root in roots]
+    for folder in folders:
+        held.enter_context(claims.claim_folder(folder, "" if beginning.resumed else ", or give another --name"))
+    if beginning.resumed is None:
+        _free_name(*folders, name)
+    elif epoch_of(beginning.resumed.path) != beginning.resumed.epoch:
+        raise InputError(f"{beginning.resumed.path}: another process has just trained this run; give the command again")
 
 
 def _free_name(kept, results, name):

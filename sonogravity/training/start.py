@@ -27,6 +27,7 @@ class Beginning:
     loaded, resumed: Checkpoints; a resumed one is also the loaded one. repeated: settings. Each is None if it does not
     apply. plan: an optimization.Plan. parts: {part of train.py that an experiment replaces: name of the replacement}.
     seen: what earlier folds have found in the same data.
+    named: whether the user chose the run's name; otherwise a number is added to it if another run has it.
     """
 
     options: object
@@ -36,6 +37,7 @@ class Beginning:
     resumed: object = None
     repeated: dict | None = None
     seen: Seen | None = None
+    named: bool = True
 
     @property
     def new_head(self):
@@ -66,6 +68,7 @@ def begin(options, model_class, parts=None):
         return _repeat(options, options.repeat, model_class, parts)
     if processes.may_restart() and options.name is None:
         raise InputError("torchrun --max-restarts: a restart finds the run by its name; give --name")
+    named = options.name is not None or options.fold is not None  # the name of a fold ends in its number
     name = options.name or distributed.broadcast(time_stamp())
     if options.fold is not None:
         _check_fold(options)
@@ -86,7 +89,7 @@ def begin(options, model_class, parts=None):
         say(f"{'restarted by torchrun' if processes.restarted() else 'run exists'}: resumes from {last}")
         return _resume(options, last, model_class, parts, wanted=options)
     _check_augmentation(options, parts)
-    return Beginning(options, Plan([[0, options.epochs]]), parts, loaded)
+    return Beginning(options, Plan([[0, options.epochs]]), parts, loaded, named=named)
 
 
 def _check_fold(options):
@@ -146,9 +149,10 @@ def _repeat(options, path, model_class, parts):
     _refuse_other_parts(settings, parts, path)
     run = stored_options.take_up(options, settings["options"], path, stored_options.FREE_ON_REPEAT)
     device = options.device if "device" in options.given else settings["device"]
+    named = options.name is not None
     options = run.with_given(name=options.name or distributed.broadcast(time_stamp()), device=device)
     loaded = checkpoints.load(options.load, model_class) if options.load else None
-    return Beginning(options, Plan.from_stored(settings["plan"]), parts, loaded, None, settings)
+    return Beginning(options, Plan.from_stored(settings["plan"]), parts, loaded, None, settings, named)
 
 
 def _adopt(options, loaded):

@@ -11,6 +11,7 @@ from conftest import make_folder
 from killing import LONGEST_WAIT, command, compare_killed_and_left_alone, last_of, small_run, started, table
 
 from sonogravity.common import folders
+from sonogravity.common.file_names import IN_USE
 from sonogravity.common.files import load_torch
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
@@ -66,6 +67,7 @@ def test_a_signal_ends_at_once_and_keeps_the_last_epoch(data_root, tmp_path, sen
     last = last_of("unet/train", tmp_path)
     epoch = load_torch(last)["epoch"]
     assert epoch >= 2 and f"epoch {epoch} is kept; resume with: --resume {last}" in said
+    assert not list(tmp_path.rglob(IN_USE))
 
 
 def _read_until(process, beginning):
