@@ -20,6 +20,7 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabV3 as TorchvisionDe
 from sonogravity.common.files import BROKEN_FILE, load_torch
 from sonogravity.common.messages import InputError, say
 from sonogravity.modeling.depth_channel import image_channels, with_depth
+from sonogravity.modeling.normalisation import filters_for_grey
 from sonogravity.modeling.segmentation_model import SegmentationModel
 
 BUILDERS = {
@@ -32,7 +33,8 @@ BUILDERS = {
 }
 TORCHVISION_CLASSES = 21  # of torchvision's weights: COCO images with the labels of Pascal VOC
 BATCH_NORM_MOMENTUM = 0.1
-FIRST = ("backbone.conv1.weight", "backbone.0.0.weight")  # of ResNets, of MobileNetV3
+# The first convolution of ResNets and of MobileNetV3, and the mean that the batch normalisation after it subtracts.
+FIRST = {"backbone.conv1.weight": "backbone.bn1.running_mean", "backbone.0.0.weight": "backbone.0.1.running_mean"}
 CLASSIFIER, AUXILIARY = "classifier.4", "aux_classifier.4"  # the last convolutions, one output per class
 
 
@@ -64,6 +66,7 @@ class DeepLabV3(SegmentationModel, TorchvisionDeepLabV3):
 
     def forward(self, x, heights=None):
         """Return the logits. heights: (N,) rows of each frame in training, without the padding below."""
+        x = self.normalised(x)
         features = self.backbone(with_depth(x, heights if self.training else None) if self.depth_channel else x)
         if not self.training or self.aux_classifier is None:
             return self._resized(self.classifier(features["out"]), x)
@@ -115,8 +118,8 @@ def adapt(weights, model):
     """Return weights adapted to the model's classes and channels, and a list of the changes in words.
 
     Heads of another class count keep the model's initial values. RGB filters of the first convolution are summed for
-    one grey channel. If the model has a depth channel, filters of zeros are added. An auxiliary head that the model
-    lacks is left out.
+    one grey channel, as the model's normalisation requires. If the model has a depth channel, filters of zeros are
+    added. An auxiliary head that the model lacks is left out.
     """
     own, words = model.state_dict(), []
     fitted = dict(weights)
@@ -127,11 +130,15 @@ def adapt(weights, model):
         if given is not None and len(given) != len(own[f"{head}.weight"]):
             words.append(f"{head} of {len(given)} classes replaced by a fresh one of {len(own[f'{head}.weight'])}")
             fitted |= {f"{head}.{part}": own[f"{head}.{part}"] for part in ("weight", "bias")}
-    for key in set(FIRST) & set(fitted) & set(own):
+    for key in FIRST.keys() & fitted.keys() & own.keys():
         (given, _), (wanted, depth) = image_channels(fitted[key]), image_channels(own[key])
         if (given, wanted) == (3, 1):
             words.append("RGB filters summed for the grey channel")
-            fitted[key] = fitted[key].sum(1, keepdim=True)
+            if model.normalisation == "none":
+                fitted[key] = fitted[key].sum(1, keepdim=True)
+            elif (statistic := FIRST[key]) in fitted:
+                fitted[key], shift = filters_for_grey(fitted[key], model.normalisation)
+                fitted[statistic] = fitted[statistic] + shift
         if depth and fitted[key].shape[1] == wanted:
             words.append("the depth's filters start at zero")
             fitted[key] = torch.cat([fitted[key], torch.zeros_like(fitted[key][:, :1])], 1)
@@ -190,7 +197,8 @@ def load_pretrained(model, backbone, file=None):
             f"{name}: is not for {backbone}: {len(wrong)} weights differ ({wrong[0]}, ...); give weights of {backbone}"
         )
     model.load_state_dict(fitted)
-    say(f"training starts from {name}" + (f": {'; '.join(words)}" if words else ""))
+    words.append(f"input as --normalise {model.normalisation} says")
+    say(f"training starts from {name}: {'; '.join(words)}")
 
 
 def _read_weights(file):

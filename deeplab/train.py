@@ -103,7 +103,7 @@ def train(start, model_class, *, criterion=None, augmentation=None, sampler=None
 
     torch.manual_seed(options.seed)
     model_options = model_options_of(options, labels.count)
-    model = model_class(**model_options)
+    model = model_class(**model_options).use_normalisation(options.normalise, options.channels)
     if options.pretrained and not start.loaded:
         load_pretrained(model, options.backbone, None if options.pretrained is True else options.pretrained)
     if start.loaded:

@@ -13,11 +13,12 @@ from sonogravity.common.messages import InputError
 __all__ = ["InputError", "load"]
 
 
-def load(checkpoint, device="auto"):
+def load(checkpoint, device="auto", normalise=None):
     """Return the Predictor of a checkpoint of any model.
 
     checkpoint: a .pth file of train.py, or a bare state dict of other code. device: auto, cpu, cuda, cuda:N or mps.
-    Raise InputError if the file is not a checkpoint of one of the models.
+    normalise: imagenet for a bare state dict that was trained with ImageNet's mean and deviation. Raise InputError if
+    the file is not a checkpoint of one of the models.
     """
     from sonogravity import models  # slow: imports torch
     from sonogravity.inference.predictor import open_predictor
@@ -25,4 +26,5 @@ def load(checkpoint, device="auto"):
 
     path = Path(checkpoint)
     model_class = find_model(path, models.MODELS, models.model_class)
-    return open_predictor(path, model_class, device=device, amp=None, scale=None, mask_values=None)[0]
+    as_stored = {"amp": None, "scale": None, "mask_values": None}
+    return open_predictor(path, model_class, device=device, normalise=normalise, **as_stored)[0]

@@ -120,6 +120,7 @@ class UNet(SegmentationModel):
     def forward(self, x, heights=None):
         """Return the logits. heights: (N,) rows of each frame in training, without the padding below."""
         height, width = x.shape[2:]
+        x = self.normalised(x)
         if self.depth_channel:
             x = with_depth(x, heights if self.training else None)
         # Pad to the next multiple of 16 by repeating the border, not with black.

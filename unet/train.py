@@ -93,7 +93,7 @@ def train(start, model_class, *, criterion=None, augmentation=None, sampler=None
 
     torch.manual_seed(options.seed)
     model_options = model_options_of(options, labels.count)
-    model = model_class(**model_options)
+    model = model_class(**model_options).use_normalisation(options.normalise, options.channels)
     if start.loaded:
         start_from(start.loaded, model, model_options, start.new_head)
     model.to(device, memory_format=torch.channels_last)

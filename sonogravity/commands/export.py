@@ -47,6 +47,7 @@ def export_checkpoint(model_class, options):
         scale=options.scale,
         mask_values=options.mask_values,
         ignored=options.ignore,
+        normalise=options.normalise,
     )
     threads = decoding_threads(options.workers)
 

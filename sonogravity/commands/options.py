@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from sonogravity.common import choices
 from sonogravity.common.option_types import device_name, positive_int, subject_regex, worker_number
 from sonogravity.datasets.labels import parse_value, value_text
 from sonogravity.metrics.margin import VARIANTS
@@ -88,6 +89,16 @@ def add_ignore(parser, default):
         type=mask_values,
         metavar="V,V,...",
         help=f"mask values of pixels that neither the loss nor any score counts ({default})",
+    )
+
+
+def add_normalise(group, of_others):
+    """Add --normalise, the input that weights of other code expect. of_others: what the option's default means."""
+    group.add_argument(
+        "--normalise",
+        choices=choices.NORMALISATIONS,
+        help="input of weights of other code: pixels in 0 to 1 (none), or these normalised with ImageNet's mean and "
+        f"deviation (imagenet) (default: {of_others})",
     )
 
 

@@ -99,6 +99,7 @@ def score(script, model_class, options):
         scale=options.scale,
         mask_values=options.mask_values,
         ignored=options.ignore,
+        normalise=options.normalise,
     )
     score_inputs(opened, request)
 

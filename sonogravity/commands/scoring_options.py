@@ -6,6 +6,7 @@ from sonogravity.commands.options import (
     add_background,
     add_common,
     add_ignore,
+    add_normalise,
     add_subjects,
     add_switch,
     class_names,
@@ -89,6 +90,7 @@ def _add_network(group, predicting):
     """Add the options on how the network is run."""
     add = group.add_argument
     _add_scale(add)
+    add_normalise(group, "as in a checkpoint of train.py; else none")
     add_switch(group, "--amp", None, "mixed precision (default: as in training)")
     add(
         "--engine",
@@ -177,6 +179,7 @@ def export_parser(documentation):
     )
     _add_masks(add)
     _add_scale(add)
+    add_normalise(parser, "as in a checkpoint of train.py; else none")
     add("--mask-values", type=mask_values, metavar="V,V,...", help="one per class, if the checkpoint has none")
     add_ignore(parser, "default: the checkpoint's")
     add("--int8", action="store_true", help="export 8-bit integers, for predict.py --engine openvino --int8")
@@ -206,10 +209,12 @@ def scoring_values(args):
     )
     values = {name: getattr(args, name) for name in names}
     panels = getattr(args, "panels", "none")
-    of_a_model = (args.scale, args.amp, args.engine, args.int8, args.tta) != (None, None, "torch", False, "none")
+    own = (args.scale, args.normalise, args.amp, args.engine, args.int8, args.tta)
+    of_a_model = own != (None, None, None, "torch", False, "none")
     if getattr(args, "predictions", None) and of_a_model:
         raise InputError(
-            "--scale, --amp, --engine, --int8 and --tta apply to a model, but --predictions uses none; leave them out"
+            "--scale, --normalise, --amp, --engine, --int8 and --tta apply to a model, but --predictions uses none; "
+            "leave them out"
         )
     named = [name for name in PREDICTIONS_ONLY if getattr(args, name, None) is not None]
     if named and not args.predictions:

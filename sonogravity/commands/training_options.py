@@ -6,6 +6,7 @@ from sonogravity.commands.options import (
     add_background,
     add_common,
     add_ignore,
+    add_normalise,
     add_subjects,
     add_switch,
     class_names,
@@ -81,6 +82,7 @@ def _add_weights(group):
         metavar="CKPT",
         help="start from the weights of this file, or of the run with this name",
     )
+    add_normalise(group, "as in a checkpoint of train.py; imagenet with --pretrained; else none")
     add_switch(group, "--new-head", False, "with --load: take the classes of the masks and start with a new last layer")
     add(
         "--freeze-encoder",

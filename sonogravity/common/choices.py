@@ -8,3 +8,4 @@ OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")  # training/optimization.py
 LOSSES = ("ce", "dice", "ce+dice")  # training/losses.py
 ENGINES = ("torch", "compile", "onnx", "openvino")  # inference/engines.py
 VIEWS = ("none", "flip", "scales")  # inference/ensemble.py
+NORMALISATIONS = ("none", "imagenet")  # modeling/normalisation.py

@@ -36,9 +36,9 @@ def commit():
 
 
 def digest_of_weights(model):
-    """Return a hexadecimal digest that changes if any weight changes."""
+    """Return a hexadecimal digest that changes if any weight changes, or any constant beside the weights."""
     whole = hashlib.blake2b(digest_size=16)
-    for key, value in model.state_dict().items():
+    for key, value in (model.state_dict() | dict(model.named_buffers())).items():
         whole.update(key.encode())
         whole.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return whole.hexdigest()

@@ -22,15 +22,16 @@ from sonogravity.modeling import checkpoints
 DEFAULT_SCALE = 0.5  # the default of train.py, for weights files without a scale
 
 
-def open_predictor(path, model_class, *, device, amp, scale, mask_values, ignored=None):
+def open_predictor(path, model_class, *, device, amp, scale, mask_values, ignored=None, normalise=None):
     """Return (Predictor, Checkpoint). device: ``auto``, ``cpu``, ...
 
-    amp, scale, ignored (mask values): None uses those of the checkpoint.
+    amp, scale, ignored (mask values): None uses those of the checkpoint. normalise: of bare weights, see
+    checkpoints.load.
     """
     if process_count() > 1:
         raise InputError("this script runs as one process; use torchrun for train.py only")
     device = devices.pick_device(device)
-    checkpoint = checkpoints.load(path, model_class)
+    checkpoint = checkpoints.load(path, model_class, normalise)
     model = checkpoints.open_model(model_class, checkpoint).to(device, memory_format=torch.channels_last)
     if scale is None and checkpoint.scale is None:
         say(f"{path.name}: holds no scale, so {DEFAULT_SCALE} is used (--scale sets it)")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from sonogravity.common import files
+from sonogravity.common import choices, files
 from sonogravity.common.file_names import BEST, LAST, is_fold
 from sonogravity.common.files import BROKEN_FILE, load_torch
 from sonogravity.common.messages import InputError, first_line, say, some
@@ -37,6 +37,7 @@ class Checkpoint:
     amp: bool = False
     image_maximum: int | None = None
     grey_levels: GreyLevels | None = None
+    normalise: str = "none"  # of choices.NORMALISATIONS
     run: str | None = None
     epoch: int | None = None
     training: dict | None = None  # optimizer, scheduler, scaler, history, settings: in last.pth only
@@ -129,13 +130,22 @@ def find_model(path, names, model_class):
     raise InputError(f"{path}: holds no weights of {' or '.join(names)}; give a checkpoint of train.py")
 
 
-def load(path, model_class):
-    """Return the Checkpoint in a file (ours or a bare state dict). Raise InputError if it is not of model_class."""
+def load(path, model_class, normalise=None):
+    """Return the Checkpoint in a file (ours or a bare state dict). Raise InputError if it is not of model_class.
+
+    normalise: what bare weights expect (see foreign_weights.expected_input); a checkpoint of ours has its own.
+    """
     content = read(path)
     if _is_ours(content):
-        return _ours(path, content, model_class)
+        checkpoint = _ours(path, content, model_class)
+        if normalise not in (None, checkpoint.normalise):
+            raise InputError(
+                f"--normalise {normalise}: {path} has its own ({checkpoint.normalise}); leave this option out"
+            )
+        return checkpoint
     options, weights, labels = foreign_weights.interpret(path, content, model_class)
-    return Checkpoint(path, model_class.NAME, options, weights, labels)
+    normalise = foreign_weights.expected_input(path, options["in_channels"], normalise)
+    return Checkpoint(path, model_class.NAME, options, weights, labels, normalise=normalise)
 
 
 def _ours(path, content, model_class):
@@ -188,6 +198,8 @@ def _check_content(checkpoint, model_class):
         raise ValueError(f"epoch {checkpoint.epoch}, mixed precision {checkpoint.amp}")
     if checkpoint.image_maximum is not None and checkpoint.image_maximum not in range(1, 65536):
         raise ValueError(f"image maximum {checkpoint.image_maximum}")
+    if checkpoint.normalise not in choices.NORMALISATIONS:
+        raise ValueError(f"normalisation {checkpoint.normalise}")
     if checkpoint.training is not None:
         lacking = {"optimizer", "scheduler", "scaler", "history", "settings"} - set(checkpoint.training)
         if lacking or not isinstance(checkpoint.training["settings"], dict):
@@ -221,6 +233,7 @@ def open_model(model_class, checkpoint):
     with torch.device("meta"):
         model = model_class(**checkpoint.model_options)
     load_weights(model, checkpoint, assign=True)
+    model.use_normalisation(checkpoint.normalise, checkpoint.model_options["in_channels"])
     return model.float()  # weights in the file may be in half precision
 
 

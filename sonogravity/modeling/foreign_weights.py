@@ -2,6 +2,7 @@
 
 import torch
 
+from sonogravity.common import choices
 from sonogravity.common.messages import InputError, say, some
 from sonogravity.datasets.labels import Labels, parse_value
 
@@ -53,6 +54,26 @@ def interpret(path, content, model_class):
             )
         labels = Labels.create(values)
     return options, weights, labels
+
+
+def expected_input(path, channels, normalise):
+    """Return the normalisation of bare weights: ``normalise``, or ``none`` if it is None. Print what it means.
+
+    Raise InputError if it is unknown, or not defined for this number of image channels.
+    """
+    if normalise not in (None, *choices.NORMALISATIONS):
+        raise InputError(f"--normalise {normalise}: is unknown; give one of {', '.join(choices.NORMALISATIONS)}")
+    if normalise not in (None, "none"):
+        if channels != 3:
+            raise InputError(
+                f"--normalise {normalise}: has a mean and a deviation for each of three colours, but {path} takes one "
+                "grey channel; give weights of three channels, or leave this option out"
+            )
+        say(f"{path.name}: bare weights, whose input is normalised as --normalise {normalise} says")
+        return normalise
+    hint = "; if they were trained with ImageNet's mean and deviation, give --normalise imagenet"
+    say(f"{path.name}: bare weights, taken to expect pixels in 0 to 1" + hint * (normalise is None and channels == 3))
+    return "none"
 
 
 def with_background_logit(weights, head):

@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 
 from torch import nn
 
+from sonogravity.modeling.normalisation import constants
+
 
 class SegmentationModel(nn.Module, ABC):
     """A network of one model folder.
@@ -17,12 +19,34 @@ class SegmentationModel(nn.Module, ABC):
     NAME: the folder's name. HEAD: prefixes of the keys that --new-head replaces, such as ``("outc.",)``.
     HEAD_WEIGHTS: the loss weight of each further head (deep supervision, auxiliary head), in the order in which
     ``forward`` returns the heads. SMALLEST_BATCH: number of frames that the network must see together in training.
+    normalisation: what ``use_normalisation`` was called with; checkpoints store it.
     """
 
     NAME: str
     HEAD: tuple
     HEAD_WEIGHTS: tuple = ()
     SMALLEST_BATCH: int = 1
+    normalisation: str = "none"
+
+    def use_normalisation(self, name, channels):
+        """Return the model, which from now on normalises its input. name: of choices.NORMALISATIONS. channels: 1 or 3.
+
+        The constants are no weights (persistent=False), so the names of the weights stay those of other code.
+        """
+        self.normalisation = name
+        if name != "none":
+            mean, deviation = constants(name, channels)
+            self.register_buffer("input_mean", mean[:, None, None], persistent=False)
+            self.register_buffer("input_deviation", deviation[:, None, None], persistent=False)
+        return self
+
+    def normalised(self, x):
+        """Return frames x, (N, in_channels, H, W) in 0 to 1, as the weights expect them. ``forward`` begins with it.
+
+        A separate step, because zero padding in the network is then the mean, as in training. If the constants were
+        folded into the first convolution, zero padding would be black.
+        """
+        return x if self.normalisation == "none" else (x - self.input_mean) / self.input_deviation
 
     @abstractmethod
     def forward(self, x, heights=None):

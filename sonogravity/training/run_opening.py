@@ -56,6 +56,7 @@ def open_run(beginning, model, model_options, findings, *, device, amp, memory):
         "amp": amp is not None,
         "image_maximum": findings.image_maximum,
         "grey_levels": findings.grey_levels.as_dict(),
+        "normalise": model.normalisation,
         "run": name,
     }
     _describe(name, model, beginning, found, options["epochs"])

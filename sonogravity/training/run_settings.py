@@ -27,6 +27,8 @@ ENTRIES = {
 }
 # Values for runs that are older than an entry. An entry added to ENTRIES needs a value here, too.
 OLDER = {"parts": {}, "threads": []}
+# Options of runs that are older than an option, if its default would change them.
+OLDER_OPTIONS = {"normalise": "none"}
 
 
 def read(path, model_name):
@@ -51,6 +53,8 @@ def checked(settings, path, model_name):
             f"give a run of {model_name}"
         )
     settings = OLDER | settings
+    if isinstance(settings.get("options"), dict):
+        settings["options"] = OLDER_OPTIONS | settings["options"]
     damaged = [name for name, kind in ENTRIES.items() if not isinstance(settings.get(name, ...), kind)]
     try:
         Memory(**settings["memory"]).parts(1, 1)

@@ -76,14 +76,18 @@ def begin(options, model_class, parts=None):
     options = options.with_given(name=name)
     if options.load is None and options.new_head:
         raise InputError("--new-head: replaces the head of the --load file; give both options, or neither")
+    if options.normalise not in (None, "none") and not ways:
+        raise InputError("--normalise: is for the weights of --load or --pretrained; give one of them, or leave it out")
     if options.freeze_encoder and not ways:
         raise InputError("--freeze-encoder: needs trained weights; give --load or --pretrained")
     loaded = None
     if options.load is not None:
         file = checkpoints.find_checkpoint(options.load, options.checkpoints / model_class.NAME)
         options = options.with_given(load=file)
-        loaded = checkpoints.load(file, model_class)
+        loaded = checkpoints.load(file, model_class, options.normalise)
         options = _adopt(options, loaded)
+    usual = "imagenet" if "pretrained" in ways else "none"  # torchvision's weights were trained with it
+    options = options.with_given(normalise=options.normalise or usual)
     last = options.checkpoints / model_class.NAME / options.name / LAST
     if (processes.restarted() or options.fold is not None) and last.is_file():
         say(f"{'restarted by torchrun' if processes.restarted() else 'run exists'}: resumes from {last}")
@@ -151,8 +155,8 @@ def _repeat(options, path, model_class, parts):
     device = options.device if "device" in options.given else settings["device"]
     named = options.name is not None
     options = run.with_given(name=options.name or distributed.broadcast(time_stamp()), device=device)
-    loaded = checkpoints.load(options.load, model_class) if options.load else None
-    return Beginning(options, Plan.from_stored(settings["plan"]), parts, loaded, None, settings, named)
+    loaded = checkpoints.load(options.load, model_class, options.normalise) if options.load else None
+    return Beginning(options, Plan.from_stored(settings["plan"]), parts, loaded, None, settings, named=named)
 
 
 def _adopt(options, loaded):
@@ -161,6 +165,8 @@ def _adopt(options, loaded):
     kept = {"channels" if name == "in_channels" else name: value for name, value in loaded.model_options.items()}
     if loaded.scale is not None:
         kept["scale"] = loaded.scale
+    if loaded.normalise != "none":
+        kept["normalise"] = loaded.normalise
     for name, value in kept.items():
         if name != "classes" and name not in options.given and getattr(options, name) != value:
             option = name.replace("_", "-")

@@ -128,6 +128,7 @@ add(
     "damaged",
 )
 add("a checkpoint whose run leads elsewhere", "unet/predict", changed(run="../../../escape"), "spoilt.pth", "damaged")
+add("a checkpoint of an unknown normalisation", "unet/predict", changed(normalise="imagnet"), "spoilt.pth", "damaged")
 add("a checkpoint with an unknown entry", "unet/predict", changed(surprise=1), "spoilt.pth", "surprise")
 add(
     "a checkpoint of weights NaN",

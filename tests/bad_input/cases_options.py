@@ -51,6 +51,7 @@ OUT_OF_RANGE = {
         ("--fold", "1"),
         ("--fold", "0"),
         ("--freeze-encoder", "-1"),
+        ("--normalise", "imagenet"),
     ),
     "unet/evaluate_w_margin": (
         ("--margin-mm", "0"),
@@ -70,6 +71,8 @@ OUT_OF_RANGE = {
         ("--engine", "tensorrt"),
         ("--engine", "auto"),
         ("--tta", "vertical"),
+        ("--normalise", "imagenet"),
+        ("--normalise", "imagnet"),
     ),
     "unet/evaluate": (("--engine", "auto"), ("--engine", "")),
 }

@@ -7,8 +7,10 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from conftest import make_folder
 from PIL import Image
+from torchvision.models import segmentation
 
 from sonogravity import models
 from sonogravity.commands import compare
@@ -157,6 +159,13 @@ def small(tmp_path_factory):
     return root
 
 
+def weights_of_torchvision(root):
+    """A file of the weights alone, for three colours: our checkpoints know which input they expect."""
+    network = segmentation.deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3)
+    torch.save(network.state_dict(), root / "OLD.pth")
+    return root / "OLD.pth"
+
+
 def overridden(script, arguments, small, root):
     """The command on small data: options given again count, so folders and sizes are put behind."""
     model, name = script.split(".")
@@ -192,7 +201,7 @@ def overridden(script, arguments, small, root):
     if "--predictions" in arguments:
         more += ["--predictions", small / "validation" / "masks"]
     else:
-        more += ["--load", best]
+        more += ["--load", weights_of_torchvision(root) if "--normalise" in arguments else best]
     spacing = ["--spacing", small / "spacing.csv"] if "--spacing" in arguments else []
     return [*more, *spacing, "--output", root / "out"]
 
