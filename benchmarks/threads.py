@@ -3,9 +3,9 @@
     python benchmarks/threads.py [--rounds 5] [--workloads "train small U-Net" ...] [--settings default ours ...]
 
 Requires ``pip install -e .[benchmark]``. Each workload and setting runs in its own process, which sets the variables
-before it loads torch; the processes take turns, first all of them quiet, then all beside a training with as many
-threads as there are cores. That training has the runtime's own settings, as a program of somebody else. The output is
-medians per step or frame, the factor against the default, and one line of JSON.
+before it loads torch. The processes take turns, first on a quiet processor; then others are started beside a training
+with as many threads as there are cores. That training has the runtime's own settings, as a program of somebody else.
+The output is medians per step or frame, the factor against the first setting, and one line of JSON.
 """
 
 import argparse
@@ -23,8 +23,7 @@ from training import training_frames
 SETTINGS = {
     "default": {},
     "ours": None,  # what the scripts set
-    "spin 100": {"GOMP_SPINCOUNT": "100"},
-    "spin 10000": {"GOMP_SPINCOUNT": "10000"},
+    **{f"spin {count}": {"GOMP_SPINCOUNT": str(count)} for count in (1000, 10000, 30000)},
     "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
@@ -114,31 +113,37 @@ def beside():
         optimizer.step()
 
 
-def compare(workload, images, args):
-    """Return the rows of a workload, each with medians of seconds per turn."""
+def measure(workload, images, args):
+    """Return {setting: medians of ms} and {setting: why it does not run}, by processes that start now."""
     workers = {}
     for name in args.settings:
         workers[name] = common.Worker(work, variables=SETTINGS[name], images=images, **WORKLOADS[workload])
     common.in_turns(workers, 1, ())  # not counted: threads start, buffers are made
-    quiet = common.in_turns(workers, args.rounds, ())
+    found = common.in_turns(workers, args.rounds, ())
+    for worker in workers.values():
+        worker.close()
+    refused = {name: worker.refused for name, worker in workers.items() if worker.refused}
+    return {name: 1000 * statistics.median(turns) for name, turns in found.items() if turns}, refused
+
+
+def compare(workload, images, args):
+    """Return the rows of a workload: each setting, quiet and beside another training."""
+    quiet, refused = measure(workload, images, args)
     other = subprocess.Popen([sys.executable, __file__, "--beside"], env=common.environment())
     try:
         time.sleep(BUSY_S)
-        busy = common.in_turns(workers, args.rounds, ())
+        busy, _ = measure(workload, images, args)
     finally:
         other.kill()
         other.wait()
+    first = args.settings[0]
     rows = []
-    for name, worker in workers.items():
-        row = {"workload": workload, "setting": name, "note": worker.refused}
-        if quiet[name] and busy[name]:
-            row |= {"quiet": 1000 * statistics.median(quiet[name]), "busy": 1000 * statistics.median(busy[name])}
+    for name in args.settings:
+        row = {"workload": workload, "setting": name, "note": refused.get(name)}
+        for key, found in (("quiet", quiet), ("busy", busy)):
+            if name in found and first in found:
+                row |= {key: found[name], f"{key}_ratio": found[name] / found[first]}
         rows.append(row)
-        worker.close()
-    for row in rows:
-        for key in ("quiet", "busy"):
-            if key in row and key in rows[0]:
-                row[f"{key}_ratio"] = row[key] / rows[0][key]
     return rows
 
 

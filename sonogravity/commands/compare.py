@@ -1,4 +1,4 @@
-"""Compare two or more evaluated runs on the same files in one workbook.
+"""Compare two or more evaluated runs on the files that both have, in one workbook.
 
     python -m sonogravity.compare results/unet/RUN results/deeplab/RUN
 
@@ -140,12 +140,10 @@ def main(argv=None):
     reference, *others = runs
     cautions = [line for run in others for line in _files_of_one_only(reference, run)]
     columns, left_out = comparable_columns(runs)
-    stems = [Path(file).stem for file in reference.table.index]
-    naming = Subjects.given(args)
-    subjects, independent = naming.or_stems(stems), naming.unknown(stems)
-    shared = set.intersection(*(set(run.table.index) for run in runs))
-    counted = [subject for file, subject in zip(reference.table.index, subjects, strict=True) if file in shared]
-    cautions += [*left_out, *_caution(counted, independent)]
+    shared = [file for file in reference.table.index if any(file in run.table.index for run in others)]
+    stems, naming = [Path(file).stem for file in shared], Subjects.given(args)
+    subjects, independent = dict(zip(shared, naming.or_stems(stems), strict=True)), naming.unknown(stems)
+    cautions += [*left_out, *_caution(subjects.values(), independent)]
     default = RESULTS / "compare" / ("_".join(run.name.replace("/", "-") for run in runs) + ".xlsx")
     output = args.output or default
     with claim_file(output, ", or give another --output"):
@@ -157,8 +155,8 @@ def main(argv=None):
                 f"{row['metric']:14} {row['reference']} {row['reference_mean']:.4f}  "
                 f"{row['other']} {row['other_mean']:.4f}  "
                 f"difference {row['difference']:+.4f} ({row['ci95_low']:+.4f} to {row['ci95_high']:+.4f}), "
-                f"{_test_of(row, independent)}, the {row['n']} files that both have (of {row['reference_n']} and "
-                f"{row['other_n']})"
+                f"{_test_of(row, independent)}, {row['n']} files with a value in both (of "
+                f"{row['reference_n']} and {row['other_n']})"
             )
     for caution in cautions:
         warn(caution)

@@ -14,7 +14,7 @@ from sonogravity.common.messages import InputError, say, warn
 from sonogravity.common.processes import process_count
 from sonogravity.datasets.opening import Seen
 from sonogravity.datasets.pairs import find_training_pairs
-from sonogravity.datasets.subjects import Subjects, split_into_folds
+from sonogravity.datasets.subjects import split_into_folds
 from sonogravity.inference import segmentation
 from sonogravity.inference.predictor import open_predictor
 from sonogravity.reporting import score_files
@@ -45,6 +45,7 @@ class CrossValidation:
         self._options = options
         self._model_class = model_class
         self._parts = parts
+        self._seen = Seen()
 
     def __enter__(self):
         given = self._options.name
@@ -65,11 +66,10 @@ class CrossValidation:
 
     def starts(self):
         """Yield one Beginning per fold; with --check only that of the first fold."""
-        seen = Seen()
         for fold in range(1, self._options.folds + 1):
             say(f"\nfold {fold} of {self._options.folds}: {fold_run_name(self.name, fold)}")
             options = self._options.with_given(name=self.name, fold=fold)
-            yield replace(start.begin(options, self._model_class, self._parts), seen=seen)
+            yield replace(start.begin(options, self._model_class, self._parts), seen=self._seen)
             if self._options.check:
                 return
 
@@ -85,21 +85,24 @@ class CrossValidation:
             [options.train],
             options.batch_size,
             options.workers,
-            Subjects.given(options),
+            self._seen.subjects,
             stored_options.options_as_dict(options),
             output=self._folder(self.name),
         )
-        score_folds(request, [root / name / LAST for name in names], self._model_class, options.device)
+        score_folds(request, [root / name / LAST for name in names], self._model_class, options.device, self._seen)
 
 
-def score_folds(request, files, model_class, device):
+def score_folds(request, files, model_class, device, seen=None):
     """Segment the frames of each fold with the last weights of its run. Write all results to request.output.
 
     request: a score.Request whose only input is the training folder. files: the last.pth of every fold, in order. The
-    best weights are not used: they were chosen on these same frames, so their scores would be too high.
+    best weights are not used: they were chosen on these same frames, so their scores would be too high. seen:
+    what the folds that were trained just now have found; the frames must be the same.
     """
     [folder] = request.inputs
     pairs, _ = find_training_pairs(folder)
+    if seen is not None:
+        seen.refuse_others(pairs, folder)
     of_pairs, subjects = split_into_folds(pairs, len(files), request.subjects, folder)
     groups = {
         pair.stem: {"fold": fold, "subject": subject}

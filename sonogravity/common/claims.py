@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import platform
+import secrets
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,6 +22,8 @@ from sonogravity.common.messages import InputError, say
 
 TRIES, PAUSE = 40, 0.05  # seconds, for a claim that is being made or removed
 FAR = 1 << 20  # the byte locked on Windows, beyond the content, because a locked byte cannot be read
+# Identifiers of a machine: of its start, which containers share; of its installation, which a new start keeps.
+MACHINE = {"boot": Path("/proc/sys/kernel/random/boot_id"), "machine": Path("/etc/machine-id")}
 _HELD, _GUARD = set(), threading.Lock()  # POSIX locks exclude other processes only, so threads need these
 
 
@@ -83,7 +86,8 @@ def _take(file, path, remedy):
     own, owner, locked = _describe_self(), None, None
     for _ in range(TRIES):
         file.parent.mkdir(parents=True, exist_ok=True)
-        created = _create(file, own)
+        if (descriptor := _create(file, own)) is not None:
+            return descriptor
         try:
             descriptor = os.open(file, os.O_RDWR if os.access(file, os.W_OK) else os.O_RDONLY)
         except FileNotFoundError:  # removed just now
@@ -91,9 +95,7 @@ def _take(file, path, remedy):
         before, locked, owner = owner, _lock(descriptor), _read(descriptor)
         if not _is_at(descriptor, file):
             owner = None
-        elif owner == own and (locked or (created and locked is None)):
-            return descriptor
-        elif owner and owner == before and owner != own:  # seen twice: neither being made nor being taken over
+        elif owner and owner == before:  # seen twice: not being taken over
             if locked and _same_machine(owner, own):
                 _remove(descriptor, file)  # under its lock, so that no other process removes a newer claim
                 say(f"{path}: process {owner['process']}, which used it since {owner['since']}, ended unexpectedly")
@@ -101,21 +103,27 @@ def _take(file, path, remedy):
             os.close(descriptor)
             break
         os.close(descriptor)
-        time.sleep(PAUSE / 10 if owner == own else PAUSE)
+        time.sleep(PAUSE)
     raise _refusal(path, owner, locked is False, file, remedy)
 
 
 def _describe_self():
-    try:  # the same in all containers of a machine, whose host names differ
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        boot = ""
+    known = {name: _content(path) for name, path in MACHINE.items()}
     since = datetime.now().astimezone().isoformat(" ", "seconds")
-    return {"host": platform.node(), "boot": boot, "process": os.getpid(), "since": since}
+    return {"host": platform.node(), **known, "process": os.getpid(), "since": since}
+
+
+def _content(path):
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _same_machine(owner, own):
-    return owner["host"] == own["host"] or (own["boot"] != "" and owner["boot"] == own["boot"])
+    """Return whether two processes run on one machine: by an identifier that both know, else by the host's name."""
+    compared = [owner.get(name) == own[name] for name in MACHINE if owner.get(name) and own[name]]
+    return any(compared) if compared else owner["host"] == own["host"]
 
 
 def _refusal(path, owner, certain, file, remedy):
@@ -126,13 +134,41 @@ def _refusal(path, owner, certain, file, remedy):
 
 
 def _create(file, own):
-    """Return whether the file was created. It appears with its content, exclusively."""
+    """Return the descriptor of a new claim, or None if there is one. It is locked before another process can see it."""
+    if os.name != "posix":  # an open file cannot lose its first name there
+        return _create_without_links(file, own)
+    beside = file.with_name(f"{file.name}.{secrets.token_hex(4)}.partial")
     try:
-        with files.whole(file, new=True) as beside:
-            beside.write_text(json.dumps(own), encoding="utf-8")
-    except (FileExistsError, FileNotFoundError):  # the second if the folder was removed just now
-        return False
-    return True
+        descriptor = _locked(beside, own)
+    except FileNotFoundError:  # the folder was removed just now
+        return None
+    try:
+        os.link(beside, file)
+        return descriptor
+    except FileExistsError:
+        os.close(descriptor)
+        return None
+    except OSError:  # a file system without links
+        os.close(descriptor)
+        return _create_without_links(file, own)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _create_without_links(file, own):
+    """Do the same as _create. The claim is empty until it is locked, and an empty one is not taken over."""
+    try:
+        return _locked(file, own)
+    except (FileExistsError, FileNotFoundError):
+        return None
+
+
+def _locked(file, own):
+    """Return the descriptor of a new file that is locked and then written."""
+    descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR)
+    _lock(descriptor)
+    os.write(descriptor, json.dumps(own).encode())
+    return descriptor
 
 
 def _read(descriptor):
@@ -141,7 +177,7 @@ def _read(descriptor):
         owner = json.loads(os.read(descriptor, 4096))
     except ValueError:
         return None
-    return owner if isinstance(owner, dict) and {"host", "boot", "process", "since"} <= set(owner) else None
+    return owner if isinstance(owner, dict) and {"host", "process", "since"} <= set(owner) else None
 
 
 def _lock(descriptor):

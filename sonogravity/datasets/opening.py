@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from sonogravity.common.files import absolute
-from sonogravity.common.messages import InputError, say, warn
+from sonogravity.common.messages import InputError, say, some, warn
 from sonogravity.common.processes import is_first_process
 from sonogravity.common.workers import decoding_threads
 from sonogravity.datasets.facts import look_again, look_at
@@ -53,11 +53,28 @@ class DataOptions:
 class Seen:
     """What the first of several folds found, so that the others do not inspect the same files again.
 
-    facts: {Pair: Facts}. warnings: those that were printed.
+    facts: {Pair: Facts}. subjects: where they stand. warnings: those that were printed.
     """
 
     facts: dict = field(default_factory=dict)
+    subjects: Subjects | None = None
     warnings: set = field(default_factory=set)
+
+    def refuse_others(self, pairs, folder):
+        """Raise InputError if these are not the same pairs, because another split would mix training and validation."""
+        if changed := set(pairs) ^ set(self.facts):
+            names = some(sorted(pair.image.name for pair in changed))
+            raise InputError(
+                f"{folder}: frames were added or removed since the first fold ({names}); restore them, or start again "
+                "with another --name"
+            )
+
+    def warn_once(self, warnings):
+        """Print the warnings that no earlier fold has printed."""
+        for warning in warnings:
+            if warning not in self.warnings:
+                warn(warning)
+        self.warnings |= set(warnings)
 
 
 def open_data(options, known_labels=None, seen=None):
@@ -68,11 +85,11 @@ def open_data(options, known_labels=None, seen=None):
     """
     seen = seen or Seen()
     again = bool(seen.facts)
-    naming = Subjects.given(options)
-    sets, lines = _find(options, naming)
+    seen.subjects = seen.subjects or Subjects.given(options)
+    sets, lines = _find(options, seen)
     threads = decoding_threads(options.workers)
     stems = [pair.stem for pairs in sets.values() for pair in pairs]
-    subject = dict(zip(stems, naming.of(stems), strict=True))
+    subject = dict(zip(stems, seen.subjects.of(stems), strict=True))
     stores, facts, still = [], [], StillAreas(Counter(subject[stem] for stem in stems))
 
     def follow(pair, image):
@@ -103,7 +120,7 @@ def open_data(options, known_labels=None, seen=None):
         labels,
         scale=options.scale,
         background=options.background,
-        subjects=naming,
+        subjects=seen.subjects,
         allow_overlap=options.allow_overlap,
     )
     if is_first_process() and not again:  # several processes all have the same masks
@@ -112,10 +129,7 @@ def open_data(options, known_labels=None, seen=None):
         say(line)
     kept, total = sum(s.kept for s in stores), sum(map(len, stores))
     say(f"in memory:  {kept} of {total} frames, {sum(s.used_mb for s in stores):.0f} MB (--cache-mb)")
-    for warning in findings.warnings:
-        if warning not in seen.warnings:
-            warn(warning)
-    seen.warnings |= set(findings.warnings)
+    seen.warn_once(findings.warnings)
     return *stores, findings
 
 
@@ -128,32 +142,33 @@ def _with_review(findings, facts, subject, still, threads):
     return replace(findings, facts=facts, review=review, **more)
 
 
-def _find(options, naming):
-    """Return {set: pairs} and lines that describe the folds. naming: the Subjects."""
+def _find(options, seen):
+    """Return {set: pairs} and lines that describe the folds."""
     if options.fold is None:
         if absolute(options.train) == absolute(options.validation):
             raise InputError(
                 f"{options.train}: training and validation are one folder; give a validation folder with other subjects"
             )
         return {
-            "training": _pairs(options.train, "--train"),
-            "validation": _pairs(options.validation, "--validation"),
+            "training": _pairs(options.train, "--train", seen),
+            "validation": _pairs(options.validation, "--validation", seen),
         }, []
-    pairs = _pairs(options.train, "--train")
-    of_pairs, subjects = split_into_folds(pairs, options.folds, naming, options.train)
+    pairs = _pairs(options.train, "--train", seen)
+    if seen.facts:
+        seen.refuse_others(pairs, options.train)
+    of_pairs, subjects = split_into_folds(pairs, options.folds, seen.subjects, options.train)
     sets = {"training": [], "validation": []}
     for pair, fold in zip(pairs, of_pairs, strict=True):
         sets["validation" if fold == options.fold else "training"].append(pair)
     return sets, [*describe_folds(of_pairs, subjects), f"{'':12}fold {options.fold} is validation, the rest training"]
 
 
-def _pairs(folder, option):
+def _pairs(folder, option, seen):
     if not any((folder / part).is_dir() for part in ("images", "masks")):
         raise InputError(
             f"{folder}: no such folder with images/ and masks/; put frames and masks there, give the folder that holds "
             f"them as {option}, or generate frames with python data/make_phantom.py"
         )
     pairs, notes = find_training_pairs(folder)
-    for note in notes:
-        warn(note)
+    seen.warn_once(notes)
     return pairs

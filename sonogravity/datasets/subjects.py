@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sonogravity.common.csv_tables import read_table
-from sonogravity.common.messages import InputError, some
+from sonogravity.common.messages import InputError, say, some
+from sonogravity.datasets.image_files import EXTENSIONS
 
 # The text before the last number, and before a word such as "frame" that belongs to this number. The word may follow a
 # digit without a separator, D10frame_102, but no letter, because it may then be part of a name.
@@ -40,7 +41,7 @@ class Subjects:
         if options.subjects is None:
             return cls(options.subject_regex)
         if options.subject_regex is not None:
-            raise InputError("--subjects and --subject-regex: both name the subjects; give only one of them")
+            say(f"subjects:   from {options.subjects} (--subjects), so --subject-regex is not used")
         return cls(None, _read_subjects(options.subjects), options.subjects)
 
     def of(self, stems):
@@ -76,7 +77,8 @@ def _read_subjects(path):
             raise InputError(f"{where}: {row['file']} has no subject; name it")
         if whole_names.setdefault(name, subject) != subject:
             raise InputError(f"{where}: {row['file']} is in the table twice, with different subjects; keep one line")
-        if found.setdefault(Path(name).stem, subject) != subject:
+        stem = Path(name).stem if Path(name).suffix.lower() in EXTENSIONS else name
+        if found.setdefault(stem, subject) != subject:
             raise InputError(
                 f"{where}: {row['file']} and another file of the same name, but with another ending, have different "
                 "subjects; rename one of them"

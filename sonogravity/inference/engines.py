@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from sonogravity.common import threads
 from sonogravity.common.devices import cpp_compiler, need_compiler
 from sonogravity.common.messages import InputError, say
 from sonogravity.inference import exported, segmentation
@@ -48,6 +49,9 @@ def onnx_network(file, amp=None):
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # hide warnings about the graph
+    options.intra_op_num_threads = torch.get_num_threads()  # as torch has them, so OMP_NUM_THREADS sets them too
+    if threads.beside_others():
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {exported.IMAGES: images.contiguous().numpy()})[0])
 
@@ -56,7 +60,11 @@ def openvino_network(model, amp):
     """Return the engine of an OpenVINO model (or its file), in bfloat16 if ``amp`` is that type, else in float32."""
     openvino = exported.import_openvino()
     model = str(model) if isinstance(model, Path) else model
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16" if amp is torch.bfloat16 else "f32"}
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "bf16" if amp is torch.bfloat16 else "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
     network = openvino.Core().compile_model(model, "CPU", settings)
     return lambda images: torch.from_numpy(network(images.contiguous().numpy())[0].copy())
 

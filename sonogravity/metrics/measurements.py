@@ -51,9 +51,9 @@ def agreement(prediction, truth, subjects=None):
 
     bias, sd (ddof 1), limit_low, limit_high: mean of prediction - truth, and bias -+ 1.96 SD, the limits of agreement
     (Bland and Altman, Lancet 1986), over the n files in which both hold the class. missed, spurious: files in which
-    only the truth or only the prediction holds it. subjects: labels of the files, None if unknown. With them also
-    ``subjects`` and ``subjects_<name>``, the same from the mean difference of each subject, because the files of a
-    subject are not independent (Bland and Altman, J Biopharm Stat 2007).
+    only the truth or only the prediction holds it. subjects: of the files, each a name or None; None if no file has
+    one. With them also ``subjects`` and ``subjects_<name>``, the same from the mean difference of each subject, because
+    the files of a subject are not independent (Bland and Altman, J Biopharm Stat 2007).
     """
     prediction, truth = np.asarray(prediction, float), np.asarray(truth, float)
     in_prediction, in_truth = prediction > 0, truth > 0  # every value of a class that is held is above 0
@@ -65,8 +65,9 @@ def agreement(prediction, truth, subjects=None):
         "spurious": int((in_prediction & ~in_truth).sum()),
     } | _limits(differences)
     if subjects is not None:
-        _, groups = np.unique(np.asarray(subjects, str)[both], return_inverse=True)
-        means = np.bincount(groups, differences) / np.bincount(groups)
+        named = np.array([subject is not None for subject in subjects])[both]
+        _, groups = np.unique(np.asarray(subjects, str)[both][named], return_inverse=True)
+        means = np.bincount(groups, differences[named]) / np.bincount(groups)
         found |= {"subjects": len(means)} | {f"subjects_{name}": value for name, value in _limits(means).items()}
     return found
 

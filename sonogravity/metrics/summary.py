@@ -32,8 +32,8 @@ def bootstrap_interval(values, subjects):
     return float(low), float(high)
 
 
-def column_summary(values, subjects):
-    """Return mean, sd (ddof 1), median, quartiles, n and bootstrap interval of one column of the sheet."""
+def distribution(values):
+    """Return mean, sd (ddof 1), median, quartiles and n of the finite values of one column of the sheet."""
     known = np.asarray(values, float)
     known = known[np.isfinite(known)]
     nan = float("nan")
@@ -45,8 +45,12 @@ def column_summary(values, subjects):
         "q1": q1,
         "q3": q3,
         "n": len(known),
-        "ci95": list(bootstrap_interval(values, subjects)),
     }
+
+
+def column_summary(values, subjects):
+    """Return what ``distribution`` returns, and the bootstrap interval of the mean."""
+    return distribution(values) | {"ci95": list(bootstrap_interval(values, subjects))}
 
 
 def summarise(rows, labels, subjects, names=OVERLAP):
@@ -88,15 +92,14 @@ def summarise_measurements(rows, names, independent):
     rows: with their subject. names: the columns of the prediction. independent: no file name gives a subject. Without
     any row of a file with a mask there is no agreement.
     """
-    subjects = [row["subject"] for row in rows]
     scored = [row for row in rows if "dice" in row]
     both = [*names, *(f"{TRUE}{name}" for name in names if scored)]
-    found = {name: column_summary([row.get(name, math.nan) for row in rows], subjects) for name in both}
+    found = {name: distribution([row.get(name, math.nan) for row in rows]) for name in both}
     if not scored:
         return {"measurements": found}
-    known = None if independent else [row["subject"] for row in scored]
+    subjects = None if independent else [row["subject"] for row in scored]
     agreements = {
-        name: agreement([row[name] for row in scored], [row[f"{TRUE}{name}"] for row in scored], known)
+        name: agreement([row[name] for row in scored], [row[f"{TRUE}{name}"] for row in scored], subjects)
         for name in names
     }
     return {"measurements": found, "agreement": agreements}
@@ -127,7 +130,7 @@ def group_means(rows, by, labels, names=OVERLAP, measurements=()):
             | means
             | {f"n_{name}": sum(map(math.isfinite, of_files)) for name, of_files in values.items()}
         )
-    over = {name: column_summary([row[name] for row in table], [row[by] for row in table]) for name in columns}
+    over = {name: distribution([row[name] for row in table]) for name in columns}
     for what in ("mean", "sd"):
         table.append(
             {by: what, "files": len(rows)}

@@ -29,7 +29,7 @@ INDEPENDENT = (
     "The file names give no subject, so files are taken as independent: the interval is too narrow if several are of "
     f"one subject, and there is no p value. Say how subjects are read, for example with {EXAMPLE}."
 )
-IN_BOTH = "All numbers are over the n files that both runs have; reference_n and other_n are those of each run alone."
+IN_BOTH = "All means are over the n files with a value in both runs; reference_n and other_n count those of each run."
 DEFINITIONS = (
     ("reference, other", "the runs compared; the first run named is the reference"),
     ("reference_mean, other_mean", "means over the n files for which both runs have a value"),
@@ -58,27 +58,26 @@ class ScoredRun:
 def compare_column(reference, other, subjects, independent=False):
     """Return means, difference (other - reference), interval, p and counts of two columns over the files of both.
 
-    reference, other: indexed by file. subjects: one per file of the reference. independent: the subjects are files, so
-    there is no p value, and no subjects are counted.
+    reference, other: indexed by file. subjects: {file of both: subject}. independent: the subjects are files, so there
+    is no p value, and no subjects are counted.
     """
-    own, other = other, other.reindex(reference.index)
-    difference = other - reference
-    low, high = bootstrap_interval(difference, subjects)
-    by_subject = difference.groupby(pd.Series(subjects, difference.index)).mean().dropna()
+    difference = (other - reference).dropna()
+    own = [subjects[file] for file in difference.index]
+    low, high = bootstrap_interval(difference, own)
+    by_subject = difference.groupby(pd.Series(own, difference.index)).mean()
     p = math.nan
     if not independent and len(by_subject) and (by_subject != 0).any():
         p = float(wilcoxon(by_subject).pvalue)
-    known = difference.notna()
     return {
-        "reference_mean": float(reference[known].mean()),
-        "other_mean": float(other[known].mean()),
+        "reference_mean": float(reference[difference.index].mean()),
+        "other_mean": float(other[difference.index].mean()),
         "difference": float(difference.mean()),
         "ci95_low": low,
         "ci95_high": high,
         "wilcoxon_p": p,
-        "n": int(known.sum()),
+        "n": len(difference),
         "reference_n": int(reference.notna().sum()),
-        "other_n": int(own.notna().sum()),
+        "other_n": int(other.notna().sum()),
         "subjects": None if independent else len(by_subject),
     }
 
@@ -90,7 +89,9 @@ def refuse_foreign(output):
     if not output.exists():
         return
     try:
-        names = load_workbook(output, read_only=True).sheetnames
+        book = load_workbook(output, read_only=True)
+        names = book.sheetnames
+        book.close()  # an open file cannot be replaced on Windows
     except BROKEN_FILE:
         names = None
     if names != list(SHEETS):
@@ -111,7 +112,7 @@ def write_comparison(path, runs, columns, subjects, independent, notes):
         for column in columns
     ]
     rows = []
-    for file, subject in zip(reference.table.index, subjects, strict=True):
+    for file, subject in subjects.items():
         row = {"file": file, "subject": subject}
         for column in columns:
             values = {run.name: run.table[column].get(file, math.nan) for run in runs}
@@ -131,7 +132,8 @@ def write_comparison(path, runs, columns, subjects, independent, notes):
     if independent:
         workbook.write_cell(sheet, 1, 1, INDEPENDENT)
     else:
-        by_subject = pd.DataFrame(rows).drop(columns="file").groupby("subject").mean().reset_index()
+        of_all = [row for row in rows if all(row["file"] in run.table.index for run in runs)]
+        by_subject = pd.DataFrame(of_all).drop(columns="file").groupby("subject").mean().reset_index()
         workbook.add_table(sheet, by_subject.to_dict("records"))
     _disagreements(book.create_sheet("Disagreements"), runs, "dice" in columns)
     workbook.add_table(
@@ -158,7 +160,7 @@ def _disagreements(sheet, runs, comparable):
     if not comparable:
         workbook.write_cell(sheet, 1, 1, "The Dice of these runs cannot be compared, see the notes of the Summary.")
         return
-    dice = pd.DataFrame({run.name: run.table["dice"] for run in runs}).reindex(runs[0].table.index)
+    dice = pd.DataFrame({run.name: run.table["dice"] for run in runs}).reindex(runs[0].table.index).dropna(thresh=2)
     spread = (dice.max(axis=1) - dice.min(axis=1)).fillna(0).sort_values(ascending=False, kind="stable")
     worst = [file for file in spread.index[:WORST] if spread[file] > 0]
     rows = [

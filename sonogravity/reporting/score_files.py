@@ -2,7 +2,6 @@
 
 import csv
 import math
-from pathlib import Path
 
 import numpy as np
 
@@ -154,7 +153,7 @@ def _summarise(rows, confusions, measured, measure, subjects):
     subjects: {file: subject or None}.
     """
     independent = not any(subjects.values())
-    rows = [row | {"subject": subjects[row["file"]] or Path(row["file"]).stem} for row in rows]
+    rows = [row | {"subject": subjects[row["file"]]} for row in rows]
     scored = [row for row in rows if "dice" in row]
     summary = _summarise_scores(scored, confusions, measured, measure) if scored else {"files": 0}
     summary["files_independent"] = independent
@@ -163,14 +162,19 @@ def _summarise(rows, confusions, measured, measure, subjects):
     if not independent:
         both = [*names, *(f"{TRUE}{name}" for name in names)]
         grouped = [by for by in ("fold", "subject") if by in rows[0]]
-        summary["groups"] = {by: group_means(rows, by, measure.labels, measure.names, both) for by in grouped}
-    few = len({row["subject"] for row in scored or rows})
+        known = [row for row in rows if row["subject"]]
+        summary["groups"] = {by: group_means(known, by, measure.labels, measure.names, both) for by in grouped}
+        if len(known) < len(rows):
+            without = [row["file"] for row in rows if not row["subject"]]
+            counted = f"{len(without)} of {len(rows)} files"
+            warn(f"{counted} have no subject, so no mean of subjects uses them: {some(without)}")
+    few = len({row["subject"] or row["file"] for row in scored or rows})
     return summary, few if few < FEW_SUBJECTS and not independent else None
 
 
 def _summarise_scores(rows, confusions, measured, measure):
     """Return the part of summary.json that needs masks. rows: with their subject."""
-    summary = summarise(rows, measure.labels, [row["subject"] for row in rows], measure.names)
+    summary = summarise(rows, measure.labels, [row["subject"] or row["file"] for row in rows], measure.names)
     summary["pooled"] = pooled(confusions, measure.labels)
     for what in ("missed", "spurious"):
         summary[what] = sum(len(row[what].split(", ")) for row in rows if row[what])
@@ -207,9 +211,11 @@ def _report(rows, summary, few, empty, measure, folder):
             say(f"{name} {entry['mean']:.4f}, n {entry['n']} (missed {entry['missed']}, spurious {entry['spurious']})")
         for by, groups in summary.get("groups", {}).items():
             mean, sd = groups[-2:]
+            if mean["n_dice"] < 2:
+                continue
             say(f"Dice over {mean['n_dice']} {by}s: mean {mean['dice']:.4f}, standard deviation {sd['dice']:.4f}")
         if few is not None:
-            warn(f"only {few} subjects: the interval is unreliable")
+            warn(f"only {few} subject{'s' * (few > 1)}: the interval is unreliable")
     if unseen := workbook.least_certain_first(rows):
         known = {row["file"]: row["expected_dice"] for row in unseen[:LOOK_FIRST]}
         first = [f"{file} ({'nothing found' if math.isnan(dice) else f'{dice:.2f}'})" for file, dice in known.items()]

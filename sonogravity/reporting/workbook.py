@@ -215,7 +215,7 @@ def _summary(sheet, summary, few_subjects):
         stored |= {f"{metric}_{name}": entry for metric, entry in entries.items()}
     rows = {}
     for key, entry in (stored | summary["measurements"]).items():
-        low, high = entry["ci95"]
+        low, high = entry.get("ci95", (None, None))  # measurements have no interval
         rows[key] = {**entry, "ci95_low": low, "ci95_high": high, "pooled": summary.get("pooled", {}).get(key)}
     _entries(sheet, 1, (*names, "missed", "spurious", "pooled"), rows)
     below = len(rows) + 3

@@ -93,7 +93,8 @@ def average_statistics(*models):
     if process_count() == 1:
         return
     for model in dict.fromkeys(models):  # a model given twice is averaged once
-        for buffer in model.buffers():
-            if buffer.is_floating_point():
+        stored = model.state_dict().keys()  # constants beside the weights stay
+        for name, buffer in model.named_buffers():
+            if buffer.is_floating_point() and name in stored:
                 dist.all_reduce(buffer)
                 buffer /= process_count()

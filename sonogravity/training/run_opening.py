@@ -122,7 +122,7 @@ def _threads_so_far(resumed, earlier, device):
 def _claim(beginning, roots, name, held):
     """Enter the claims of both folders of a run into ``held``. Raise InputError if its folders are taken."""
     folders = [root / name for root in roots]
-    for folder in folders:
+    for folder in dict.fromkeys(map(files.absolute, folders)):  # one, if both roots are the same
         held.enter_context(claims.claim_folder(folder, "" if beginning.resumed else ", or give another --name"))
     if beginning.resumed is None:
         _free_name(*folders, name)

@@ -64,7 +64,8 @@ def test_few_subjects_are_warned_of(tmp_path, capsys):
     assert compare.main([*map(str, runs), "--output", str(tmp_path / "c.xlsx")]) == 0
     said, error = capsys.readouterr()
     assert (
-        "Only 2 subjects" in error and "no subject differs, 2 subjects, the 2 files that both have (of 2 and 2)" in said
+        "Only 2 subjects" in error
+        and "no subject differs, 2 subjects, 2 files with a value in both (of 2 and 2)" in said
     )
     book = openpyxl.load_workbook(tmp_path / "c.xlsx")
     assert "do not differ" in book["Disagreements"]["A1"].value
@@ -112,7 +113,7 @@ def test_files_without_subjects_have_no_p_value_and_are_not_counted_as_subjects(
     assert compare.main([*map(str, runs), "--output", str(tmp_path / "c.xlsx")]) == 0
     caught = capsys.readouterr()
     assert (
-        "files taken as independent, the 8 files that both have (of 8 and 8)" in caught.out
+        "files taken as independent, 8 files with a value in both (of 8 and 8)" in caught.out
         and " subjects," not in caught.out
         and "p " not in caught.out
     )
@@ -170,7 +171,7 @@ def test_runs_of_other_files_are_compared_on_the_files_that_both_have(runs, tmp_
     third = write_run(tmp_path / "third" / "evaluate", more)
     assert compare.main([*map(str, (runs[0], third)), "--output", str(tmp_path / "c.xlsx")]) == 0
     caught = capsys.readouterr()
-    assert "the 21 files that both have (of 24 and 22)" in caught.out and "7 subjects" in caught.out
+    assert "21 files with a value in both (of 24 and 22)" in caught.out and "7 subjects" in caught.out
     assert "one has 24 files, third 22: the 21 that both have are compared, without S8_00.png" in caught.err
     book = openpyxl.load_workbook(tmp_path / "c.xlsx")
     dice = table(book["Summary"]).set_index("metric").loc["dice"]
@@ -178,7 +179,9 @@ def test_runs_of_other_files_are_compared_on_the_files_that_both_have(runs, tmp_
     assert dice["other_mean"] == pytest.approx(0.58) and dice["difference"] == pytest.approx(0.04)
     notes = [row[0] for row in book["Summary"].iter_rows(values_only=True) if row[0]]
     assert comparison.IN_BOTH in notes and any("without S8_00.png" in str(note) for note in notes)
-    assert len(table(book["Files"])) == 24
+    assert len(table(book["Files"])) == 21
+    by_subject = table(book["Subjects"])
+    assert len(by_subject) == 7 and (by_subject["dice third"] - by_subject["dice one"]).mean() == pytest.approx(0.04)
 
 
 def test_a_table_names_the_subjects(tmp_path, capsys, refused):
@@ -193,4 +196,3 @@ def test_a_table_names_the_subjects(tmp_path, capsys, refused):
     assert "p 0.125, 4 subjects" in capsys.readouterr().out
     subjects.write_text("\n".join(["file,subject", *lines[1:]]))
     assert f"{subjects}: no line for 1 of 8 files: a; add them" in refused(compare.main, given)
-    assert "both name the subjects" in refused(compare.main, [*given, "--subject-regex", "^(.)"])

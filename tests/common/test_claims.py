@@ -133,7 +133,9 @@ def test_the_number_of_a_dead_process_may_be_in_use_again(tmp_path):
 
 
 def test_a_claim_of_another_machine_is_refused_until_it_is_deleted(tmp_path):
-    leave_claim(tmp_path / "f", host="elsewhere", boot="other", process=4711, since="2026-01-02 03:04:05+00:00")
+    leave_claim(
+        tmp_path / "f", host="elsewhere", boot="other", machine="other", process=4711, since="2026-01-02 03:04:05+00:00"
+    )
     with pytest.raises(InputError) as refused, claim_folder(tmp_path / "f"):
         pass
     line = str(refused.value)

@@ -8,7 +8,7 @@ import pytest
 
 from sonogravity.common import folders, threads
 
-LOADED = "import sys, os; sys.argv = ['x']\n{}\nimport torch; print({{k: os.environ.get(k) for k in {!r}}})"
+LOADED = "import sys, os\n{}\nprint({{k: os.environ.get(k) for k in {!r}}})"
 SCRIPT = """
 from unet import predict
 try:
@@ -33,10 +33,35 @@ def waiting(code, **variables):
 
 
 def test_a_script_s_threads_wait_briefly():
-    found, runtime = waiting(SCRIPT)
-    assert found == {**threads.WAITING, "OMP_WAIT_POLICY": None}
-    if "GOMP_SPINCOUNT" in runtime:  # torch with another runtime does not show it
-        assert f"GOMP_SPINCOUNT = '{threads.WAITING['GOMP_SPINCOUNT']}'" in runtime
+    for others in (False, True):
+        found, runtime = waiting(
+            f"from sonogravity.common import threads; threads._others_run = lambda: {others}{SCRIPT}"
+        )
+        expected = threads.BESIDE_OTHERS if others else threads.ALONE
+        assert found == {**expected, "OMP_WAIT_POLICY": None}
+        if "GOMP_SPINCOUNT" in runtime:  # torch with another runtime does not show it
+            assert f"GOMP_SPINCOUNT = '{expected['GOMP_SPINCOUNT']}'" in runtime
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells what runs")
+def test_other_programs_on_the_processor_are_noticed():
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() + 1)]
+    try:
+        assert threads._others_run()
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def test_a_quiet_or_unknown_processor(monkeypatch, tmp_path):
+    stat = tmp_path / "stat"
+    monkeypatch.setattr(threads, "STAT", stat)
+    for content, others in (("cpu 1 2\nprocs_running 1\n", False), ("procs_running 2\n", True), ("cpu 1\n", False)):
+        stat.write_text(content)
+        assert threads._others_run() == others
+    stat.unlink()
+    assert not threads._others_run()
 
 
 @pytest.mark.parametrize(
@@ -56,10 +81,16 @@ def test_once_torch_is_loaded_nothing_is_set():
     assert waiting(f"import torch{SCRIPT}")[0] == dict.fromkeys(threads.USERS_OWN)
 
 
-@pytest.mark.parametrize(("load", "said"), [(1.01, True), (0.99, False)])
-def test_a_busy_processor_is_said(load, said, monkeypatch, capsys):
+@pytest.mark.parametrize(("load", "others", "said"), [(1.01, True, True), (0.99, True, False), (1.01, False, False)])
+def test_other_programs_are_mentioned_once(load, others, said, monkeypatch, capsys):
+    """But not the load of an earlier run, which the average still shows."""
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 9, 9), raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    threads.say_if_busy()
+    monkeypatch.setattr(threads, "_others_run", lambda: others)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")  # so that nothing is set in this process
+    threads.wait_briefly()
+    for _ in range(2):
+        threads.say_if_busy()
     out = capsys.readouterr().out
-    assert bool(out) == said and ("load average 1.0 on 2 cores" in out) == said
+    assert out.count("other programs use it (load average 1.0 on 2 cores)") == said and bool(out) == said

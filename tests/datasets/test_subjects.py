@@ -105,3 +105,22 @@ def test_a_table_that_lacks_a_file_ends_a_prediction_before_its_first_frame(trai
     given = ["--load", best, "--input", trained / "validation", "--output", tmp_path / "o", "--subjects", path]
     assert "no line for 7 of 8 files: C_001" in refused(predict.main, given)
     assert not (tmp_path / "o").exists()
+
+
+def test_files_without_a_subject_are_no_subjects(trained, tmp_path, capsys):
+    """Where only some names give one, the others are in no mean of subjects, and that is said."""
+    given = ["--load", trained / "checkpoints/unet/run/best.pth", "--input", trained / "validation"]
+    options = [*given, "--output", tmp_path / "o", "--subject-regex", "(C)_|(?:D_00[01])"]
+    assert evaluate.main([str(option) for option in options]) == 0
+    said = capsys.readouterr()
+    summary = json.loads((tmp_path / "o" / "summary.json").read_text())
+    assert [group["subject"] for group in summary["groups"]["subject"]] == ["C", "mean", "sd"]
+    assert "4 of 8 files have no subject, so no mean of subjects uses them: D_000.png" in said.err
+    assert "Dice over" not in said.out  # of one subject there is no mean
+    assert {entry["subjects"] for entry in summary["agreement"].values()} <= {0, 1}
+
+
+def test_the_table_comes_before_the_expression(tmp_path, capsys):
+    path = write(tmp_path / "s.csv", "file,subject", "a.png,P1", "1.2.840.1,P2", "1.2.840.2,P3")
+    assert Subjects.given(Given(path, "(.)")).of(["a", "1.2.840.1", "1.2.840.2"]) == ["P1", "P2", "P3"]
+    assert "--subject-regex is not used" in capsys.readouterr().out
