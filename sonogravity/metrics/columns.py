@@ -84,7 +84,7 @@ COLUMNS = {
     "fold": Column(
         "the fold whose model scored the file; it was trained without any frame of the file's subject", form=WHOLE
     ),
-    "subject": Column("person or phantom that the frame shows, as read from the file name"),
+    "subject": Column("person or phantom that the frame shows, from --subjects or the file name"),
     "width": Column("width of the image", "px", WHOLE),
     "height": Column("height of the image", "px", WHOLE),
     "dice": _metric("2TP / (2TP + FP + FN)"),
@@ -157,8 +157,8 @@ NOTES = (
     "mean_of_classes: mean over files per class first, then over classes (the number that nnU-Net reports).",
     "pooled: from the pixel counts summed over all files, as if they were one large image.",
     "sd: standard deviation over files (divided by n - 1). q1, median, q3: quartiles over files.",
-    f"ci95: 95 % bootstrap interval of the mean ({summary.BOOTSTRAP_RESAMPLES} resamples, fixed seed). If the "
-    "file names contain subjects, subjects are resampled, else files.",
+    f"ci95: 95 % bootstrap interval of the mean ({summary.BOOTSTRAP_RESAMPLES} resamples, fixed seed). If "
+    "files have subjects, subjects are resampled, else files.",
     "entropy and expected_dice need no mask. They show which predictions to check first. They are computed from the "
     "model's probabilities (softmax) at native size, so they are only as reliable as the calibration of these "
     "probabilities (see calibration.png of evaluate.py). A model can be certain and wrong.",
@@ -183,14 +183,14 @@ MEASUREMENT_NOTES = (
     "Measurements: of each foreground class of the prediction, also in files without a mask; columns that begin with "
     f"{TRUE} are those of the truth. They are in mm if spacing is given, else in px. Positions are those of pixel "
     "centres, from the top left corner of the image. Depths start at the image's top edge, which need not be the skin. "
-    "If a class is absent, its area and its number of components are 0 and the other cells are blank. Ignored pixels "
-    "are background in truth and prediction.",
+    "If a class is absent, its area and its number of components are 0 and the other cells are blank. In a file with "
+    "a mask, ignored pixels are background in truth and prediction.",
     "Agreement with the truth (Bland and Altman, Lancet 1986), in the sheet Summary: differences prediction - truth "
     "over the n files in which both hold the class. missed, spurious: files in which only the truth or only the "
     "prediction holds it; they are left out. bias: mean difference. sd: standard deviation (divided by n - 1). "
     f"limit_low, limit_high: limits of agreement, bias -+ {SD_IN_LIMITS} sd. subjects_<name>: the same from the mean "
     "difference of each subject, because files of one subject are not independent (Bland and Altman, J Biopharm Stat "
-    "2007); these limits are those of a mean over files, not of a single file. If no file name gives a subject, there "
+    "2007); these limits are those of a mean over files, not of a single file. If no file has a subject, there "
     "are no subjects_ columns, and the limits take files as independent.",
 )
 MARGIN_NOTES = (

@@ -89,7 +89,7 @@ def _count(rows, what, owner=None):
 def summarise_measurements(rows, names, independent):
     """Return {"measurements", "agreement"} of the rows of files, in the form of summary.json, by column.
 
-    rows: with their subject. names: the columns of the prediction. independent: no file name gives a subject. Without
+    rows: with their subject. names: the columns of the prediction. independent: no file has a subject. Without
     any row of a file with a mask there is no agreement.
     """
     scored = [row for row in rows if "dice" in row]

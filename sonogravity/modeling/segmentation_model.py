@@ -31,7 +31,7 @@ class SegmentationModel(nn.Module, ABC):
     def use_normalisation(self, name, channels):
         """Return the model, which from now on normalises its input. name: of choices.NORMALISATIONS. channels: 1 or 3.
 
-        The constants are no weights (persistent=False), so the names of the weights stay those of other code.
+        The constants are not stored with the weights (persistent=False), so these keep the names of other code.
         """
         self.normalisation = name
         if name != "none":

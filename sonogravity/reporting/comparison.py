@@ -26,7 +26,7 @@ WORST = 8  # disagreements shown with their panels
 PANEL_WIDTH = 700  # pixels in the sheet
 SHEETS = ("Summary", "Files", "Subjects", "Disagreements", "Definitions")
 INDEPENDENT = (
-    "The file names give no subject, so files are taken as independent: the interval is too narrow if several are of "
+    "No file has a subject, so files are taken as independent: the interval is too narrow if several are of "
     f"one subject, and there is no p value. Say how subjects are read, for example with {EXAMPLE}."
 )
 IN_BOTH = "All means are over the n files with a value in both runs; reference_n and other_n count those of each run."
@@ -39,7 +39,7 @@ DEFINITIONS = (
     (
         "wilcoxon_p",
         "two-sided Wilcoxon signed-rank test on the mean difference per subject; blank if no subject differs, or if "
-        "the file names give no subject: neighbouring frames are no independent samples",
+        "no file has a subject: neighbouring frames are no independent samples",
     ),
     ("n, subjects", "files with a value in both runs; subjects among them"),
 )

@@ -226,7 +226,7 @@ def _summary(sheet, summary, few_subjects):
     lines = [f"files with a mask: {summary['files']}"]
     lines += [f"{what}: {summary[what]} classes over all files" for what in ("missed", "spurious") if what in summary]
     if summary["files_independent"]:
-        lines.append("The file names give no subject: files are taken as independent by intervals and limits.")
+        lines.append("No file has a subject: files are taken as independent by intervals and limits.")
     elif few_subjects is not None:
         lines.append(f"Only {few_subjects} subjects: the ci95 interval and the limits of subjects are unreliable.")
     for offset, line in enumerate(lines, below):

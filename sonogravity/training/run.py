@@ -196,7 +196,7 @@ class Run:
             say(f"early stopping: no better Dice for {patience} epochs (--patience)")
         best = self.history[best_epoch(self.history) - 1]
         say(f"best: epoch {best['epoch']}, Dice {best['dice']:.4f}: {self.best}")
-        say(f"scores: {self.results / names.EPOCHS_XLSX}")
+        say(f"scores of every epoch: {self.results / names.EPOCHS_XLSX}")
         if not self.writing:
             return
         if unwritten := dict.fromkeys(self.outbox.close()):

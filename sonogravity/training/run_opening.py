@@ -100,6 +100,9 @@ def _settings_of(beginning, options, found, model_name):
             settings["memory"] = {**earlier["memory"], "checkpointing": True}
         settings["options"]["load"] = earlier["options"]["load"]
         settings["threads"] = _threads_so_far(beginning.resumed, earlier, found["device"])
+        heads = options.get("deep_supervision") or options.get("aux_loss")
+        if heads and not earlier["threads"]:  # of an earlier version
+            warn(f"{beginning.resumed.path}: train_loss contains the auxiliary heads so far, but not from now on")
     if beginning.repeated:
         settings["memory"] = beginning.repeated["memory"]
     return settings

@@ -67,8 +67,8 @@ def test_of_many_processes_exactly_one_has_the_folder(tmp_path, stale):
         for number in range(ROUNDS):
             leave_claim(tmp_path / f"round_{number}")
     context = multiprocessing.get_context("spawn")
-    barrier, outcomes = context.Barrier(PROCESSES), context.Queue()
-    started = [context.Process(target=race, args=(tmp_path, barrier, outcomes)) for _ in range(PROCESSES)]
+    barrier, outcomes = context.Barrier(PROCESSES, timeout=60), context.Queue()
+    started = [context.Process(target=race, args=(tmp_path, barrier, outcomes), daemon=True) for _ in range(PROCESSES)]
     for process in started:
         process.start()
     found = [outcomes.get(timeout=120) for _ in range(PROCESSES * ROUNDS)]

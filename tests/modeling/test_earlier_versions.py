@@ -63,6 +63,7 @@ def test_it_resumes_to_the_weights_that_the_earlier_version_reached(tmp_path, ca
     said = capsys.readouterr()
     assert "epoch 31/32" in said.out and "epoch 30/32" not in said.out
     assert "is of commit f6191a4" in said.err
+    assert "train_loss contains the auxiliary heads so far, but not from now on" in said.err
     assert_same_weights(run / "last.pth")
     assert_same_epochs(tmp_path / "results" / "unet" / "run" / "epochs.csv")
 

@@ -162,16 +162,16 @@ def test_a_fold_that_another_process_trains_is_refused(sets, tmp_path, refused):
 
 
 def test_two_predictions_into_one_folder(trained, tmp_path):
-    make_folder(tmp_path / "many", subjects=("X",), frames=300)
+    make_folder(tmp_path / "many", subjects=("X",), frames=120)
     line = [sys.executable, folders.ROOT / "tests" / "slow_disk.py", "unet/predict"]
     line += ["--load", trained / "checkpoints/unet/run/best.pth", "--input", tmp_path / "many"]
-    line += ["--output", tmp_path / "out"]
+    line += ["--output", tmp_path / "out", "--panels", "none"]
     with two(line) as (has, line):
         assert f"{tmp_path / 'out'}: is in use" in line and "or give another --output" in line
         has.communicate(timeout=LONGEST_WAIT)
         assert has.returncode == 0
-    assert len((tmp_path / "out" / "files.csv").read_text().splitlines()) == 301
-    assert len(list((tmp_path / "out" / "masks").iterdir())) == 300 and not claims_in(tmp_path)
+    assert len((tmp_path / "out" / "files.csv").read_text().splitlines()) == 121
+    assert len(list((tmp_path / "out" / "masks").iterdir())) == 120 and not claims_in(tmp_path)
     assert not (tmp_path / "out" / "partial").exists()
 
 
