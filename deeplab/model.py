@@ -133,10 +133,11 @@ def adapt(weights, model):
     for key in FIRST.keys() & fitted.keys() & own.keys():
         (given, _), (wanted, depth) = image_channels(fitted[key]), image_channels(own[key])
         if (given, wanted) == (3, 1):
-            words.append("RGB filters summed for the grey channel")
             if model.normalisation == "none":
+                words.append("RGB filters summed for the grey channel")
                 fitted[key] = fitted[key].sum(1, keepdim=True)
             elif (statistic := FIRST[key]) in fitted:
+                words.append("normalised RGB filters combined for the grey channel")
                 fitted[key], shift = filters_for_grey(fitted[key], model.normalisation)
                 fitted[statistic] = fitted[statistic] + shift
         if depth and fitted[key].shape[1] == wanted:

@@ -150,7 +150,8 @@ def _same_data(path, earlier, now):
     if earlier["data"] != now["data"]:
         raise InputError(
             f"{path}: the data differ from those of this run (then {_describe_data(earlier['data'])}, "
-            f"now {_describe_data(now['data'])}); restore them, or start a new run with --load"
+            f"now {_describe_data(now['data'])}); restore images, masks and the table of subjects, or start a new run "
+            "with --load"
         )
 
 
