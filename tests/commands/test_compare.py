@@ -121,7 +121,7 @@ def test_files_without_subjects_have_no_p_value_and_are_not_counted_as_subjects(
     book = openpyxl.load_workbook(tmp_path / "c.xlsx")
     row = table(book["Summary"]).iloc[0]
     assert row["wilcoxon_p"] is None and row["subjects"] is None and row["n"] == 8
-    assert "no subject" in book["Subjects"]["A1"].value
+    assert "No file has a subject" in book["Subjects"]["A1"].value
 
 
 def test_a_small_p_is_never_shown_as_0(tmp_path):
