@@ -148,6 +148,8 @@ def main(argv=None):
     output = args.output or default
     with claim_file(output, ", or give another --output"):
         refuse_foreign(output)
+        if output.exists():
+            say(f"{output}: holds an earlier comparison, which is replaced")
         rows = write_comparison(output, runs, columns, subjects, independent, cautions)
     for row in rows:
         if row["metric"] == "dice" or row["metric"].startswith("dice_"):

@@ -109,7 +109,7 @@ def _describe(name, facts, labels, warnings):
     for c in range(labels.count):
         lacking = int((pixels[:, c] == 0).sum())
         share = pixels[:, c].sum() / max(1, pixels.sum())
-        what = "background" if c == labels.background else labels.names[c]
+        what = "background" if c == labels.background else labels.title(c)
         lines.append(f"{'':12}{what}: {share:.2%} of pixels, absent from {lacking} of {len(facts)} frames")
         if 0 < share < TINY_SHARE:
             warnings.append(

@@ -208,7 +208,8 @@ def _report(rows, summary, few, empty, measure, folder):
             )
         for name in list(measure.boundary_names.values())[1:]:
             entry = summary["metrics"][name]
-            say(f"{name} {entry['mean']:.4f}, n {entry['n']} (missed {entry['missed']}, spurious {entry['spurious']})")
+            mean = f"{entry['mean']:.4f}" if entry["n"] else "undefined"
+            say(f"{name} {mean}, n {entry['n']} (missed {entry['missed']}, spurious {entry['spurious']})")
         for by, groups in summary.get("groups", {}).items():
             mean, sd = groups[-2:]
             if mean["n_dice"] < 2:

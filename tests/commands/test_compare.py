@@ -101,9 +101,10 @@ def test_a_file_that_it_did_not_write_is_never_replaced(runs, tmp_path, refused,
     assert path.read_bytes() == before
 
 
-def test_its_own_workbook_is_replaced(runs, tmp_path):
-    for _ in range(2):
+def test_its_own_workbook_is_replaced_with_a_word(runs, tmp_path, capsys):
+    for said in (0, 1):
         assert compare.main([*map(str, runs), "--output", str(tmp_path / "c.xlsx")]) == 0
+        assert capsys.readouterr().out.count("c.xlsx: holds an earlier comparison, which is replaced") == said
 
 
 def test_files_without_subjects_have_no_p_value_and_are_not_counted_as_subjects(tmp_path, capsys):

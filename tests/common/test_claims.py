@@ -16,7 +16,7 @@ from sonogravity.common.claims import claim_file, claim_folder, claim_name
 from sonogravity.common.file_names import IN_USE
 from sonogravity.common.messages import InputError
 
-PROCESSES, ROUNDS = 8, 50
+PROCESSES, ROUNDS = 8, 20
 HOLD = """
 import os, sys, time
 from pathlib import Path

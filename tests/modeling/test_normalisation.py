@@ -10,8 +10,6 @@ from torchvision.transforms.functional import normalize
 
 import sonogravity
 from deeplab import evaluate as deeplab_evaluate
-from deeplab import export as deeplab_export
-from deeplab import predict as deeplab_predict
 from deeplab import train as deeplab_train
 from deeplab.model import BUILDERS, FIRST, DeepLabV3, adapt, load_pretrained
 from sonogravity.common import choices
@@ -22,7 +20,7 @@ from sonogravity.datasets.mask_files import decode_mask
 from sonogravity.inference import engines, exported
 from sonogravity.inference.predictor import folded
 from sonogravity.modeling import checkpoints, normalisation
-from unet import predict, train
+from unet import export, predict, train
 from unet.model import UNet
 
 MOBILE = "mobilenet_v3_large"
@@ -95,28 +93,27 @@ def test_a_unet_of_three_channels_too(tmp_path):
         )
 
 
-@pytest.mark.parametrize("engine", [name for name, each in engines.ENGINES.items() if each.packages])
-def test_an_exported_network_takes_the_same_frames(bare, sets, tmp_path, engine):
-    if engines.missing(engine):
-        pytest.skip(f"the extra {engine} is not installed")
-    masks = []
-    for more in (["imagenet"], ["imagenet", "--engine", engine], ["none"]):
-        output = tmp_path / str(len(masks))
-        line = ["--load", str(bare), "--scale", "1", "--input", str(sets[1]), "--output", str(output), "--no-masks"]
-        assert deeplab_predict.main([*line, "--normalise", *more]) == 0
-        masks.append(np.stack([decode_mask(path) for path in sorted((output / "masks").iterdir())]))
-    assert (masks[0] == masks[1]).mean() > 0.999 > (masks[0] == masks[2]).mean()
-
-
 @pytest.mark.skipif(bool(engines.missing("onnx")), reason="the extra onnx is not installed")
-def test_an_exported_file_of_another_normalisation_is_not_used(bare, sets, capsys):
-    masks = ["--mask-values", "0,128,255", "--input", str(sets[1]), "--scale", "1", "--load", str(bare)]
-    assert deeplab_export.main([*masks, "--normalise", "imagenet"]) == 0
-    file = bare.with_suffix(exported.ONNX)
-    assert exported.find(bare, opened(bare, DeepLabV3, "imagenet")) == file
+def test_an_exported_network_takes_the_same_frames_and_is_used_with_its_normalisation_only(sets, tmp_path, capsys):
+    torch.manual_seed(0)
+    path = tmp_path / "owner.pth"
+    torch.save(trained_a_little(UNet(3, 3, 4)).state_dict(), path)
+    given = ["--load", str(path), "--scale", "1", "--input", str(sets[1])]
+    assert export.main([*given, "--mask-values", "0,128,255", "--normalise", "imagenet"]) == 0
+    file = path.with_suffix(exported.ONNX)
+    assert exported.find(path, opened(path, UNet, "imagenet")) == file
     capsys.readouterr()
-    assert exported.find(bare, opened(bare, DeepLabV3)) is None
+    assert exported.find(path, opened(path, UNet)) is None
     assert "so it is not used" in capsys.readouterr().out
+    masks = []
+    installed = [name for name, each in engines.ENGINES.items() if each.packages and not engines.missing(name)]
+    for more in (["none"], *(["imagenet", "--engine", name] for name in ("torch", *installed))):
+        output = tmp_path / str(len(masks))
+        assert predict.main([*given, "--output", str(output), "--no-masks", "--normalise", *more]) == 0
+        masks.append(np.stack([decode_mask(path) for path in sorted((output / "masks").iterdir())]))
+    plain, by_torch, *by_engines = masks
+    assert (by_torch == plain).mean() < 0.999
+    assert all((by_torch == each).mean() > 0.999 for each in by_engines) and by_engines
 
 
 def test_without_it_nothing_is_computed_and_the_digest_is_that_of_the_weights():
