@@ -174,9 +174,9 @@ def test_an_existing_run_is_refused(sets, tmp_path, refused):
 
 
 def test_patience_stops_early(sets, tmp_path, capsys):
-    run(*sets, tmp_path, "--epochs", 30, "--patience", 2, "--learning-rate", 1e-12)
+    run(*sets, tmp_path, "--epochs", 30, "--patience", 1, "--learning-rate", 1e-12)
     table = epochs(tmp_path)
-    assert len(table) < 30 and len(table) - 1 - table["dice"].fillna(-1).idxmax() == 2
+    assert len(table) < 30 and len(table) - 1 - table["dice"].fillna(-1).idxmax() == 1
     assert "--patience" in capsys.readouterr().out
 
 
