@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -47,7 +48,9 @@ def test_a_script_s_threads_wait_briefly():
 def test_other_programs_on_the_processor_are_noticed():
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() + 1)]
     try:
-        assert threads._others_run()
+        limit = time.monotonic() + 30
+        while not threads._others_run():  # they may still be starting
+            assert time.monotonic() < limit
     finally:
         for process in busy:
             process.kill()
