@@ -22,7 +22,7 @@ from sonogravity.common.messages import InputError, say
 
 TRIES, PAUSE = 40, 0.05  # seconds, for a claim that is being made or removed
 FAR = 1 << 20  # the byte locked on Windows, beyond the content, because a locked byte cannot be read
-# Identifiers of a machine: of its start, which containers share; of its installation, which a new start keeps.
+# Identifiers of a machine: of its last start, which containers share; of its installation, which a restart keeps.
 MACHINE = {"boot": Path("/proc/sys/kernel/random/boot_id"), "machine": Path("/etc/machine-id")}
 _HELD, _GUARD = set(), threading.Lock()  # POSIX locks exclude other processes only, so threads need these
 
@@ -121,9 +121,13 @@ def _content(path):
 
 
 def _same_machine(owner, own):
-    """Return whether two processes run on one machine: by an identifier that both know, else by the host's name."""
-    compared = [owner.get(name) == own[name] for name in MACHINE if owner.get(name) and own[name]]
-    return any(compared) if compared else owner["host"] == own["host"]
+    """Return whether two processes ran on one machine: since the same start, or before and after a restart.
+
+    The installation alone proves nothing, because copies of a virtual machine share it.
+    """
+    if own["boot"] and owner.get("boot") == own["boot"]:
+        return True
+    return (owner["host"], owner.get("machine")) == (own["host"], own["machine"])
 
 
 def _refusal(path, owner, certain, file, remedy):

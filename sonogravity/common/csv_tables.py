@@ -43,8 +43,7 @@ def read_table(path, option, choices):
         where = f"{path}, line {reader.line_num + for_excel}"
         if any((field or "").strip() for field in fields.get(None) or ()):
             raise InputError(
-                f"{where}: has more fields than the head; put fields that hold a comma in quotes, or separate the "
-                "columns by semicolons"
+                f"{where}: has more fields than the head; if a field holds a comma, separate the columns by semicolons"
             )
         row = {name: (fields[name] or "").strip() for name in ("file", *columns)}
         if not row["file"]:

@@ -1,8 +1,8 @@
 """How threads wait for their next work, so that a run neither loses time alone nor stands still beside other programs.
 
-The threads of OpenMP, which torch computes with, wait in a loop: up to 10 ms and more with GNU's runtime, 200 ms with
-LLVM's and Intel's. That is fastest where each has a core. On a processor that other programs use, such a loop holds a
-core on which they, or another thread of the same step, would do work, and a step takes many times as long.
+The threads of OpenMP, which torch computes with, wait in a loop: for a number of turns with GNU's runtime, for 200 ms
+with LLVM's and Intel's. That is fastest where each has a core. On a processor that other programs use, such a loop
+holds a core on which they, or another thread of the same step, would do work, and a step takes several times as long.
 ``benchmarks/threads.py`` measures the settings.
 """
 

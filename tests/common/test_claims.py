@@ -126,10 +126,15 @@ def test_the_claim_of_a_killed_process_is_taken_over_with_a_word(tmp_path, capsy
     assert list((tmp_path / "f").iterdir()) == []
 
 
+def taken_over(folder):
+    """Whether the claim that is left in a folder becomes ours."""
+    with claim_folder(folder):
+        return json.loads((folder / IN_USE).read_text())["process"] == os.getpid()
+
+
 def test_the_number_of_a_dead_process_may_be_in_use_again(tmp_path):
     leave_claim(tmp_path / "f", process=os.getppid())
-    with claim_folder(tmp_path / "f"):
-        pass
+    assert taken_over(tmp_path / "f")
 
 
 def test_a_claim_of_another_machine_is_refused_until_it_is_deleted(tmp_path):
@@ -150,8 +155,15 @@ def test_a_claim_of_another_machine_is_refused_until_it_is_deleted(tmp_path):
 def test_a_container_of_the_same_machine_is_no_other_machine(tmp_path):
     if not claims._describe_self()["boot"]:
         pytest.skip("this system does not number its starts")
-    leave_claim(tmp_path / "f", host="3f2a9c")
-    with claim_folder(tmp_path / "f"):
+    leave_claim(tmp_path / "f", host="3f2a9c", machine="other")
+    assert taken_over(tmp_path / "f")
+
+
+def test_a_machine_that_was_restarted_is_the_same_and_a_copy_of_it_is_not(tmp_path):
+    leave_claim(tmp_path / "restarted", boot="other")
+    assert taken_over(tmp_path / "restarted")
+    leave_claim(tmp_path / "copied", boot="other", host="elsewhere")
+    with pytest.raises(InputError, match="on elsewhere, since"), claim_folder(tmp_path / "copied"):
         pass
 
 

@@ -36,7 +36,10 @@ def test_files_are_named_with_or_without_their_ending(tmp_path):
         (["file,subject", ",P1"], "line 2: has no file name"),
         (["file,subject", "a.png,P1", "a.png,P2"], "line 3: a.png is in the table twice, with different subjects"),
         (["file,subject", "a.png,P1", "a.tif,P2"], "line 3: a.tif and another file of the same name"),
-        (["file,subject", "a.png,Doe, Jane"], "line 2: has more fields than the head"),
+        (
+            ["file,subject", "a.png,Doe, Jane"],
+            "line 2: has more fields than the head; if a field holds a comma, separate",
+        ),
         (["file,subject", "b.png,P1"], "no line for 1 of 1 files: a"),
     ],
 )
@@ -118,6 +121,11 @@ def test_files_without_a_subject_are_no_subjects(trained, tmp_path, capsys):
     assert "4 of 8 files have no subject, so no mean of subjects uses them: D_000.png" in said.err
     assert "Dice over" not in said.out  # of one subject there is no mean
     assert {entry["subjects"] for entry in summary["agreement"].values()} <= {0, 1}
+
+
+def test_a_comma_in_a_name_is_read_after_the_remedy(tmp_path):
+    path = write(tmp_path / "s.csv", "file;subject", "a.png;Doe, Jane")
+    assert Subjects.given(Given(path)).of(["a"]) == ["Doe, Jane"]
 
 
 def test_the_table_comes_before_the_expression(tmp_path, capsys):

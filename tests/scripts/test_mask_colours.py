@@ -74,11 +74,18 @@ def test_masks_with_a_palette_give_predictions_with_the_same_colours(run_of, set
         assert {value: tuple(palette[value].tolist()) for value in colours} == colours
 
 
-def test_predictions_may_be_training_masks_beside_masks_with_another_palette(run_of, sets, tmp_path):
-    """Their colours are ours, not the user's, so they contradict nothing."""
-    best = run_of("grey")
-    output = predicted(tmp_path, best)
+def test_predictions_may_be_training_masks_beside_masks_with_another_palette(trained, run_of, sets, tmp_path, refused):
+    """Their colours are ours, not the user's, so they contradict nothing. Those of another program would."""
+    output = tmp_path / "o"
+    given = ["--load", trained / "checkpoints/unet/run/best.pth", "--input", sets[1] / "images", "--output", output]
+    assert predict.main([str(option) for option in given]) == 0
     recoloured(sets[0], {128: (86, 180, 233), 255: (255, 0, 0)})
     for path in (output / "masks").iterdir():
         shutil.copy(path, sets[1] / "masks")
-    run_of("mixed")
+    assert run_of("mixed").is_file()
+    for path in (sets[1] / "masks").iterdir():
+        Image.open(path).save(path)  # as another program saves it, without our entry
+    line = refused(
+        train.main, ["--train", sets[0], "--validation", sets[1], "--checkpoints", tmp_path / "c", "--check"]
+    )
+    assert "the palette shows the value" in line
