@@ -253,10 +253,10 @@ def environment():
 
 def pairs_of(images):
     """Return Pairs of frames under images/ and their masks, which are under masks/ in the same folder."""
-    from sonogravity.datasets.pairs import Pair
+    from sonogravity.datasets.pairs import FrameFile, Pair
 
     images = map(Path, images)
-    return [Pair(image, image.parent.parent / "masks" / image.name) for image in images]
+    return [Pair(FrameFile(image), FrameFile(image.parent.parent / "masks" / image.name)) for image in images]
 
 
 def percentile(values, share):

@@ -127,7 +127,7 @@ def ours(model, checkpoint, scale, engine, amp):
     from sonogravity.commands.scoring_options import scoring_values
     from sonogravity.common.workers import threads_beside
     from sonogravity.datasets import frames
-    from sonogravity.datasets.pairs import Pair
+    from sonogravity.datasets.pairs import FrameFile, Pair
     from sonogravity.inference import engines, segmentation
     from sonogravity.inference.predictor import open_predictor
 
@@ -146,7 +146,9 @@ def ours(model, checkpoint, scale, engine, amp):
 
     def latency(images, ahead):
         read = segmentation.read_frames(
-            predictor, [Pair(Path(image)) for image in images], threads_beside(None, predictor.device) if ahead else 0
+            predictor,
+            [Pair(FrameFile(Path(image))) for image in images],
+            threads_beside(None, predictor.device) if ahead else 0,
         )
         times = [common.clock()]
         for _ in segmentation.segment(predictor, (frame for frame, _ in read), 1):
@@ -154,7 +156,7 @@ def ours(model, checkpoint, scale, engine, amp):
         return [end - start for start, end in pairwise(times)][WARM_UP:]
 
     def network(image, batch):
-        pair = Pair(Path(image))
+        pair = Pair(FrameFile(Path(image)))
         native, _ = frames.read_pair(pair, predictor.channels)
         frame = frames.Frame(pair, frames.at_scales(native, predictor.scales), None, native.shape[:2])
         return _calls(predictor.logits, [frame] * batch)

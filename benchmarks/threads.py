@@ -85,7 +85,7 @@ def _prediction(images, engine):
     import torch
 
     from sonogravity.datasets.labels import Labels
-    from sonogravity.datasets.pairs import Pair
+    from sonogravity.datasets.pairs import FrameFile, Pair
     from sonogravity.inference import engines, segmentation
     from sonogravity.inference.predictor import Predictor
     from unet.model import UNet
@@ -94,7 +94,7 @@ def _prediction(images, engine):
     labels, device = Labels.create([0, 128, 255]), torch.device("cpu")
     predictor = Predictor(UNet(1, 3, 16), labels=labels, scale=0.25, channels=1, image_maximum=None, device=device)
     predictor = engines.use(engine, predictor, Path(images[0]))
-    pairs = [Pair(Path(image)) for image in images]
+    pairs = [Pair(FrameFile(Path(image))) for image in images]
     frames = [frame for frame, _ in segmentation.read_frames(predictor, pairs, workers=0)]
     return lambda: common.timed(lambda: list(segmentation.segment(predictor, frames, 1))) / len(frames)
 

@@ -20,9 +20,10 @@ from sonogravity.common.claims import claim_file
 from sonogravity.common.file_names import FILES_CSV, PANELS, SETTINGS
 from sonogravity.common.folders import RESULTS
 from sonogravity.common.messages import InputError, say, some, warn
+from sonogravity.datasets.file_kinds import stem_of
 from sonogravity.datasets.labels import Labels
 from sonogravity.datasets.subjects import Subjects
-from sonogravity.metrics.columns import is_metric
+from sonogravity.metrics.columns import SOURCE, is_metric
 from sonogravity.metrics.comparability import incomparable
 from sonogravity.reporting.comparison import INDEPENDENT, ScoredRun, refuse_foreign, write_comparison
 
@@ -99,6 +100,16 @@ def comparable_columns(runs):
     return left, lines
 
 
+def _names_of(files, runs):
+    """Return the stem of each file, and that of the clip that holds it, None for single images."""
+    sources = {}
+    for run in runs:
+        if SOURCE in run.table:
+            sources |= run.table[SOURCE].dropna().to_dict()
+    clips = [stem_of(sources[file]) if file in sources else None for file in files]
+    return [file if clip else stem_of(file) for file, clip in zip(files, clips, strict=True)], clips
+
+
 def _test_of(row, independent):
     """Return p and the number of subjects of a row of the Summary, or why there are none, for the terminal."""
     if independent:
@@ -141,8 +152,8 @@ def main(argv=None):
     cautions = [line for run in others for line in _files_of_one_only(reference, run)]
     columns, left_out = comparable_columns(runs)
     shared = [file for file in reference.table.index if any(file in run.table.index for run in others)]
-    stems, naming = [Path(file).stem for file in shared], Subjects.given(args)
-    subjects, independent = dict(zip(shared, naming.or_stems(stems), strict=True)), naming.unknown(stems)
+    names, naming = _names_of(shared, runs), Subjects.given(args)
+    subjects, independent = dict(zip(shared, naming.or_stems(*names), strict=True)), naming.unknown(*names)
     cautions += [*left_out, *_caution(subjects.values(), independent)]
     default = RESULTS / "compare" / ("_".join(run.name.replace("/", "-") for run in runs) + ".xlsx")
     output = args.output or default

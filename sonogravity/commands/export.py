@@ -11,7 +11,7 @@ from sonogravity.common import files, folders
 from sonogravity.common.claims import claim_file
 from sonogravity.common.messages import InputError, say, warn
 from sonogravity.common.workers import decoding_threads
-from sonogravity.datasets.pairs import find_input_pairs
+from sonogravity.datasets.inputs import find_input_pairs
 from sonogravity.inference import engines, segmentation
 from sonogravity.inference.exported import (
     INT8,

@@ -12,12 +12,12 @@ from sonogravity.common.messages import InputError, say, some, warn
 from sonogravity.common.threads import say_if_busy
 from sonogravity.common.workers import ahead, decoding_threads, threads_beside
 from sonogravity.datasets.facts import count_values
+from sonogravity.datasets.frames import read_mask_file
+from sonogravity.datasets.inputs import WHOLE, Part, find_input_pairs, find_mask_pairs
 from sonogravity.datasets.label_checks import background_warning
 from sonogravity.datasets.label_discovery import MANY_VALUES, common_palette, most_likely_background
 from sonogravity.datasets.labels import Labels, value_text
-from sonogravity.datasets.mask_files import read_mask
-from sonogravity.datasets.pairs import find_input_pairs, find_mask_pairs
-from sonogravity.datasets.spacing import ASSUMED, find_spacings
+from sonogravity.datasets.spacing import ASSUMED, describe, find_spacings
 from sonogravity.datasets.subjects import Subjects
 from sonogravity.inference import segmentation
 from sonogravity.inference.engines import fastest, use
@@ -48,7 +48,10 @@ class Request:
     output: Path | None = None
     pixels_per_mm: float | None = None
     spacing: Path | None = None
+    part: Part = WHOLE
     panels: str | None = None
+    panels_of_clips: bool = False
+    mask_format: str | None = None
     margin_mm: float | None = None
     engine: str = "torch"
     int8: bool = False
@@ -64,13 +67,42 @@ class Request:
         """Return the folder of the results."""
         return self.output or folders.RESULTS / model_name / run / self.script
 
+    def has_panel(self, pair):
+        """Return whether a panel of the frame is written: for frames of clips only if the user asked for panels."""
+        return self.panels is not None and (self.panels_of_clips or not pair.image.is_numbered)
+
     def measure(self, labels, pairs):
-        """Return the Measure of the pairs' files. Warn if the margin relies on an assumed spacing."""
-        files = [pair.image.name for pair in pairs]
-        spacings = find_spacings(files, self.pixels_per_mm, self.spacing)
+        """Return the Measure of the pairs' files. Say which spacing is used; warn if the margin assumes one."""
+        images = [pair.image for pair in pairs]
+        own = {image.name: image.sequence.spacing if image.sequence else None for image in images}
+        clips = {image.name: image.path.name for image in images if image.is_numbered}
+        spacings = find_spacings(list(own), self.pixels_per_mm, self.spacing, own, clips)
+        self._say_spacing(images, own, spacings)
         if self.margin_mm is not None:
             self._warn_of_margin(spacings)
         return Measure(labels, spacings, self.margin_mm)
+
+    def _say_spacing(self, images, own, spacings):
+        """Say where the spacing comes from. Raise InputError if the margin would need to assume that of some files."""
+        given = {name: spacing for name, spacing in own.items() if spacing}
+        option = "--spacing" if self.spacing else "--pixels-per-mm" if self.pixels_per_mm else None
+        if option and given:
+            used = describe([spacings[name] for name in given])
+            say(f"spacing:    {used} ({option}) is used instead of the files' own, {describe(given.values())}")
+        if option:
+            return
+        _refuse_several_scales(images)
+        without = [name for name, spacing in own.items() if not spacing]
+        if given and not without:
+            say(f"spacing:    {describe(given.values())} from the file{'s' * (len({i.path for i in images}) > 1)}")
+        elif given:
+            line = (
+                f"{len(without)} of {len(own)} files have no spacing ({some(without)}), the others have "
+                f"{describe(given.values())}"
+            )
+            if self.margin_mm is not None:
+                raise InputError(f"{line}; give --spacing FILE.csv or --pixels-per-mm, or score them separately")
+            warn(f"{line}, so all lengths are in pixels; give --spacing FILE.csv, or score them separately")
 
     def _warn_of_margin(self, spacings):
         if any(each.assumed for each in spacings.values()):
@@ -83,6 +115,18 @@ class Request:
         still = [file for file, each in spacings.items() if self.margin_mm * max(each.x, each.y) < 1]
         if still:
             warn(f"the margin is below one pixel in {len(still)} files and has no effect on them: {some(still)}")
+
+
+def _refuse_several_scales(images):
+    """Raise InputError for a DICOM file whose tissue regions differ in scale."""
+    for image in {image.path: image for image in images if image.sequence}.values():
+        regions = image.sequence.regions
+        if image.sequence.region is None and len({region.spacing for region in regions}) > 1:
+            scales = [f"{each}: {describe([each.spacing]) if each.spacing else 'none'}" for each in regions]
+            raise InputError(
+                f"{image.path}: its tissue regions differ in scale ({some(scales)}); choose one with --region "
+                f"{regions[0].number}, or give --pixels-per-mm"
+            )
 
 
 def score(script, model_class, options):
@@ -107,7 +151,11 @@ def score(script, model_class, options):
 def score_inputs(opened, request):
     """Segment and score the frames of a Request and write the results. opened: from open_all."""
     pairs, notes = find_input_pairs(
-        request.inputs, request.masks, partial=request.predicting, use_masks=request.use_masks
+        request.inputs,
+        request.masks,
+        partial=request.predicting,
+        use_masks=request.use_masks,
+        part=request.part,
     )
     for note in notes:
         warn(note)
@@ -124,7 +172,7 @@ def score_inputs(opened, request):
     def frames():
         threads = threads_beside(request.workers, predictor.device)
         for frame, image in segmentation.read_frames(predictor, pairs, threads):
-            if request.panels:
+            if request.has_panel(frame.pair):
                 natives[frame.pair.stem] = image
             yield frame
 
@@ -195,7 +243,7 @@ def score_predictions(model_name, options, request):
     folder = request.output_folder(model_name, own.parent.name if own.name == "masks" else own.name)
     voids = []
     results = segmentation.read_predictions(pairs, found, labels, own_labels, threads, voids)
-    settings = describe_settings(request, labels) | {"predictions": str(own)}
+    settings = describe_settings(request, labels) | {"predictions": own.name}
     score_files.write_scores(results, pairs, folder, measure, settings, request)
     if voids:
         warn(
@@ -208,7 +256,7 @@ def _labels_of_truth(pairs, options, threads):
     """The Labels of the true masks, or of --mask-values; said, with a warning if the background is not most pixels."""
 
     def look(pair):
-        values, palette = read_mask(pair.mask)
+        values, palette = read_mask_file(pair.mask)
         return pair.mask, palette, count_values(values)
 
     masks = list(ahead(look, pairs, threads))
@@ -218,7 +266,7 @@ def _labels_of_truth(pairs, options, threads):
     values = options.mask_values or sorted(totals)
     if len(values) > MANY_VALUES:
         raise InputError(
-            f"{pairs[0].mask.parent}: the true masks hold {len(values)} values, as images or JPEG files do; "
+            f"{pairs[0].mask.path.parent}: the true masks hold {len(values)} values, as images or JPEG files do; "
             "give a folder of masks, or list the values of the classes with --mask-values"
         )
     background = options.background

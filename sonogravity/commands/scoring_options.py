@@ -14,14 +14,23 @@ from sonogravity.commands.options import (
 )
 from sonogravity.commands.script import Parser
 from sonogravity.common import choices, folders
-from sonogravity.common.file_names import PANEL_KINDS
-from sonogravity.common.files import absolute
+from sonogravity.common.file_names import MASK_SUFFIXES, PANEL_KINDS
+from sonogravity.common.files import absolute, digest_of_paths
 from sonogravity.common.messages import InputError
-from sonogravity.common.option_types import margin_width, number_type, scale_factor, worker_number
+from sonogravity.common.option_types import (
+    frame_limit,
+    margin_width,
+    number_type,
+    region_number,
+    scale_factor,
+    worker_number,
+)
+from sonogravity.datasets.inputs import ONLY_REGION, Part
 from sonogravity.datasets.spacing import DEFAULT_MARGIN_MM, MOST_PIXELS_PER_MM
 from sonogravity.datasets.subjects import Subjects
 from sonogravity.training import stored_options
 
+INPUT_PATHS = ("masks", "predictions", "spacing", "subjects")
 PREDICTIONS_ONLY = ("prediction_values", "class_names", "background")
 pixel_density = number_type(
     float, 0, MOST_PIXELS_PER_MM, True, f"a number of pixels per mm above 0 and up to {MOST_PIXELS_PER_MM}"
@@ -67,7 +76,13 @@ def scoring_parser(script_name, documentation):
             "--panels",
             choices=(*PANEL_KINDS, "none"),
             default="png",
-            help="file format of the panels: image, truth and prediction",
+            help="file format of the panels: image, truth and prediction; of the frames of clips only if it is given",
+        )
+        output.add_argument(
+            "--mask-format",
+            choices=MASK_SUFFIXES,
+            default="png",
+            help="tiff, nifti: one label stack per clip, cine, stack or volume; png: one mask per frame",
         )
         output.add_argument(
             "--grey-masks",
@@ -116,9 +131,20 @@ def _add_frames(group):
         type=Path,
         nargs="+",
         metavar="PATH",
-        help="a folder with images/ [and masks/], a folder of images, or files (default: data/validation)",
+        help="a folder with images/ [and masks/], a folder of images, clips or DICOM files, or files (default: "
+        "data/validation)",
     )
     _add_masks(add)
+    add(
+        "--region",
+        type=region_number,
+        nargs="?",
+        const=ONLY_REGION,
+        metavar="N",
+        help="of DICOM files: show the network the tissue region only; N if there are several",
+    )
+    add("--from", dest="first", type=frame_limit, metavar="F", help="first frame of each clip: a number from 0, or 3s")
+    add("--to", dest="last", type=frame_limit, metavar="F", help="last frame of each clip: a number from 0, or 3s")
     add(
         "--mask-values",
         type=mask_values,
@@ -206,8 +232,9 @@ def scoring_values(args):
         "engine",
         "int8",
         "tta",
+        "mask_format",
     )
-    values = {name: getattr(args, name) for name in names}
+    values = {name: getattr(args, name, None) for name in names}
     panels = getattr(args, "panels", "none")
     own = (args.scale, args.normalise, args.amp, args.engine, args.int8, args.tta)
     of_a_model = own != (None, None, None, "torch", False, "none")
@@ -229,6 +256,19 @@ def scoring_values(args):
         "subjects": Subjects.given(args),
         "margin_mm": getattr(args, "margin_mm", None),
         "panels": None if panels == "none" else panels,
+        "panels_of_clips": "panels" in args.given,
+        "part": Part(args.region, args.first, args.last),
         "grey_masks": getattr(args, "grey_masks", False),
-        "options": stored_options.options_as_dict(args) | {"input": [str(absolute(path)) for path in inputs]},
+        "options": _without_folders(stored_options.options_as_dict(args), inputs),
     }
+
+
+def _without_folders(options, inputs):
+    """Return options as settings.json stores them: input paths by their last part, because folders may name a patient.
+
+    The digest of the whole paths tells whether two results are of the same inputs.
+    """
+    whole = [str(absolute(path)) for path in inputs]
+    digest = digest_of_paths([*whole, *(options[name] for name in ("masks", "predictions") if options.get(name))])
+    names = {name: Path(options[name]).name for name in (*INPUT_PATHS, "output") if options.get(name)}
+    return options | names | {"input": [Path(path).name for path in whole], "digest_of_inputs": digest}

@@ -19,6 +19,7 @@ UNFINISHED = "partial"  # the folder inside an output folder that holds all of t
 OUTPUT_FOLDERS = (MASKS, PANELS)
 OUTPUT_FILES = (FILES_XLSX, FILES_CSV, ROWS_DONE, SUMMARY, SETTINGS, SWEEP, CALIBRATION)
 PANEL_KINDS = ("png", "jpg")
+MASK_SUFFIXES = {"png": ".png", "tiff": ".tif", "nifti": ".nii.gz"}
 
 
 def epoch_name(epoch):
@@ -26,9 +27,14 @@ def epoch_name(epoch):
     return f"epoch_{epoch:03d}"
 
 
-def mask_name(stem):
-    """Return the name of a frame's predicted mask."""
-    return f"{stem}.png"
+def frame_name(stem, number):
+    """Return the identity of a frame of a clip, cine or stack. number: from 0, in the order of the file."""
+    return f"{stem}_{number:06d}"
+
+
+def mask_name(stem, kind="png"):
+    """Return the name of a predicted mask. kind: one of MASK_SUFFIXES."""
+    return f"{stem}{MASK_SUFFIXES[kind]}"
 
 
 def panel_name(stem, kind):

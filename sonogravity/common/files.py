@@ -1,5 +1,6 @@
 """Write files whole or not at all, and read files without running code in them."""
 
+import hashlib
 import os
 import pickle
 import re
@@ -37,6 +38,11 @@ SHOWN_OF_NAME = 40  # characters
 def absolute(path):
     """Return an absolute Path with links resolved. Unlike Path.resolve, accept a loop of links."""
     return Path(os.path.realpath(path))
+
+
+def digest_of_paths(paths):
+    """Return a digest of absolute paths, in any order, that does not show them."""
+    return hashlib.blake2b("\0".join(sorted(paths)).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 @contextmanager

@@ -31,6 +31,7 @@ def _even(text):
 
 
 positive_int = number_type(int, 1, math.inf, False, "a whole number of at least 1")
+region_number = number_type(int, 1, 2**31, False, "the number of a region, from 1")
 natural = number_type(int, 0, 2**31, False, "a whole number of at least 0")
 worker_number = number_type(int, 0, MOST_WORKERS, False, f"a number of workers from 0 to {MOST_WORKERS}")
 even_int = number_type(_even, 2, math.inf, False, "an even whole number of at least 2")
@@ -40,6 +41,18 @@ positive_float = number_type(float, 0, math.inf, True, "a number above 0")
 non_negative_float = number_type(float, 0, math.inf, False, "a number of at least 0")
 margin_width = number_type(float, 0, 100, True, "a margin above 0 and up to 100 mm")
 scale_factor = number_type(float, 0, 4, True, "a scale above 0 and up to 4")
+
+
+def frame_limit(text):
+    """Return (number, whether it is seconds) of a limit of frames: ``90``, or ``3s``."""
+    try:
+        in_seconds = text.endswith("s")
+        value = float(text[:-1]) if in_seconds else int(text)
+        if not (value >= 0 and math.isfinite(value)):
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a number of a frame (90) nor seconds (3s)") from None
+    return value, in_seconds
 
 
 def device_name(text):

@@ -17,7 +17,7 @@ def find_copies(training, validation, warnings):
         if fact.digest in seen:
             duplicates.append(
                 f"{seen[fact.digest].parent.parent.name}/{seen[fact.digest].name} = "
-                f"{fact.pair.image.parent.parent.name}/{fact.pair.image.name}"
+                f"{fact.pair.image.path.parent.parent.name}/{fact.pair.image.name}"
             )
         else:
             seen[fact.digest] = fact.pair.image

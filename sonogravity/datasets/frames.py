@@ -12,8 +12,9 @@ from PIL import Image
 
 from sonogravity.common.messages import InputError
 from sonogravity.datasets.image_files import decode_image
-from sonogravity.datasets.mask_files import read_mask
+from sonogravity.datasets.mask_files import MaskFile, mask_of_array, read_mask
 from sonogravity.datasets.pairs import Pair
+from sonogravity.datasets.sequences import Region
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,9 @@ class Frame:
     images: {scale: (h, w) or (h, w, 3)}, the image at each scale that a network sees; uint8, uint16 or float32. Empty
     if the prediction was read from a file.
     truth: mask values, (H, W) at native size or (h, w) at the network's size; None without a mask.
-    size: (H, W), the native size. unlike: GreyLevels.unlikeness of the image; None if it is not known.
+    size: (H, W), the native size of what the network sees. unlike: GreyLevels.unlikeness of the image; None if it is
+    not known. region: the part of the file's image that the network sees, None for all of it; then whole is the (H, W)
+    of the file's image, and of its truth.
     """
 
     pair: Pair
@@ -31,6 +34,16 @@ class Frame:
     truth: np.ndarray | None
     size: tuple[int, int]
     unlike: float | None = None
+    region: Region | None = None
+    whole: tuple[int, int] | None = None
+
+    def seen(self, array):
+        """Return the part of an (H, W, ...) array of the file's size that the network sees."""
+        return array if self.region is None else self.region.of(array)
+
+    def at_file_size(self, classes, background):
+        """Return the (H, W) class indices of the frame at the file's size: ``background`` outside the region."""
+        return classes if self.region is None else self.region.within(classes, self.whole, background)
 
 
 def network_size(size, scale):
@@ -88,6 +101,18 @@ def check_depth(pair, image, image_maximum):
         )
 
 
+def read_image(file, channels):
+    """Return the image of a FrameFile as image_files.decode_image returns it."""
+    return file.sequence.read(file.number, channels) if file.sequence else decode_image(file.path, channels)
+
+
+def read_mask_file(file):
+    """Return the MaskFile of a FrameFile."""
+    if file.sequence is None:
+        return read_mask(file.path)
+    return MaskFile(mask_of_array(file.sequence.read_values(file.number), file), {})
+
+
 def read_pair(pair, channels):
     """Return the image and the mask values (or None) of a pair at native size. Raise InputError if the sizes differ."""
     return read_pair_and_palette(pair, channels)[:2]
@@ -95,8 +120,8 @@ def read_pair(pair, channels):
 
 def read_pair_and_palette(pair, channels):
     """Return what read_pair returns, and the palette of the mask file."""
-    image = decode_image(pair.image, channels)
-    mask, palette = read_mask(pair.mask) if pair.mask else (None, {})
+    image = read_image(pair.image, channels)
+    mask, palette = read_mask_file(pair.mask) if pair.mask else (None, {})
     if mask is not None and mask.shape != image.shape[:2]:
         height, width = image.shape[:2]
         raise InputError(

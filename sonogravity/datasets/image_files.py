@@ -14,6 +14,7 @@ from sonogravity.common.messages import InputError, first_line
 from sonogravity.datasets.tiff_errors import tiff_errors
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".npy", ".pth", ".pt")
+SEVERAL = (".tif", ".tiff", ".webp")  # of these types, some files hold several frames
 GREY_16_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, the weights of Pillow's own conversion
 MAX_PIXELS = 2**26  # 8192 x 8192; a larger image is an error or an attack, not an ultrasound frame
@@ -66,11 +67,10 @@ def _refuse_what_pillow_would_change(path, image):
             f"{path}: the image is too large ({image.width}x{image.height}); crop or resize it to {MAX_PIXELS} pixels "
             "or fewer"
         )
-    frames = getattr(image, "n_frames", 1)
-    if image.format == "TIFF" and frames == 1:  # ImageJ's larger stacks have one directory, of the first slice only
-        frames = int(next(iter(re.findall(r"^images=(\d+)", str(image.tag_v2.get(DESCRIPTION, "")), re.MULTILINE)), 1))
+    frames = _frames_in(image)
     if frames > 1:
-        raise InputError(f"{path}: holds {frames} frames; save each as a separate file")
+        convert = ", or convert it with python -m sonogravity.convert" * (path.suffix.lower() in SEVERAL)
+        raise InputError(f"{path}: holds {frames} frames; save each as a separate file{convert}")
     turned = image.getexif().get(ORIENTATION, 1)
     if turned not in (0, 1):
         raise InputError(
@@ -84,6 +84,25 @@ def _refuse_what_pillow_would_change(path, image):
             header = file.read(25)  # signature 8, length 4, IHDR 4, width 4, height 4, then the bit depth
         if header[24] == 16:
             raise InputError(f"{path}: is a 16-bit colour PNG; save it as 16-bit grey, or as 8-bit")
+
+
+def _frames_in(image):
+    """Return the number of frames of an open Pillow image."""
+    frames = getattr(image, "n_frames", 1)
+    if image.format == "TIFF" and frames == 1:  # ImageJ's larger stacks have one directory, of the first slice only
+        frames = int(next(iter(re.findall(r"^images=(\d+)", str(image.tag_v2.get(DESCRIPTION, "")), re.MULTILINE)), 1))
+    return frames
+
+
+def frame_count(path):
+    """Return the number of frames of an image file, 1 if it cannot be opened as one with several."""
+    if path.suffix.lower() not in SEVERAL:
+        return 1
+    try:
+        with Image.open(path) as image:
+            return _frames_in(image)
+    except (*BROKEN_FILE, Image.DecompressionBombError):
+        return 1
 
 
 def _read_array(path):

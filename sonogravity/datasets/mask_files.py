@@ -34,15 +34,7 @@ def read_mask(path):
     """Return the MaskFile of a path. Values and errors as of decode_mask."""
     content = read_file(path)
     if not isinstance(content, Image.Image):
-        _refuse_one_hot(content, path)
-        array = two_or_colour(content, path)
-        if array.ndim == 2:
-            return MaskFile(_grey_mask(array, path), {})
-        if array.dtype != np.uint8:
-            raise InputError(
-                f"{path}: a mask of {array.shape} {array.dtype}; save class numbers (H, W), or colours as uint8"
-            )
-        return MaskFile(_colour_mask(array, path), {})
+        return MaskFile(mask_of_array(content, path), {})
     if content.mode == "P":
         return _palette_mask(content, path)
     if content.mode in ("L", "1"):
@@ -52,6 +44,19 @@ def read_mask(path):
     pixels = np.asarray(content.convert("RGBA"))
     _refuse_one_hot(pixels[:, :, :3], path)
     return MaskFile(_colour_mask(pixels, path), {})
+
+
+def mask_of_array(array, name):
+    """Return the (H, W) mask values of an array, as decode_mask does. An InputError begins with ``name``."""
+    _refuse_one_hot(array, name)
+    array = two_or_colour(array, name)
+    if array.ndim == 2:
+        return _grey_mask(array, name)
+    if array.dtype != np.uint8:
+        raise InputError(
+            f"{name}: a mask of {array.shape} {array.dtype}; save class numbers (H, W), or colours as uint8"
+        )
+    return _colour_mask(array, name)
 
 
 def write_mask(path, values, colours=None):

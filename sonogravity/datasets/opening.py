@@ -9,6 +9,7 @@ from sonogravity.common.messages import InputError, say, some, warn
 from sonogravity.common.processes import is_first_process
 from sonogravity.common.workers import decoding_threads
 from sonogravity.datasets.facts import look_again, look_at
+from sonogravity.datasets.file_kinds import SEQUENCES, describe, kind_of
 from sonogravity.datasets.frames import FrameStore
 from sonogravity.datasets.inspection import examine
 from sonogravity.datasets.label_discovery import find_labels
@@ -163,8 +164,16 @@ def _find(options, seen):
     return sets, [*describe_folds(of_pairs, subjects), f"{'':12}fold {options.fold} is validation, the rest training"]
 
 
+def _sequences_in(path):
+    """Return the clips, stacks and DICOM files that a path is, or that lie in it."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
+    return [file for file in files if file.is_file() and kind_of(file) in SEQUENCES]
+
+
 def _pairs(folder, option, seen):
     if not any((folder / part).is_dir() for part in ("images", "masks")):
+        if found := _sequences_in(folder):
+            raise InputError(f"{folder}: training reads plain images only, but this is {describe(found)}")
         raise InputError(
             f"{folder}: no such folder with images/ and masks/; put frames and masks there, give the folder that holds "
             f"them as {option}, or generate frames with python data/make_phantom.py"

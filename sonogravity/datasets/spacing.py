@@ -1,4 +1,4 @@
-"""Pixels per millimetre: one number for all files, or a table with one row per file.
+"""Pixels per millimetre: that of the files, one number for all files, or a table with one row per file.
 
 Resolution tags of PNG and TIFF files are not read, because they describe print, not tissue.
 """
@@ -6,10 +6,10 @@ Resolution tags of PNG and TIFF files are not read, because they describe print,
 import math
 import statistics
 from dataclasses import dataclass
-from pathlib import Path
 
 from sonogravity.common import csv_tables
 from sonogravity.common.messages import InputError, some
+from sonogravity.datasets.file_kinds import stem_of
 
 ASSUMED_PIXELS_PER_MM = 3.78  # 96 pixels per inch; used for the margin, with a warning, if nothing is given
 DEFAULT_MARGIN_MM = 1.5
@@ -52,12 +52,29 @@ class Spacing:
 ASSUMED = Spacing(ASSUMED_PIXELS_PER_MM, ASSUMED_PIXELS_PER_MM, assumed=True)
 
 
-def find_spacings(files, pixels_per_mm=None, table=None):
-    """Return {file name: Spacing} of every file: from the table, from one number, or assumed if neither is given."""
+def find_spacings(files, pixels_per_mm=None, table=None, own=None, clips=None):
+    """Return {file name: Spacing} of every file: from the table, from one number, from the files, or else assumed.
+
+    own: {file name: Spacing or None} that the files give; used only if all do, so that one unit holds for all files.
+    clips: {file name: name of the clip} of frames whose line in the table may be that of the clip.
+    """
     if table is not None:
-        return match_table(files, read_table(table), table)
-    given = ASSUMED if pixels_per_mm is None else Spacing(pixels_per_mm, pixels_per_mm)
-    return dict.fromkeys(files, given)
+        return match_table(files, read_table(table), table, clips or {})
+    if pixels_per_mm is not None:
+        return dict.fromkeys(files, Spacing(pixels_per_mm, pixels_per_mm))
+    if own and all(own.values()):
+        return {file: own[file] for file in files}
+    return dict.fromkeys(files, ASSUMED)
+
+
+def describe(spacings):
+    """Return Spacings as text: ``9.52 px per mm``, ``9.52 x 9.4 px per mm (x, y)`` or ``8.1 to 9.52 px per mm``."""
+    kinds = {(each.x, each.y) for each in spacings}
+    if len(kinds) == 1:
+        x, y = kinds.pop()
+        return f"{x:.4g} px per mm" if x == y else f"{x:.4g} x {y:.4g} px per mm (horizontally, vertically)"
+    values = [value for kind in kinds for value in kind]
+    return f"{min(values):.4g} to {max(values):.4g} px per mm"
 
 
 def doubts(spacings, widths):
@@ -77,13 +94,20 @@ def doubts(spacings, widths):
     return [f"{line}; {remedy}" for line, found in zip(lines, (odd, far), strict=True) if found]
 
 
-def match_table(files, found, path):
-    """Return {file: Spacing}, matched by file name or else by stem. Raise InputError for files without a line."""
+def match_table(files, found, path, clips):
+    """Return {file: Spacing}, matched by file name or else by stem, of the file or else of its clip.
+
+    Raise InputError for files without a line.
+    """
     stems = {}
     for name, spacing in found.items():
-        if stems.setdefault(Path(name).stem, spacing) != spacing:
-            stems[Path(name).stem] = None  # lines of one stem differ, so only the full name counts
-    matched = {file: found.get(file) or stems.get(Path(file).stem) for file in files}
+        if stems.setdefault(stem_of(name), spacing) != spacing:
+            stems[stem_of(name)] = None  # lines of one stem differ, so only the full name counts
+
+    def look_up(name):
+        return found.get(name) or stems.get(stem_of(name))
+
+    matched = {file: look_up(file) or (look_up(clips[file]) if file in clips else None) for file in files}
     missing = [file for file, spacing in matched.items() if spacing is None]
     if missing:
         raise InputError(f"{path}: no line for {len(missing)} of {len(files)} files: {some(missing)}; add them")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sonogravity.common.csv_tables import read_table
 from sonogravity.common.messages import InputError, say, some
-from sonogravity.datasets.image_files import EXTENSIONS
+from sonogravity.datasets.file_kinds import stem_of
 
 # The text before the last number, and before a word such as "frame" that belongs to this number. The word may follow a
 # digit without a separator, D10frame_102, but no letter, because it may then be part of a name.
@@ -44,11 +44,21 @@ class Subjects:
             say(f"subjects:   from {options.subjects} (--subjects), so --subject-regex is not used")
         return cls(None, _read_subjects(options.subjects), options.subjects)
 
-    def of(self, stems):
-        """Return the subject of each file, None for a name without one. Raise InputError if the table lacks a file."""
+    def of(self, stems, clips=None):
+        """Return the subject of each file, None for a name without one. Raise InputError if the table lacks a file.
+
+        clips: for frames the stem of the clip, stack or volume that holds them, else None. All frames of a clip have
+        one subject: that of the clip's name, or else the clip itself, because its frames are near copies.
+        """
+        clips = clips or [None] * len(stems)
         if self.table is None:
-            return subjects_in_names(stems, self.regex)
-        found = [self.table.get(_composed(stem)) for stem in stems]
+            names = [clip or stem for stem, clip in zip(stems, clips, strict=True)]
+            found = subjects_in_names(names, self.regex)
+            return [subject or clip for subject, clip in zip(found, clips, strict=True)]
+        found = [
+            self.table.get(_composed(stem)) or self.table.get(_composed(clip or ""))
+            for stem, clip in zip(stems, clips, strict=True)
+        ]
         missing = [stem for stem, subject in zip(stems, found, strict=True) if subject is None]
         if missing:
             raise InputError(
@@ -56,13 +66,13 @@ class Subjects:
             )
         return found
 
-    def or_stems(self, stems):
+    def or_stems(self, stems, clips=None):
         """Return the group that intervals and tests resample for each file: its subject, or its stem without one."""
-        return [subject or stem for subject, stem in zip(self.of(stems), stems, strict=True)]
+        return [subject or stem for subject, stem in zip(self.of(stems, clips), stems, strict=True)]
 
-    def unknown(self, stems):
+    def unknown(self, stems, clips=None):
         """Return whether no file has a subject, so that files are taken as independent."""
-        return not any(self.of(stems))
+        return not any(self.of(stems, clips))
 
 
 IN_NAMES = Subjects()
@@ -77,7 +87,7 @@ def _read_subjects(path):
             raise InputError(f"{where}: {row['file']} has no subject; name it")
         if whole_names.setdefault(name, subject) != subject:
             raise InputError(f"{where}: {row['file']} is in the table twice, with different subjects; keep one line")
-        stem = Path(name).stem if Path(name).suffix.lower() in EXTENSIONS else name
+        stem = stem_of(name)
         if found.setdefault(stem, subject) != subject:
             raise InputError(
                 f"{where}: {row['file']} and another file of the same name, but with another ending, have different "

@@ -16,7 +16,7 @@ from sonogravity.common.messages import InputError, say, some
 from sonogravity.common.processes import process_count
 from sonogravity.datasets.frames import Frame, at_scales, check_depth, to_unit
 from sonogravity.datasets.image_files import image_of_array
-from sonogravity.datasets.pairs import Pair
+from sonogravity.datasets.pairs import FrameFile, Pair
 from sonogravity.modeling import checkpoints
 
 DEFAULT_SCALE = 0.5  # the default of train.py, for weights files without a scale
@@ -176,7 +176,7 @@ class Predictor:
         for a 16-bit image if the model was trained on 8-bit images.
         """
         image = image_of_array(np.asarray(image), self.channels, "the image")
-        frame = Frame(Pair(Path("the image")), at_scales(image, self.scales), None, image.shape[:2])
+        frame = Frame(Pair(FrameFile(Path("the image"))), at_scales(image, self.scales), None, image.shape[:2])
         return self.labels.to_values(to_label_maps(self.logits([frame]))[0])
 
 

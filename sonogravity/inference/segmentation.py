@@ -9,10 +9,9 @@ import torch
 from sonogravity.common.messages import InputError, is_out_of_memory
 from sonogravity.common.workers import ahead
 from sonogravity.datasets.facts import count_values
-from sonogravity.datasets.frames import Frame, at_scales, read_pair_and_palette
+from sonogravity.datasets.frames import Frame, at_scales, read_mask_file, read_pair_and_palette
 from sonogravity.datasets.label_discovery import Palettes
 from sonogravity.datasets.labels import IGNORE_INDEX, values_in
-from sonogravity.datasets.mask_files import decode_mask, read_mask
 from sonogravity.datasets.snapping import refuse_lost_structures
 from sonogravity.inference.predictor import to_label_maps
 from sonogravity.metrics import confidence, overlap
@@ -89,18 +88,21 @@ def segment(predictor, frames, batch_size, criterion=None, certain=False, calibr
         rows = confidence.certainty(logits, maps, labels) if certain else [None] * len(batch)
         for i, (frame, prediction) in enumerate(zip(batch, maps, strict=True)):
             truth = confusion = loss = bins = ignored = None
+            prediction = frame.at_file_size(prediction, labels.background)
             if frame.truth is not None:
                 drawn = labels.to_classes(frame.truth, frame.pair.mask, UNKNOWN_VALUES)
                 truth, confusion, ignored = overlap.count(drawn, prediction, labels)
                 if criterion is not None:
                     target = torch.from_numpy(drawn).to(logits.device, torch.int64)
                     loss = float(criterion(logits[i : i + 1], target[None]))
-                bins = confidence.reliability(logits[i], truth, labels, ignored) if calibrate else None
+                if calibrate:
+                    left_out = None if ignored is None else frame.seen(ignored)
+                    bins = confidence.reliability(logits[i], frame.seen(truth), labels, left_out)
             yield FileResult(frame, prediction, truth, confusion, loss, seconds, rows[i], bins, ignored)
 
 
 def read_frames(predictor, pairs, workers):
-    """Return an iterator of (Frame, native image) of pairs, decoded by threads ahead of the network.
+    """Return an iterator of (Frame, native image of what the network sees), decoded by threads ahead of the network.
 
     Raise InputError if palettes of masks differ, or if the masks are snapped and one would lose a structure.
     """
@@ -113,8 +115,11 @@ def read_frames(predictor, pairs, workers):
             palettes.add(pair.mask, palette, values_in(mask))
         if mask is not None and labels.snap:
             refuse_lost_structures(pair.mask, mask, count_values(mask), labels)
+        region, whole = pair.image.sequence and pair.image.sequence.region, image.shape[:2]
+        image = image if region is None else region.of(image)
         unlike = predictor.unlikeness(image)
-        return Frame(pair, at_scales(image, predictor.scales), mask, image.shape[:2], unlike), image
+        images = at_scales(image, predictor.scales)
+        return Frame(pair, images, mask, image.shape[:2], unlike, region, whole), image
 
     return ahead(read, pairs, workers)
 
@@ -130,7 +135,7 @@ def read_predictions(pairs, predictions, labels, own_labels, workers, voids):
 
     def read(pair):
         path = predictions[pair.stem]
-        mask, (predicted, palette) = decode_mask(pair.mask), read_mask(path)
+        mask, (predicted, palette) = read_mask_file(pair.mask).values, read_mask_file(path)
         palettes.add(path, palette, values_in(predicted))
         truth = labels.to_classes(mask, pair.mask)
         remedy = "repair it, or give the values of these files as --prediction-values"

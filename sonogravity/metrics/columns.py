@@ -10,6 +10,7 @@ from sonogravity.metrics import summary
 from sonogravity.metrics.margin import VARIANTS
 from sonogravity.metrics.measurements import SD_IN_LIMITS, TRUE, columns_in
 
+SOURCE, TIME = "source", "time_s"  # columns of frames that are in one file with others
 WHOLE, SCORE, MEASUREMENT = "0", "0.0000", "0.00"  # number formats
 
 
@@ -81,6 +82,8 @@ COLUMNS = {
     "val_loss": Column("validation loss, computed per file at native size, mean over files"),
     "images_per_second": Column("training frames per second, without the time of the validation", "frames/s", "0.00"),
     "file": Column("file name of the image"),
+    SOURCE: Column("file that holds the frame: a clip, cine, stack or volume"),
+    TIME: Column("time of the frame, from the first frame of its source", "s", "0.000"),
     "fold": Column(
         "the fold whose model scored the file; it was trained without any frame of the file's subject", form=WHOLE
     ),

@@ -7,7 +7,6 @@ significant.
 import math
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 
 import pandas as pd
 from openpyxl import Workbook, load_workbook
@@ -17,6 +16,7 @@ from scipy.stats import wilcoxon
 from sonogravity.common.file_names import PANEL_KINDS, panel_name
 from sonogravity.common.files import BROKEN_FILE, whole
 from sonogravity.common.messages import InputError
+from sonogravity.datasets.file_kinds import stem_of
 from sonogravity.datasets.labels import Labels
 from sonogravity.datasets.subjects import EXAMPLE
 from sonogravity.metrics.summary import bootstrap_interval
@@ -173,7 +173,7 @@ def _disagreements(sheet, runs, comparable):
     line = len(rows) + 3
     for file in worst:
         for run in runs:
-            found = [folder / panel_name(Path(file).stem, kind) for folder in run.panels for kind in PANEL_KINDS]
+            found = [folder / panel_name(stem_of(file), kind) for folder in run.panels for kind in PANEL_KINDS]
             found = [path for path in found if path.is_file()]
             if not found:
                 continue

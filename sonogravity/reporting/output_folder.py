@@ -6,12 +6,12 @@ import os
 import re
 import shutil
 from contextlib import contextmanager
-from pathlib import Path
 
 from sonogravity.common.claims import claim_folder
 from sonogravity.common.file_names import (
     FILES_CSV,
     FILES_XLSX,
+    MASK_SUFFIXES,
     OUTPUT_FILES,
     OUTPUT_FOLDERS,
     PANEL_KINDS,
@@ -19,9 +19,11 @@ from sonogravity.common.file_names import (
     SETTINGS,
     UNFINISHED,
 )
-from sonogravity.common.files import is_litter
+from sonogravity.common.files import digest_of_paths, is_litter
 from sonogravity.common.folders import DATA
 from sonogravity.common.messages import InputError, NotWritten, say, some, warn
+from sonogravity.datasets.file_kinds import stem_of
+from sonogravity.metrics.columns import SOURCE
 
 
 def _held(folder):
@@ -36,7 +38,8 @@ def _foreign_in_unfinished(folder, script):
     names = sorted(path.relative_to(folder).as_posix() for path in files)
     if not _written_by(folder, script):
         return names
-    pictures = re.compile(rf"({'|'.join(OUTPUT_FOLDERS)})/[^/]*\.({'|'.join(PANEL_KINDS)})")
+    suffixes = "|".join(map(re.escape, (*(f".{kind}" for kind in PANEL_KINDS), *MASK_SUFFIXES.values())))
+    pictures = re.compile(rf"({'|'.join(OUTPUT_FOLDERS)})/[^/]*({suffixes})")
     return [name for name in names if name not in OUTPUT_FILES and not pictures.fullmatch(name)]
 
 
@@ -59,13 +62,18 @@ def _refuse_other_inputs(folder, settings):
     options = _settings(folder).get("options")
     if not isinstance(options, dict):
         return
-    earlier, now = _inputs(options), _inputs(settings["options"])
-    if earlier != now:
+    if _digest(options) != _digest(settings["options"]):
+        earlier, now = (some(_inputs(each)) for each in (options, settings["options"]))
         raise InputError(
-            f"{folder}: holds the results of {some(earlier)}, not of {some(now)}; give another --output, or move these "
-            "results away"
+            f"{folder}: holds the results of {earlier}{' elsewhere' * (earlier == now)}, not of {now}; give another "
+            "--output, or move these results away"
         )
     say(f"{folder}: holds earlier results of the same input; they are replaced when the new ones are complete")
+
+
+def _digest(options):
+    """Return the digest of the inputs. Earlier versions stored the paths themselves."""
+    return options.get("digest_of_inputs") or digest_of_paths(_inputs(options))
 
 
 def _inputs(options):
@@ -90,13 +98,14 @@ def _foreign(folder, script):
         return unknown
     if not _written_by(folder, script):
         return [SETTINGS if SETTINGS in held else min(held)]
-    stems = {Path(row["file"]).stem for row in _rows(folder / FILES_CSV) if row.get("file")}
+    rows = _rows(folder / FILES_CSV)
+    stems = {stem_of(row[column]) for row in rows for column in ("file", SOURCE) if row.get(column)}
     return sorted(
         f"{part}/{path.name}"
         for part in OUTPUT_FOLDERS
         if (folder / part).is_dir()
         for path in (folder / part).iterdir()
-        if path.stem not in stems and not is_litter(path.name)
+        if stem_of(path.name) not in stems and not is_litter(path.name)
     )
 
 

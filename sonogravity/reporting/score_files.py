@@ -2,18 +2,19 @@
 
 import csv
 import math
+from contextlib import nullcontext
 
 import numpy as np
 
 from sonogravity.common import file_names, files, progress, workers
 from sonogravity.common.messages import say, some, warn
 from sonogravity.datasets.label_checks import background_warning
-from sonogravity.datasets.mask_files import write_mask
 from sonogravity.datasets.spacing import ASSUMED, doubts
 from sonogravity.metrics import columns, confidence
 from sonogravity.metrics.measurements import TRUE
 from sonogravity.metrics.summary import FEW_SUBJECTS, group_means, pooled, summarise, summarise_measurements
 from sonogravity.reporting import output_folder, pictures, workbook
+from sonogravity.reporting.mask_output import MaskOutput
 
 UNLIKE = "unlike_training"
 LOOK_FIRST = 5  # number of files named on the terminal
@@ -47,15 +48,17 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
     """
     names = _column_names(pairs, measure, groups, more)
     columns.check(names, measure.labels.column_names)
-    found = request.subjects.of([pair.stem for pair in pairs])  # before any file is scored
+    images = [pair.image for pair in pairs]
+    found = request.subjects.of([image.stem for image in images], [image.clip for image in images])
     subjects = {pair.image.name: subject for pair, subject in zip(pairs, found, strict=True)}
     with output_folder.new_output(folder, settings) as unfinished:
-        for name, wanted in ((file_names.MASKS, request.predicting), (file_names.PANELS, request.panels)):
+        panels = any(request.has_panel(pair) for pair in pairs)
+        for name, wanted in ((file_names.MASKS, request.predicting), (file_names.PANELS, panels)):
             if wanted:
                 (unfinished / name).mkdir()
         files.write_whole(unfinished / file_names.SETTINGS, workbook.write_json, settings)
         rows, confusions, measured, empty, reliability = _score_each(
-            results, names, len(pairs), unfinished, measure, request, natives, groups
+            results, names, pairs, unfinished, measure, request, natives, groups
         )
         summary, few = _summarise(rows, confusions, measured, measure, subjects)
         if reliability is not None:
@@ -83,22 +86,30 @@ def columns_of(predictor):
 def _column_names(pairs, measure, groups, more):
     """Return the columns of files.csv, which are known before the first file."""
     names = measure.columns(any(pair.mask for pair in pairs), more)
-    return [names[0], *(groups or {}).get(pairs[0].stem, {}), *names[1:]]
+    places = dict.fromkeys(column for pair in pairs for column in _place_of(pair.image))
+    return [names[0], *places, *(groups or {}).get(pairs[0].stem, {}), *names[1:]]
 
 
-def _score_each(results, names, count, folder, measure, request, natives, groups):
+def _place_of(image):
+    """Return the columns that tell where a frame of a clip lies: its file, and its time if the file gives it."""
+    if not image.is_numbered:
+        return {}
+    return {columns.SOURCE: image.path.name} | ({} if image.time_s is None else {columns.TIME: image.time_s})
+
+
+def _score_each(results, names, pairs, folder, measure, request, natives, groups):
     """Return rows, confusions and Measured of all files, names of background-only predictions, and the reliability.
 
     Other threads score and write while the network processes the next frames in this thread.
     """
     labels = measure.labels
-    colours = None if request.grey_masks else labels.mask_colours()
     rows, confusions, measured, empty, reliability = [], [], [], [], None
 
     def score_and_write(result):
         pair = result.frame.pair
-        height, width = result.frame.size
-        row = {"file": pair.image.name, **(groups or {}).get(pair.stem, {}), "width": width, "height": height}
+        height, width = result.prediction.shape
+        row = {"file": pair.image.name, **_place_of(pair.image), **(groups or {}).get(pair.stem, {})}
+        row |= {"width": width, "height": height}
         found = None
         if result.truth is not None:
             found = measure.of(pair.image.name, result.truth, result.prediction, result.confusion, result.ignored)
@@ -108,18 +119,18 @@ def _score_each(results, names, count, folder, measure, request, natives, groups
             row[UNLIKE] = result.frame.unlike
         row |= measure.measurements(pair.image.name, result.prediction, result.truth, result.ignored)
         row["seconds"] = result.seconds
-        if request.predicting:
-            path = folder / file_names.MASKS / file_names.mask_name(pair.stem)
-            files.write_whole(path, write_mask, labels.to_values(result.prediction), colours)
-        if request.panels:
+        values = masks.write(pair, result.prediction) if masks else None
+        if request.has_panel(pair):
             _write_panel(folder, request.panels, natives.pop(pair.stem), result, found, row, labels)
         is_empty = (result.prediction == labels.background).all()
-        return row, found, result.confusion, is_empty, result.reliability
+        return row, found, result.confusion, is_empty, result.reliability, (pair, values)
 
     scored = workers.ahead(score_and_write, results, workers.decoding_threads(request.workers))
-    with PartialCsv(folder, names) as partial:
-        for row, found, confusion, is_empty, of_file in progress.bar(scored, "frames", count, "frame"):
+    with PartialCsv(folder, names) as partial, _mask_output(folder, measure, pairs, request) as masks:
+        for row, found, confusion, is_empty, of_file, mask in progress.bar(scored, "frames", len(pairs), "frame"):
             rows.append(row)
+            if masks:
+                masks.append(*mask)
             if found is not None:
                 confusions.append(confusion)
                 measured.append(found)
@@ -131,10 +142,21 @@ def _score_each(results, names, count, folder, measure, request, natives, groups
     return rows, confusions, measured, empty, reliability
 
 
+def _mask_output(folder, measure, pairs, request):
+    """Return the context of the MaskOutput, of None if no masks are written."""
+    if not request.predicting:
+        return nullcontext()
+    return MaskOutput(
+        folder / file_names.MASKS, request.mask_format, measure.labels, pairs, measure.spacings, request.grey_masks
+    )
+
+
 def _write_panel(folder, kind, image, result, found, row, labels):
     """Write a panel of image, truth (with a margin also dilated and eroded) and prediction."""
     stem = result.frame.pair.stem
     maps, caption = {}, stem
+    if result.frame.region is not None:
+        caption += f"  {result.frame.region}"
     if found is not None:
         maps["truth"] = result.truth
         caption += f"  Dice {row['dice']:.4f}"
@@ -143,6 +165,7 @@ def _write_panel(folder, kind, image, result, found, row, labels):
             maps |= dict(moved)
             caption += f"  tolerant Dice {row['tolerant_dice']:.4f} ({found.choice.used})"
     maps["prediction"] = result.prediction
+    maps = {title: result.frame.seen(classes) for title, classes in maps.items()}
     path = folder / file_names.PANELS / file_names.panel_name(stem, kind)
     files.write_whole(path, pictures.write_panel, kind, image, maps, labels, caption)
 

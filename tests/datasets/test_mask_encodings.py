@@ -20,7 +20,7 @@ from sonogravity.datasets.label_checks import (
 from sonogravity.datasets.label_discovery import common_palette, find_labels
 from sonogravity.datasets.labels import COLOUR, Labels
 from sonogravity.datasets.mask_files import decode_mask, read_mask
-from sonogravity.datasets.pairs import Pair
+from sonogravity.datasets.pairs import FrameFile, Pair
 
 SIZE = 72, 64
 
@@ -40,7 +40,7 @@ def facts(masks, tmp_path, images=None, scale=0.5, palettes=None):
     for number, mask in enumerate(masks):
         image = np.random.default_rng(number).integers(0, 200, mask.shape, dtype=np.uint8)
         image = image if images is None else images[number]
-        pair = Pair(tmp_path / "images" / f"P{number}_001.png", tmp_path / "masks" / f"P{number}_001.png")
+        pair = Pair(*(FrameFile(tmp_path / kind / f"P{number}_001.png") for kind in ("images", "masks")))
         stored = mask.astype(np.uint8) if mask.max() < 256 else mask
         found.append(facts_of(pair, image, stored, palettes[number] if palettes else {}, scale))
     return found

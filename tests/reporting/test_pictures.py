@@ -7,7 +7,7 @@ from PIL import Image
 
 from sonogravity.datasets.frames import Frame
 from sonogravity.datasets.labels import Labels
-from sonogravity.datasets.pairs import Pair
+from sonogravity.datasets.pairs import FrameFile, Pair
 from sonogravity.inference.segmentation import FileResult
 from sonogravity.reporting import pictures
 
@@ -21,7 +21,7 @@ def results(tmp_path):
     for number, stem in enumerate(("short", "x" * 100)):
         image, mask = simple_frame(number)
         write_frame(tmp_path, stem, image, mask)
-        frame = Frame(Pair(tmp_path / "images" / f"{stem}.png"), {}, mask, mask.shape)
+        frame = Frame(Pair(FrameFile(tmp_path / "images" / f"{stem}.png")), {}, mask, mask.shape)
         truth = LABELS.to_classes(mask)
         found.append(FileResult(frame, truth[:, ::-1], truth, None, None, None))
     return found

@@ -1,0 +1,87 @@
+"""Kinds of files, by their suffix or content: images, sequences of frames, and others. The stem that names a file."""
+
+import json
+import unicodedata
+
+from sonogravity.common.messages import some
+from sonogravity.datasets.image_files import EXTENSIONS
+
+CONVERT = "convert them with python -m sonogravity.convert"
+SAME_FOLDER = "move their files into this folder, the subject first in each name, as P1_001.png"
+# Suffixes of each kind that is no plain image, and the remedy if only images are read.
+KINDS = {
+    "DICOM": ((".dcm", ".dicom", ".ima"), CONVERT),
+    "video": ((".mp4", ".avi", ".mov", ".mkv", ".webm", ".wmv", ".m4v", ".mpg", ".mpeg"), CONVERT),
+    "GIF": ((".gif",), CONVERT),
+    "volume": ((".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr"), CONVERT),
+    "NPZ": ((".npz",), CONVERT),
+    "MATLAB": ((".mat",), "save their slices as PNG"),
+    "archive": ((".zip", ".tar", ".tar.gz", ".tgz", ".gz", ".7z", ".rar"), "unpack them"),
+    "LabelMe annotation": ((), "draw them into mask files"),
+    "JSON": ((".json",), ""),
+    "folder": ((), SAME_FOLDER),
+    "other": ((), ""),
+}
+SEQUENCES = ("DICOM", "video", "GIF", "volume", "NPZ")  # kinds that predict and evaluate read
+TWO_SUFFIXES = (".nii.gz", ".seg.nrrd", ".seq.nrrd", ".seq.mha", ".igs.mha", ".igs.nrrd")
+SUFFIXES = (*EXTENSIONS, *(suffix for kind in SEQUENCES for suffix in KINDS[kind][0]))
+DICOM_PREFIX = 128  # bytes before the letters DICM
+DICOMDIR = "DICOMDIR"  # the name of the file that lists the DICOM files of a medium
+
+
+def stem_of(name):
+    """Return a file's name without its known suffix, with composed letters, because macOS stores "ü" as two characters.
+
+    DICOM files often have no suffix, and points in their names: ``1.2.840.5`` is a stem.
+    """
+    lower = name.lower()
+    known = (suffix for suffix in (*TWO_SUFFIXES, *SUFFIXES) if lower.endswith(suffix) and lower != suffix)
+    return unicodedata.normalize("NFC", name[: len(name) - len(next(known, ""))])
+
+
+def describe(paths):
+    """Return files that are not read as text: how many of each kind, the first names, and the remedy."""
+    found = {}
+    for path in paths:
+        found.setdefault(kind_of(path), []).append(path.name)
+    parts = []
+    for kind in (kind for kind in KINDS if kind in found):
+        names, remedy = found[kind], KINDS[kind][1]
+        plural = "s" if len(names) > 1 else ""
+        noun = f"folder{plural}" if kind == "folder" else f"{kind} file{plural}"
+        parts.append(f"{len(names)} {noun} ({some(names)}{'; ' if remedy else ''}{remedy})")
+    return ", ".join(parts)
+
+
+def kind_of(path):
+    """Return the one of KINDS that a path is of, by its suffix, or else by its content."""
+    if path.is_dir():
+        return "folder"
+    name = path.name.lower()
+    found = next((kind for kind, (suffixes, _) in KINDS.items() if name.endswith(suffixes)), None)
+    if found == "JSON" and _is_labelme(path):
+        return "LabelMe annotation"
+    if found is None and _is_dicom(path):
+        return "DICOM"
+    return found or "other"
+
+
+def is_frames(path):
+    """Return whether predict and evaluate read a file: an image or a sequence of frames."""
+    return path.suffix.lower() in EXTENSIONS or kind_of(path) in SEQUENCES
+
+
+def _is_dicom(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read(DICOM_PREFIX + 4)[DICOM_PREFIX:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _is_labelme(path):
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "shapes" in content

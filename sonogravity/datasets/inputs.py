@@ -1,0 +1,278 @@
+"""Find the frames, and their masks, that predict, evaluate and export are given: images, clips, stacks and volumes."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from sonogravity.common.messages import InputError, some
+from sonogravity.common.workers import ahead, decoding_threads
+from sonogravity.datasets.file_kinds import KINDS, SEQUENCES, describe, is_frames, stem_of
+from sonogravity.datasets.image_files import EXTENSIONS
+from sonogravity.datasets.pairs import FrameFile, Pair, check_name, list_files, no_images, not_read, pair_up
+from sonogravity.datasets.readers import is_dicomdir, members_of, open_sequence
+from sonogravity.datasets.sequences import NotAnImage
+
+ONLY_REGION = 0  # --region without a number
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of the frames to use.
+
+    region: number of a tissue region, ONLY_REGION, or None for the whole image. first, last: (number, whether it is
+    seconds) of the first and the last frame to use of each sequence; None for no limit.
+    """
+
+    region: int | None = None
+    first: tuple[float, bool] | None = None
+    last: tuple[float, bool] | None = None
+
+    @property
+    def is_limited(self):
+        """Return whether frames of a sequence are left out."""
+        return self.first is not None or self.last is not None
+
+    def holds(self, number, time_s, path):
+        """Return whether a frame is used. Raise InputError if the limit is in seconds, but the file has no times."""
+        for limit, sign in ((self.first, 1), (self.last, -1)):
+            if limit is None:
+                continue
+            value, in_seconds = limit
+            if in_seconds and time_s is None:
+                raise InputError(f"{path}: has no times, so --from and --to must be numbers of frames, without s")
+            if sign * ((time_s if in_seconds else number) - value) < -1e-9:
+                return False
+        return True
+
+
+WHOLE = Part()
+
+
+def find_input_pairs(inputs, masks_folder=None, partial=False, use_masks=True, part=WHOLE):
+    """Return the Pairs of ``--input`` paths, and notes on files that were not read.
+
+    inputs: folders with images/ (and masks/), folders of images and sequences, files, or a DICOMDIR. partial: allow
+    images without a mask. use_masks: whether masks are looked for.
+    """
+    pairs, notes = [], []
+    for path in inputs:
+        files, others, folder = _files_of(path)
+        images, found = open_frames(files, part)
+        notes += [*not_read(path, others), *found]
+        if not images:
+            raise no_images(folder, others)
+        own_masks = folder.parent / "masks" if folder.name == "images" else None
+        masks_of_input = (masks_folder or own_masks) if use_masks else None
+        masks = {}
+        if masks_of_input and (masks_folder or masks_of_input.is_dir()):
+            listed, other_masks = list_files(masks_of_input, sequences=True)
+            if path.is_file() or masks_folder:  # one file of many, or one mask folder for several inputs
+                listed = {stem: mask for stem, mask in listed.items() if _belongs(stem, files)}
+            masks, found = open_frames(listed)
+            notes += [*not_read(masks_of_input, other_masks), *found]
+            masks, found = _fitting(images, masks, listed, path.is_file() or masks_folder or part.is_limited, partial)
+            notes += found
+        if not partial:
+            images, found = _annotated(images, masks)
+            notes += found
+        pairs += pair_up(images, masks, partial)
+    if masks_folder and use_masks and not any(pair.mask for pair in pairs):
+        raise InputError(
+            f"{masks_folder}: no mask there has the stem of an image ({some(pair.image.name for pair in pairs)}); give "
+            "the folder of their masks, or leave --masks out"
+        )
+    _refuse_twins(pairs)
+    return pairs, notes + _notes_on_privacy(pairs)
+
+
+def _files_of(path):
+    """Return {stem: path} of an input's files, the paths of what else lies there, and the folder."""
+    if is_dicomdir(path):
+        return members_of(path), [], path.parent
+    if path.is_file():
+        if not is_frames(path):
+            suffixes = [*EXTENSIONS, *(suffix for kind in SEQUENCES for suffix in KINDS[kind][0])]
+            raise InputError(f"{path}: not an image: {describe([path])}; give a file of type {', '.join(suffixes)}")
+        check_name(path)
+        return {stem_of(path.name): path}, [], path.parent
+    folder = path / "images" if (path / "images").is_dir() else path
+    lists = [each for each in folder.iterdir() if is_dicomdir(each)] if folder.is_dir() else []
+    if not lists:
+        return *list_files(folder, sequences=True), folder
+    members = members_of(lists[0])
+    files, others = list_files(folder, sequences=True)
+    tops = {member.relative_to(folder).parts[0] for member in members.values()}
+    listed = {*members.values(), lists[0]}
+    files = {stem: file for stem, file in files.items() if file not in listed}
+    return files | members, [other for other in others if other.name not in tops], folder
+
+
+def open_frames(files, part=WHOLE):
+    """Return {identity: FrameFile} of the frames in files, {stem: path}, and notes on them.
+
+    Files that are DICOM but hold no image are left out with a note, unless there is no other file.
+    """
+    frames, notes, no_image = {}, [], []
+
+    def opened(item):
+        stem, path = item
+        try:
+            return stem, path, open_sequence(path)
+        except NotAnImage as error:
+            return stem, path, error
+
+    for stem, path, sequence in ahead(opened, files.items(), decoding_threads(None)):
+        if isinstance(sequence, NotAnImage):
+            no_image.append(sequence)
+            continue
+        if part.region is not None:
+            _choose_region(path, sequence, part.region)
+        if sequence is None:
+            frames[stem] = FrameFile(path, stem)
+            continue
+        notes += sequence.warnings
+        before = len(frames)
+        for number in range(sequence.count):
+            frame = FrameFile(path, stem, sequence, number)
+            if not sequence.numbered or part.holds(number, frame.time_s, path):
+                frames[frame.stem] = frame
+        if len(frames) == before:
+            raise InputError(f"{path}: none of its {sequence.count} frames lies between --from and --to; widen the two")
+    if no_image and not frames:
+        raise no_image[0]
+    return frames, [*notes, *map(str, no_image)]
+
+
+def _choose_region(path, sequence, wanted):
+    """Make a sequence give one tissue region only. Raise InputError if it is not clear which one."""
+    regions = sequence.regions if sequence else ()
+    if not regions:
+        raise InputError(f"{path}: has no ultrasound region that shows tissue in 2D; leave --region out")
+    chosen = [region for region in regions if wanted in (ONLY_REGION, region.number)]
+    if len(chosen) != 1:
+        which = f"no region {wanted} among" if not chosen else f"{len(chosen)}"
+        numbers = " or ".join(f"--region {region.number}" for region in regions)
+        raise InputError(f"{path}: has {which} tissue regions ({some(regions, 6)}); give {numbers}")
+    sequence.region = chosen[0]
+    sequence.spacing = chosen[0].spacing
+
+
+def _belongs(stem, files):
+    """Return whether a mask of this stem is of one of the files: its own, or that of one of its frames."""
+    return stem in files or (stem[-7:-6] == "_" and stem[-6:].isdigit() and stem[:-7] in files)
+
+
+def _fitting(images, masks, listed, some_only, partial):
+    """Return the masks that have an image, and notes. Raise InputError if a stack has another number of frames.
+
+    some_only: the images are some of those that the masks belong to, so masks without an image are left out.
+    """
+    sources = {image.file_stem: image.sequence for image in images.values() if image.is_numbered}
+    for mask in masks.values():
+        source = sources.get(mask.file_stem)
+        if mask.is_numbered and source and mask.sequence.count not in (source.count, source.declared):
+            raise InputError(
+                f"{mask.path}: holds {mask.sequence.count} frames, but {source.path.name} holds {source.declared}; a "
+                "mask stack needs one frame per frame of the clip"
+            )
+    extra = [stem for stem in masks if stem not in images]
+    cut = [stem for stem in extra if masks[stem].file_stem in sources and masks[stem].is_numbered]  # of a damaged clip
+    kept = {stem: mask for stem, mask in masks.items() if stem in images}
+    others = [stem for stem in extra if stem not in cut]
+    if some_only or not others:
+        return kept, []
+    if partial:
+        folder, names = next(iter(listed.values())).parent, [masks[stem].name for stem in others]
+        return kept, [f"{folder}: {len(others)} masks have no image of the same stem: {some(names)}"]
+    return kept | {stem: masks[stem] for stem in others}, []
+
+
+def _annotated(images, masks):
+    """Return the images without the frames that lack a mask in clips of which some frames have one, and notes."""
+    frames = Counter(image.path for image in images.values() if image.is_numbered)
+    annotated = Counter(image.path for stem, image in images.items() if image.is_numbered and stem in masks)
+    some_of = {path for path, count in annotated.items() if count < frames[path]}
+    left = {stem: image for stem, image in images.items() if image.path not in some_of or stem in masks}
+    return left, [
+        f"{path}: {annotated[path]} of {frames[path]} frames have a mask, and only these are scored" for path in some_of
+    ]
+
+
+def _refuse_twins(pairs):
+    seen = {}
+    for pair in pairs:
+        twin = seen.setdefault(pair.stem.casefold(), pair.image)
+        if twin is not pair.image:
+            raise InputError(f"{pair.image} and {twin} have the same stem, so the same output name; rename one")
+
+
+def _notes_on_privacy(pairs):
+    """Return notes on files whose name holds a value of their header, or whose images show more than the tissue."""
+    sequences = {pair.image.path: pair.image.sequence for pair in pairs if pair.image.sequence}
+    telling = {path: held for path, sequence in sequences.items() if (held := sequence.identifying)}
+    more = [path.name for path, sequence in sequences.items() if sequence.shows_more()]
+    notes = []
+    if more:
+        notes.append(
+            f"{len(more)} files hold pixels outside the tissue region ({some(more)}): text there may name the patient, "
+            "and panels show it; --region leaves it out"
+        )
+    if not telling:
+        return notes
+    keywords = sorted({keyword for held in telling.values() for keyword in held})
+    return [
+        *notes,
+        f"the names of {len(telling)} files or of their folders hold values of the DICOM header "
+        f"({', '.join(keywords)}), and outputs are named after the files; rename the files if the outputs leave your "
+        "hands",
+    ]
+
+
+def find_mask_pairs(inputs, masks_folder, predictions):
+    """Return the Pairs of true masks, {stem: predicted mask}, and notes on files that were not read.
+
+    inputs: folders with masks/, folders of masks, or mask files. If masks_folder is given, it holds the true masks, and
+    inputs (images; none for all masks) select those to score. Every true mask needs a prediction with the same stem.
+    If whole folders are scored, every prediction also needs a true mask.
+    """
+    notes = []
+
+    def listed(folder):
+        found, others = list_files(folder, sequences=True)
+        if not found:
+            raise no_images(folder, others, "masks")
+        frames, more = open_frames(found)
+        notes.extend([*not_read(folder, others), *more])
+        return frames
+
+    truths, whole = {}, not masks_folder or not inputs
+    part = "images" if masks_folder else "masks"
+    for path in inputs or [masks_folder]:
+        folder = path / part if (path / part).is_dir() else path
+        found = open_frames({stem_of(path.name): path})[0] if path.is_file() else listed(folder)
+        whole = whole and not path.is_file()
+        doubled = sorted(set(truths) & set(found))
+        if doubled:
+            raise InputError(f"{found[doubled[0]]} and {truths[doubled[0]]} have the same stem; score them separately")
+        truths |= found
+    if masks_folder and inputs:
+        masks = listed(masks_folder)
+        missing = [file.name for stem, file in truths.items() if stem not in masks]
+        if missing:
+            raise InputError(
+                f"{masks_folder}: no mask for {len(missing)} of {len(truths)} files: {some(missing)}; add the masks"
+            )
+        truths = {stem: masks[stem] for stem in truths}
+    found = listed(predictions)
+    missing = [file.name for stem, file in truths.items() if stem not in found]
+    if missing:
+        raise InputError(
+            f"{predictions}: no prediction for {len(missing)} of {len(truths)} true masks: {some(missing)}; add "
+            "them, or give the files to score as --input"
+        )
+    extra = [file.name for stem, file in found.items() if stem not in truths]
+    if extra and whole:
+        raise InputError(
+            f"{predictions}: {len(extra)} of {len(found)} have no true mask of the same stem: {some(extra)}; add the "
+            "masks or move these predictions away"
+        )
+    return [Pair(file, file) for file in truths.values()], found, notes

@@ -1,0 +1,182 @@
+"""Read videos: MP4, AVI, MOV, MKV, WebM, and the videos inside DICOM files.
+
+A video is decoded twice. The first time counts the frames, because the number in the file is missing or wrong in many
+videos, and finds damaged parts before any other work is done. Only a few frames are in memory.
+"""
+
+import functools
+import threading
+from collections import OrderedDict
+
+import numpy as np
+
+from sonogravity.common.messages import InputError, first_line
+from sonogravity.datasets.image_files import MAX_PIXELS
+from sonogravity.datasets.sequences import Sequence, need
+
+KEPT = 16  # decoded frames, because threads ask for neighbouring frames in any order
+LIMITED, FULL = 1, 2  # FFmpeg's color_range. Limited: 16 is black and 235 is white (ITU-R BT.601), full: 0 and 255
+EARLY = 1.5  # frames that may be missing at the end before a video counts as truncated
+
+
+class Video(Sequence):
+    """The frames of a video. source: returns a path or a new binary file to open."""
+
+    def __init__(self, path, source=None):
+        need(path, "videos", "av")
+        self.path = path
+        self._source = source or (lambda: str(path))
+        self._lock = threading.Lock()
+        self._container = self._frames = None
+        self._position = 0  # number of the frame that the decoder gives next
+        self._recent = OrderedDict()  # number -> decoded frame
+        self._number_of = {}  # presentation time stamp -> number; empty if the stamps do not tell the frames apart
+        self._stamps = []
+        size, times, ended = self._look()
+        super().__init__(path, len(times), size)
+        self.times = None if None in times else [time - times[0] for time in times]
+        if ended:
+            self.cut_to(len(times), ended)
+
+    def _open(self):
+        """Open the file, to be decoded from its first frame on."""
+        import av
+
+        self._close()
+        try:
+            self._container = av.open(self._source())
+        except av.FFmpegError as error:
+            raise ValueError(first_line(error)) from error
+        video = self._container.streams.video
+        if not video:
+            raise InputError(f"{self.path}: holds no video; leave it out")
+        video[0].thread_type = "AUTO"
+        video[0].codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        self._frames = self._container.decode(video[0])
+        self._position = 0
+
+    def _close(self):
+        if self._container is not None:
+            self._container.close()
+        self._container = self._frames = None
+
+    def _look(self):
+        """Decode all frames. Return (H, W), the time of each frame in s, and why the video ends early, else None."""
+        import av
+
+        size, times, ended = None, [], None
+        self._open()
+        try:
+            for frame in self._frames:
+                if frame.is_corrupt:
+                    ended = f"the video is damaged in frame {len(times)}"
+                    break
+                shown = (frame.width, frame.height) if frame.rotation % 180 else (frame.height, frame.width)
+                if size not in (None, shown):
+                    raise InputError(
+                        f"{self.path}: frame {len(times)} is {shown[1]}x{shown[0]}, but the frames before are "
+                        f"{size[1]}x{size[0]} (width x height); save frames of different sizes as separate files"
+                    )
+                size = shown
+                times.append(frame.time)
+                self._stamps.append(frame.pts)
+        except av.FFmpegError as error:
+            ended = f"the video is damaged in frame {len(times)} ({first_line(error)})"
+        missing = self._missing_seconds(times)
+        self._close()
+        if not times:
+            raise InputError(f"{self.path}: holds no frame that can be read; replace or remove the file")
+        if missing and not ended:
+            ended = f"the video ends after frame {len(times) - 1}, {missing:.2f} s before the end that it declares"
+        if None not in self._stamps and len(set(self._stamps)) == len(self._stamps):
+            self._number_of = {stamp: number for number, stamp in enumerate(self._stamps)}
+        return size, times, ended
+
+    def _missing_seconds(self, times):
+        """Return by how many seconds the frames end before the end that the file declares, 0 if they do not."""
+        if len(times) < 2 or None in times or len(self._container.streams) > 1:  # sound may be longer than the video
+            return 0
+        stream = self._container.streams.video[0]
+        declared = (stream.duration or 0) * float(stream.time_base or 0) or (self._container.duration or 0) / 1e6
+        step = (times[-1] - times[0]) / (len(times) - 1)
+        missing = declared - (times[-1] - times[0] + step)
+        return missing if missing > EARLY * step else 0
+
+    def _frame(self, number):
+        """Return a decoded frame. Decode on from the last one if it is near, else from the key frame before it."""
+        import av
+
+        with self._lock:
+            try:
+                if number in self._recent:
+                    return self._recent[number]
+                if self._container is None:
+                    self._open()
+                if not self._position <= number <= self._position + KEPT:
+                    self._go_to(number)
+                while self._position <= number:
+                    self._keep(next(self._frames))
+            except av.FFmpegError as error:
+                raise ValueError(first_line(error)) from error
+            except StopIteration:
+                raise ValueError("the video has changed since it was opened") from None
+            if self._position == self.count:  # many videos may be read one after the other
+                self._close()
+            return self._recent[number]
+
+    def _keep(self, frame):
+        self._recent[self._position] = frame
+        self._position += 1
+        while len(self._recent) > KEPT:
+            self._recent.popitem(last=False)
+
+    def _go_to(self, number):
+        """Move the decoder to the key frame before ``number``, or to the first frame."""
+        self._recent.clear()
+        if self._number_of:
+            stream = self._container.streams.video[0]
+            self._container.seek(self._stamps[number], stream=stream)
+            self._frames = self._container.decode(stream)
+            frame = next((frame for frame in self._frames if frame.key_frame), None)  # those before it lack references
+            found = self._number_of.get(frame.pts) if frame is not None else None
+            if found is not None and found <= number:
+                self._position = found
+                self._keep(frame)
+                return
+        self._open()
+
+    def _read(self, number, grey):
+        frame = self._frame(number)
+        array = luminance(frame) if grey else None
+        array = frame.to_ndarray(format="rgb24") if array is None else array
+        if frame.rotation % 90:
+            raise ValueError(f"is rotated by {frame.rotation} degrees")
+        return np.ascontiguousarray(np.rot90(array, frame.rotation // 90))
+
+    def _read_values(self, number):
+        raise InputError(f"{self.path}: is a video, whose compression changes values; give masks as PNG or as a stack")
+
+
+def luminance(frame):
+    """Return the (H, W) grey levels of a decoded frame, uint8 or uint16, 0 for black; None if it is stored as RGB."""
+    form = frame.format
+    first = form.components[0]
+    if form.is_rgb or form.has_palette or not first.is_luma or not (form.is_planar or form.name.startswith("gray")):
+        return None
+    kind = np.dtype("u1" if first.bits <= 8 else ">u2" if form.is_big_endian else "<u2")
+    plane = frame.planes[0]
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height]
+    levels = rows.view(kind)[:, : frame.width]
+    grey = form.name.startswith("gray")
+    if frame.color_range == LIMITED or (frame.color_range != FULL and not grey and not form.name.startswith("yuvj")):
+        return _from_limited(first.bits)[levels]
+    if first.bits > 8 and not grey:
+        return (levels >> (first.bits - 8)).astype(np.uint8)
+    return np.array(levels, kind.newbyteorder("="))
+
+
+@functools.cache
+def _from_limited(bits):
+    """Return the 8-bit grey level of each level of the limited range."""
+    levels = np.arange(2 ** (8 if bits <= 8 else 16)) / 2 ** (bits - 8)
+    return np.rint((levels - 16) * (255 / 219)).clip(0, 255).astype(np.uint8)
