@@ -145,11 +145,8 @@ def ours(model, checkpoint, scale, engine, amp):
         return common.timed(common.quietly, score.score_inputs, {checkpoint: (predictor, opened)}, request)
 
     def latency(images, ahead):
-        read = segmentation.read_frames(
-            predictor,
-            [Pair(FrameFile(Path(image))) for image in images],
-            threads_beside(None, predictor.device) if ahead else 0,
-        )
+        pairs = [Pair(FrameFile(Path(image))) for image in images]
+        read = segmentation.read_frames(predictor, pairs, threads_beside(None, predictor.device) if ahead else 0)
         times = [common.clock()]
         for _ in segmentation.segment(predictor, (frame for frame, _ in read), 1):
             times.append(common.clock())

@@ -45,7 +45,10 @@ NO_TORCH = (
     "commands.script",
 )
 # What may be imported inside a function: slow, or installed by an extra.
-SLOW_OR_OPTIONAL = {"torch", "pandas", "scipy", "matplotlib", "onnx", "onnxruntime", "openvino", "nncf", "google"}
+SLOW_OR_OPTIONAL = {
+    *("torch", "pandas", "scipy", "matplotlib", "onnx", "onnxruntime", "openvino", "nncf", "google"),
+    *("pydicom", "av", "tifffile", "SimpleITK"),
+}
 
 
 def name_of(path):

@@ -1,5 +1,6 @@
 """Read DICOM files: single images and cines, uncompressed, compressed or as a video."""
 
+import io
 import warnings
 
 import numpy as np
@@ -66,7 +67,7 @@ def _describe(sequence, header):
         sequence.spacing = scales.pop()
     elif scales <= {None} and (pixel_size := pixel_size_of(header)):
         sequence.take_pixel_size(*pixel_size)
-    sequence.warnings += [f"{sequence.path}: {warning}" for warning in found]
+    sequence.scale_warnings += [f"{sequence.path}: {warning}" for warning in found]
     sequence.identifying = identifying_in_name(header, sequence.path)
 
 
@@ -77,7 +78,7 @@ class DicomVideo(Video):
         parts = pixel_data.frames(1)
         if not parts:
             raise InputError(f"{path}: holds no complete frame; replace or remove the file")
-        super().__init__(path, lambda: Joined(pixel_data, parts[0]))
+        super().__init__(path, lambda: io.BufferedReader(Joined(pixel_data, parts[0])))
         _describe(self, header)
 
 

@@ -16,7 +16,7 @@ def find_copies(training, validation, warnings):
     for fact in (*training, *validation):
         if fact.digest in seen:
             duplicates.append(
-                f"{seen[fact.digest].parent.parent.name}/{seen[fact.digest].name} = "
+                f"{seen[fact.digest].path.parent.parent.name}/{seen[fact.digest].name} = "
                 f"{fact.pair.image.path.parent.parent.name}/{fact.pair.image.name}"
             )
         else:

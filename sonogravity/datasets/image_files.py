@@ -88,10 +88,11 @@ def _refuse_what_pillow_would_change(path, image):
 
 def _frames_in(image):
     """Return the number of frames of an open Pillow image."""
-    frames = getattr(image, "n_frames", 1)
-    if image.format == "TIFF" and frames == 1:  # ImageJ's larger stacks have one directory, of the first slice only
-        frames = int(next(iter(re.findall(r"^images=(\d+)", str(image.tag_v2.get(DESCRIPTION, "")), re.MULTILINE)), 1))
-    return frames
+    if image.format == "TIFF":  # ImageJ's larger stacks have one directory, of the first slice only
+        text = str(image.tag_v2.get(DESCRIPTION, ""))
+        if declared := re.findall(r"^images=(\d+)", text, re.MULTILINE):
+            return int(declared[0])
+    return getattr(image, "n_frames", 1)
 
 
 def frame_count(path):

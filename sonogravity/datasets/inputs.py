@@ -81,7 +81,7 @@ def find_input_pairs(inputs, masks_folder=None, partial=False, use_masks=True, p
             "the folder of their masks, or leave --masks out"
         )
     _refuse_twins(pairs)
-    return pairs, notes + _notes_on_privacy(pairs)
+    return pairs, notes + _notes_on_images(pairs)
 
 
 def _files_of(path):
@@ -205,12 +205,12 @@ def _refuse_twins(pairs):
             raise InputError(f"{pair.image} and {twin} have the same stem, so the same output name; rename one")
 
 
-def _notes_on_privacy(pairs):
-    """Return notes on files whose name holds a value of their header, or whose images show more than the tissue."""
+def _notes_on_images(pairs):
+    """Return notes on the scale of files, on pixels outside the tissue, and on names that hold header values."""
     sequences = {pair.image.path: pair.image.sequence for pair in pairs if pair.image.sequence}
     telling = {path: held for path, sequence in sequences.items() if (held := sequence.identifying)}
     more = [path.name for path, sequence in sequences.items() if sequence.shows_more()]
-    notes = []
+    notes = [warning for sequence in sequences.values() for warning in sequence.scale_warnings]
     if more:
         notes.append(
             f"{len(more)} files hold pixels outside the tissue region ({some(more)}): text there may name the patient, "

@@ -54,7 +54,8 @@ class Sequence:
     path: of the file. count: number of frames. size: (H, W) of every frame. times: (count,) seconds from the first
     frame, or None. spacing: of the file, or None. regions: those that show tissue in 2D. region: the one that is used
     alone. numbered: frames are named by stem and number, because the file may hold several. declared: number of frames
-    that the header gives. warnings: what the user should know of the file. identifying: header elements whose values
+    that the header gives. warnings: what the user should know of the file, and of its
+    scale. identifying: header elements whose values
     the file's name holds. geometry: of a volume, for masks of the same geometry.
     """
 
@@ -70,7 +71,7 @@ class Sequence:
         self.path = path
         self.count = self.declared = count
         self.size = tuple(map(int, size))
-        self.warnings = []
+        self.warnings, self.scale_warnings = [], []
         check_size(path, self.size)
         if count < 1:
             raise InputError(f"{path}: holds no complete frame; replace or remove the file")
@@ -78,7 +79,7 @@ class Sequence:
     def take_pixel_size(self, width_mm, height_mm):
         """Take the size of a pixel from the file as its spacing, unless it cannot be meant."""
         if (width_mm, height_mm) == (1, 1):
-            self.warnings.append(
+            self.scale_warnings.append(
                 f"{self.path}: gives pixels of exactly 1 x 1 mm, the value of files without a scale, so this is not "
                 "used; if it is meant, give --pixels-per-mm 1"
             )

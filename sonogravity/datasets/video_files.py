@@ -88,6 +88,9 @@ class Video(Sequence):
             raise InputError(f"{self.path}: holds no frame that can be read; replace or remove the file")
         if missing and not ended:
             ended = f"the video ends after frame {len(times) - 1}, {missing:.2f} s before the end that it declares"
+        if ended:
+            times = times[: _without_gap(times)]
+            self._stamps = self._stamps[: len(times)]
         if None not in self._stamps and len(set(self._stamps)) == len(self._stamps):
             self._number_of = {stamp: number for number, stamp in enumerate(self._stamps)}
         return size, times, ended
@@ -155,6 +158,20 @@ class Video(Sequence):
 
     def _read_values(self, number):
         raise InputError(f"{self.path}: is a video, whose compression changes values; give masks as PNG or as a stack")
+
+
+def _without_gap(times):
+    """Return how many frames of a damaged video, of these times, are before the first of its last frames to be missing.
+
+    Frames are stored in another order than they are shown, so the last ones that a damaged file holds are not
+    successive.
+    """
+    if None in times or len(times) < 3:
+        return min(len(times), 1)
+    steps = np.diff(times)
+    first = max(0, len(steps) - KEPT)
+    gaps = first + np.flatnonzero(steps[first:] > EARLY * np.median(steps))
+    return int(gaps[0]) + 1 if len(gaps) else len(times)
 
 
 def luminance(frame):

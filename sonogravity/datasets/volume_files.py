@@ -39,11 +39,11 @@ class Volume(Sequence):
         while len(lengths) > 3 and 1 in lengths[2:]:  # a series of single slices has four axes
             lengths = lengths[:2] + [length for length in lengths[2:] if length > 1]
         listed = components > 1 and (path.name.endswith(".seq.nrrd") or components not in COLOURS)
+        if listed and path.name.endswith(".seg.nrrd"):
+            raise InputError(f"{path}: holds {components} layers of segments; in 3D Slicer, export it as a label map")
         if len(lengths) > 3 or len(lengths) < 2 or (listed and len(lengths) == 3 and lengths[2] > 1):
             shape = "x".join(map(str, [*self._shape, *([components] if listed else [])]))
             raise InputError(f"{path}: has more than three axes ({shape}); save each time point or layer as a file")
-        if listed and path.name.endswith(".seg.nrrd"):
-            raise InputError(f"{path}: holds {components} layers of segments; in 3D Slicer, export it as a label map")
         self._listed = listed
         self._channels = (components,) if components > 1 and not listed else ()
         _check_direction(path, reader.GetDirection(), reader.GetDimension())

@@ -152,7 +152,7 @@ def test_brackets_are_no_pattern_and_what_is_written_is_taken_literally(best, tm
     pattern = tmp_path / "frames [1*"
     line = ["--load", str(best), "--input", str(pattern), "--output", str(tmp_path / "second")]
     assert predict.main(line) == 0
-    assert json.loads((tmp_path / "second" / "settings.json").read_text())["options"]["input"] == [str(frames[0])]
+    assert json.loads((tmp_path / "second" / "settings.json").read_text())["options"]["input"] == [frames[0].name]
 
 
 def test_compare_takes_a_pattern(trained, best, tmp_path):

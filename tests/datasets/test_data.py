@@ -9,9 +9,9 @@ from sonogravity.common.messages import InputError
 from sonogravity.common.workers import ahead
 from sonogravity.datasets.augmentation import Augmentation, other_grey_levels
 from sonogravity.datasets.frames import FrameStore, read_pair, resize_image, resize_mask, to_unit
+from sonogravity.datasets.inputs import find_input_pairs
 from sonogravity.datasets.labels import IGNORE_INDEX, Labels
 from sonogravity.datasets.loader import EpochBatches, TrainingFrames, collate, training_loader
-from sonogravity.datasets.inputs import find_input_pairs
 from sonogravity.datasets.pairs import find_training_pairs
 
 LABELS = Labels.create([0, 128, 255])

@@ -16,9 +16,9 @@ from deeplab.model import DeepLabV3
 from sonogravity.common import devices
 from sonogravity.common.messages import InputError
 from sonogravity.datasets.frames import Frame
+from sonogravity.datasets.inputs import find_input_pairs
 from sonogravity.datasets.labels import Labels
 from sonogravity.datasets.mask_files import decode_mask
-from sonogravity.datasets.inputs import find_input_pairs
 from sonogravity.inference import engines, exported, segmentation
 from sonogravity.inference.predictor import (
     Predictor,

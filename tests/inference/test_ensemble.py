@@ -11,8 +11,8 @@ from conftest import train_arguments
 from PIL import Image
 
 from sonogravity.datasets import frames
-from sonogravity.datasets.labels import Labels
 from sonogravity.datasets.inputs import find_input_pairs
+from sonogravity.datasets.labels import Labels
 from sonogravity.inference import ensemble
 from sonogravity.inference.ensemble import Ensemble
 from sonogravity.inference.predictor import open_all, open_predictor

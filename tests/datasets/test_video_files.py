@@ -1,0 +1,240 @@
+"""Videos: each frame in its place and at its time, in any order and from several threads, for each container."""
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+import av
+import numpy as np
+import pytest
+from pydicom.encaps import encapsulate
+from sequence_files import SIZE, dicom_header, grey_frames, write_video
+
+from sonogravity.common.messages import InputError
+from sonogravity.datasets.readers import open_sequence
+from sonogravity.datasets.video_files import luminance
+
+LOSSLESS = {
+    "mkv ffv1": ("a.mkv", "ffv1", "gray", {}),
+    "avi ffv1": ("a.avi", "ffv1", "gray", {}),
+    "avi huffyuv, RGB": ("a.avi", "huffyuv", "rgb24", {}),
+    "mov png": ("a.mov", "png", "gray", {}),
+    "mp4 x264 lossless": ("a.mp4", "libx264", "yuv420p", {"qp": "0"}),
+    "mkv x265 lossless": ("a.mkv", "libx265", "yuv420p", {"x265-params": "lossless=1:log-level=none"}),
+    "webm vp9 lossless": ("a.webm", "libvpx-vp9", "yuv420p", {"lossless": "1"}),
+}
+LOSSY = {
+    "mp4 x264": ("a.mp4", "libx264", "yuv420p", {"bf": "3", "g": "12", "x264-params": "open-gop=1"}),
+    "mov mpeg4": ("a.mov", "mpeg4", "yuv420p", {"b": "4M"}),
+    "avi mjpeg": ("a.avi", "mjpeg", "yuvj420p", {}),
+    "webm vp8": ("a.webm", "libvpx", "yuv420p", {"b": "4M", "auto-alt-ref": "1", "lag-in-frames": "16"}),
+    "mkv av1": ("a.mkv", "libsvtav1", "yuv420p", {"svtav1-params": "enable-stat-report=0"}),
+}
+
+
+def made(path, frames, codec, pixels, options, **more):
+    if codec not in av.codecs_available:
+        pytest.skip(f"no encoder {codec} here")
+    return open_sequence(write_video(path, frames, codec, pixels, options=options, **more))
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
+def test_lossless_videos_keep_every_grey_level(kind, tmp_path):
+    name, codec, pixels, options = LOSSLESS[kind]
+    frames = grey_frames(12)
+    sequence = made(tmp_path / name, frames, codec, pixels, options, full_range=pixels.startswith("yuv"))
+    assert (sequence.count, sequence.size, sequence.numbered, sequence.warnings) == (12, SIZE, True, [])
+    for k, frame in enumerate(frames):
+        np.testing.assert_array_equal(sequence.read(k, 1), frame)
+    colour = sequence.read(3, 3)
+    assert colour.shape == (*SIZE, 3) and np.abs(colour.astype(int) - frames[3][:, :, None]).max() <= 3
+
+
+def numbered(count, size=SIZE):
+    """Frames that show their number as six noisy bars, dark or bright, so that compression cannot hide it."""
+    frames, rng = [], np.random.default_rng(0)
+    for k in range(count):
+        bars = np.repeat([200 * (k >> bit & 1) for bit in range(6)], -(-size[1] // 6))[None, : size[1]]
+        frames.append((bars + rng.integers(0, 50, size)).astype(np.uint8))
+    return frames
+
+
+def number_in(frame):
+    width = -(-SIZE[1] // 6)
+    return sum((frame[:, width * bit + 2 : width * bit + 7].mean() > 128) << bit for bit in range(6))
+
+
+@pytest.mark.parametrize("kind", [*LOSSY, *LOSSLESS])
+def test_each_frame_is_in_its_place_in_any_order(kind, tmp_path):
+    name, codec, pixels, options = {**LOSSY, **LOSSLESS}[kind]
+    sequence = made(tmp_path / name, numbered(50), codec, pixels, options)
+    assert sequence.count == 50
+    in_order = [sequence.read(k, 1) for k in range(50)]
+    assert [number_in(frame) for frame in in_order] == list(range(50))
+    for k in np.random.default_rng(0).permutation(50):
+        np.testing.assert_array_equal(sequence.read(int(k), 1), in_order[k])
+
+
+def test_threads_read_one_video_together(tmp_path):
+    sequence = made(tmp_path / "a.mp4", numbered(60), "libx264", "yuv420p", {"g": "10"})
+    order = list(range(60)) + list(np.random.default_rng(1).permutation(60))
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda k: number_in(sequence.read(int(k), 1)), order))
+    assert found == order
+
+
+def test_only_a_few_frames_are_kept(tmp_path):
+    sequence = made(tmp_path / "a.mkv", grey_frames(60), "ffv1", "gray", {})
+    for k in range(60):
+        sequence.read(k, 1)
+        assert len(sequence._recent) <= 16
+    assert sequence._container is None, "the file is closed after its last frame"
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_each_frame_has_its_own_time(name, tmp_path):
+    stamps = [0, 40, 140, 150, 400, 1000]
+    sequence = made(tmp_path / name, grey_frames(6), "libx264", "yuv420p", {}, stamps=stamps)
+    assert sequence.times == pytest.approx([stamp / 1000 for stamp in stamps], abs=1e-3)
+
+
+def test_full_and_limited_range_show_the_same(tmp_path):
+    frames = [np.tile(np.arange(0, 256, 4, dtype=np.uint8), (SIZE[0], 1))] * 3
+    limited = made(tmp_path / "l.mp4", frames, "libx264", "yuv420p", {"qp": "0"}).read(0, 1)
+    full = made(tmp_path / "f.mp4", frames, "libx264", "yuv420p", {"qp": "0"}, full_range=True).read(0, 1)
+    np.testing.assert_array_equal(full, frames[0])
+    assert np.abs(limited.astype(int) - frames[0]).max() <= 1 and (limited.min(), limited.max()) == (0, 252)
+
+
+def test_deeper_grey_levels_stay(tmp_path):
+    deep = [frame.astype(np.uint16) * 257 for frame in grey_frames(2)]
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "gray16le"
+        for array in deep:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="gray16le")))
+        container.mux(stream.encode())
+    np.testing.assert_array_equal(open_sequence(path).read(1, 1), deep[1])
+
+
+@pytest.mark.parametrize("kind", ["yuv420p10le", "nv12", "yuyv422", "gbrp", "rgb24", "bgr0"])
+def test_pixel_formats_without_a_plane_of_grey_levels_are_converted(kind):
+    frame = av.VideoFrame.from_ndarray(np.full(SIZE, 100, np.uint8), format="gray").reformat(format=kind)
+    grey = luminance(frame)
+    if grey is None:
+        assert kind in ("gbrp", "rgb24", "bgr0", "yuyv422", "nv12")
+    else:
+        assert grey.dtype == np.uint8 and np.abs(grey.astype(int) - 100).max() <= 1
+
+
+def turned(path, degrees):
+    """Write the rotation into the track header of an MP4, as telephones do."""
+    content = bytearray(path.read_bytes())
+    place = content.index(b"tkhd") + 4 + 4 + 20 + 16
+    one = 0x10000
+    matrix = {90: (0, one, 0, -one, 0), 180: (-one, 0, 0, 0, -one), 270: (0, -one, 0, one, 0)}[degrees]
+    for k, value in enumerate(matrix):
+        content[place + 4 * k : place + 4 * k + 4] = value.to_bytes(4, "big", signed=True)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("degrees", "turns"), [(90, -1), (180, 2), (270, 1)])
+def test_rotation_is_applied_as_players_do(degrees, turns, tmp_path):
+    frames = grey_frames(2)
+    path = write_video(tmp_path / "a.mp4", frames, "libx264", "yuv420p", options={"qp": "0"}, full_range=True)
+    turned(path, degrees)
+    sequence = open_sequence(path)
+    expected = np.rot90(frames[1], turns)
+    assert sequence.size == expected.shape
+    np.testing.assert_array_equal(sequence.read(1, 1), expected)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.webm", "fragmented.mp4"])
+def test_a_truncated_video_gives_the_frames_before_the_damage(name, tmp_path):
+    codec, pixels = ("libvpx-vp9", "yuv420p") if name.endswith("webm") else ("libx264", "yuv420p")
+    path = tmp_path / name
+    frames = numbered(50)
+    write_video(path, frames, codec, pixels, options={"g": "5"})
+    if name == "fragmented.mp4":  # the index comes first, as of files for the web
+        with (
+            av.open(str(path)) as source,
+            av.open(str(tmp_path / "f.mp4"), "w", options={"movflags": "faststart"}) as target,
+        ):
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    target.mux(packet)
+        path = tmp_path / "f.mp4"
+    path.write_bytes(path.read_bytes()[: -path.stat().st_size // 3])
+    sequence = open_sequence(path)
+    assert 10 < sequence.count < 45
+    assert len(sequence.warnings) == 1
+    assert f"the {sequence.count} frames before it are used" in sequence.warnings[0]
+    found = [number_in(sequence.read(k, 1)) for k in range(sequence.count)]
+    assert found == list(range(sequence.count))
+
+
+def test_an_mp4_without_its_index_is_refused(tmp_path):
+    path = write_video(tmp_path / "a.mp4", grey_frames(), "libx264", "yuv420p")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"a.mp4: cannot be read"):
+        open_sequence(path)
+
+
+def test_frames_of_another_size_end_the_reading(tmp_path):
+    path = tmp_path / "a.h264"
+    parts = []
+    for size in (SIZE, (96, 80)):
+        buffer = io.BytesIO()
+        with av.open(buffer, "w", format="h264") as container:
+            stream = container.add_stream("libx264", rate=25)
+            stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+            for frame in grey_frames(4, size):
+                container.mux(
+                    stream.encode(av.VideoFrame.from_ndarray(frame, format="gray").reformat(format="yuv420p"))
+                )
+            container.mux(stream.encode())
+        parts.append(buffer.getvalue())
+    path.write_bytes(b"".join(parts))
+    path = path.rename(tmp_path / "a.mpg")
+    with pytest.raises(InputError, match=r"frame 4 is 80x96, but the frames before are 64x48"):
+        open_sequence(path)
+
+
+def test_sound_alone_is_no_video(tmp_path):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(InputError, match="holds no video"):
+        open_sequence(path)
+
+
+def test_a_video_is_no_mask(tmp_path):
+    sequence = made(tmp_path / "a.mkv", grey_frames(), "ffv1", "gray", {})
+    with pytest.raises(InputError, match="give masks as PNG or as a stack"):
+        sequence.read_values(0)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg2video"])
+def test_a_video_inside_a_dicom_file(codec, tmp_path):
+    """As scanners store long cines: DICOM PS3.5, 8.2.5 to 8.2.8."""
+    if codec not in av.codecs_available:
+        pytest.skip(f"no encoder {codec} here")
+    syntax = {"libx264": "4.102", "libx265": "4.107", "mpeg2video": "4.100"}[codec]
+    frames = numbered(40)
+    options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+    video = write_video(tmp_path / "a.mpg", frames, codec, "yuv420p", options=options).read_bytes()
+    data = dicom_header(frames[0], len(frames), f"1.2.840.10008.1.2.{syntax}", "YBR_PARTIAL_420")
+    data.PixelData = encapsulate([video], fragments_per_frame=4, has_bot=False)
+    data["PixelData"].VR = "OB"
+    path = tmp_path / "cine"
+    data.save_as(path, enforce_file_format=True)
+    sequence = open_sequence(path)
+    assert (sequence.count, sequence.size) == (40, SIZE)
+    for k in (20, 3, 39, 0, 21):
+        assert number_in(sequence.read(k, 1)) == k
