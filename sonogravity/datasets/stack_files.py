@@ -25,39 +25,24 @@ class TiffStack(Sequence):
         self._lock = threading.Lock()
         self._file = None
         with tifffile.TiffFile(path) as file:
-            series = file.series
-            shapes = {each.shape for each in series}
-            if len(shapes) > 1:
-                sizes = some(dict.fromkeys("x".join(map(str, each.shape)) for each in series))
-                raise InputError(f"{path}: holds images of different sizes ({sizes}); save them as separate files")
-            first = series[0]
-            axes = [(axis, length) for axis, length in zip(first.axes, first.shape, strict=True) if length > 1]
-            counted = [axis for axis, _ in axes if axis not in "YXS"]
-            channels = dict(axes).get("C", 0)
-            known = FRAME_AXES + "C" * (channels > MOST_CHANNELS)  # a writer that does not name the axis of its frames
-            if counted and (len(series) > 1 or len(counted) > 1 or counted[0] not in known):
-                raise InputError(
-                    f"{path}: has the axes {first.axes} of {'x'.join(map(str, first.shape))}; save one file per "
-                    "channel and position, with one axis of frames"
-                )
-            page = first.pages[0]
-            self._one_by_one = len(series) > 1 or first.dataoffset is None
-            count = len(series) if len(series) > 1 else dict(axes).get(counted[0], 1) if counted else 1
+            first, page = file.series[0], file.pages[0]
+            axes, shape, offset = _layout(path, file)
+            lengths = dict(zip(axes, shape, strict=True))
+            count = int(np.prod([length for axis, length in lengths.items() if axis not in "YXS"]))
+            self._one_by_one = offset is None
             if self._one_by_one and len(file.pages) < count:
                 raise InputError(f"{path}: holds {len(file.pages)} of {count} frames; it is truncated, save it again")
-            self._planar = first.axes.endswith("SYX")
+            self._planar = axes.endswith("SYX")
             self._inverted = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
             self._colours = page.colormap if page.photometric == tifffile.PHOTOMETRIC.PALETTE else None
             self._find_calibration(file, page, count)
-            height, width = (dict(zip(first.axes, first.shape, strict=True))[axis] for axis in "YX")
-            shape = (count, *(length for axis, length in zip(first.axes, first.shape, strict=True) if axis in "YXS"))
-            self._data = first.dtype.newbyteorder(file.byteorder), first.dataoffset, shape
-        super().__init__(path, count, (height, width))
+            frame = tuple(length for axis, length in lengths.items() if axis in "YXS")
+            self._data = first.dtype.newbyteorder(file.byteorder), offset, (count, *frame)
+        super().__init__(path, count, (lengths["Y"], lengths["X"]))
         if self._pixel_size:
             self.take_pixel_size(*self._pixel_size)
         if not self._one_by_one:
-            size = int(np.prod(shape[1:])) * first.dtype.itemsize
-            complete = (path.stat().st_size - first.dataoffset) // size
+            complete = (path.stat().st_size - offset) // (int(np.prod(frame)) * first.dtype.itemsize)
             if complete < count:
                 self.cut_to(complete, f"the file ends in frame {complete} of {count}")
 
@@ -97,6 +82,33 @@ class TiffStack(Sequence):
 
     def _read_values(self, number):
         return self._stored(number)
+
+
+def _layout(path, file):
+    """Return axes, lengths, and the offset of the first frame if all lie one after the other, else None.
+
+    axes: tifffile's letters, one of which at most counts frames. Raise InputError for other files.
+    """
+    series = file.series
+    first = series[0]
+    if len({each.shape for each in series}) > 1:
+        sizes = some(dict.fromkeys("x".join(map(str, each.shape)) for each in series))
+        raise InputError(f"{path}: holds images of different sizes ({sizes}); save them as separate files")
+    axes, shape, offset = first.axes, first.shape, first.dataoffset
+    declared = (file.imagej_metadata or {}).get("images", 1) if file.is_imagej else 1
+    if len(series) > 1:
+        axes, shape, offset = f"I{axes}", (len(series), *shape), None
+    elif declared > 1 and set(axes) <= set("YXS"):  # ImageJ's one directory in a truncated file
+        axes, shape, offset = f"I{axes}", (declared, *shape), file.pages[0].dataoffsets[0]
+    counted = [axis for axis, length in zip(axes, shape, strict=True) if length > 1 and axis not in "YXS"]
+    # A writer that does not name the axis of its frames gets that of channels.
+    known = FRAME_AXES + "C" * (dict(zip(axes, shape, strict=True)).get("C", 0) > MOST_CHANNELS)
+    if len(counted) > 1 or not set(counted) <= set(known):
+        raise InputError(
+            f"{path}: has the axes {axes} of {'x'.join(map(str, shape))}; save one file per channel and position, with "
+            "one axis of frames"
+        )
+    return axes, shape, offset
 
 
 class PillowStack(Sequence):
