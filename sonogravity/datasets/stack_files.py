@@ -37,7 +37,7 @@ class TiffStack(Sequence):
             self._colours = page.colormap if page.photometric == tifffile.PHOTOMETRIC.PALETTE else None
             self._find_calibration(file, page, count)
             frame = tuple(length for axis, length in lengths.items() if axis in "YXS")
-            self._data = first.dtype.newbyteorder(file.byteorder), offset, (count, *frame)
+            self._data = first.dtype.newbyteorder(file.byteorder), offset, frame
         super().__init__(path, count, (lengths["Y"], lengths["X"]))
         if self._pixel_size:
             self.take_pixel_size(*self._pixel_size)
@@ -63,7 +63,8 @@ class TiffStack(Sequence):
 
         if not self._one_by_one:
             kind, offset, shape = self._data
-            array = np.memmap(self.path, kind, "r", offset, shape)[number]
+            before = number * int(np.prod(shape)) * kind.itemsize
+            array = np.memmap(self.path, kind, "r", offset + before, shape)
         else:
             with self._lock:
                 self._file = self._file or tifffile.TiffFile(self.path)
