@@ -126,20 +126,25 @@ def open_frames(files, part=WHOLE):
             continue
         if part.region is not None:
             _choose_region(path, sequence, part.region)
-        if sequence is None:
-            frames[stem] = FrameFile(path, stem)
-            continue
-        notes += sequence.warnings
-        before = len(frames)
-        for number in range(sequence.count):
-            frame = FrameFile(path, stem, sequence, number)
-            if not sequence.numbered or part.holds(number, frame.time_s, path):
-                frames[frame.stem] = frame
-        if len(frames) == before:
-            raise InputError(f"{path}: none of its {sequence.count} frames lies between --from and --to; widen the two")
+        notes += sequence.warnings if sequence else []
+        for frame in _frames_of(path, stem, sequence, part):
+            twin = frames.setdefault(frame.stem, frame)
+            if twin is not frame:
+                raise InputError(f"{frame} and {twin} have the same stem, so the same output name; rename one")
     if no_image and not frames:
         raise no_image[0]
     return frames, [*notes, *map(str, no_image)]
+
+
+def _frames_of(path, stem, sequence, part):
+    """Return the FrameFiles of a file that are used. sequence: None for a plain file."""
+    if sequence is None:
+        return [FrameFile(path, stem)]
+    frames = [FrameFile(path, stem, sequence, number) for number in range(sequence.count)]
+    used = [f for f in frames if not sequence.numbered or part.holds(f.number, f.time_s, path)]
+    if not used:
+        raise InputError(f"{path}: none of its {sequence.count} frames lies between --from and --to; widen the two")
+    return used
 
 
 def _choose_region(path, sequence, wanted):

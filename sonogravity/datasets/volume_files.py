@@ -1,5 +1,6 @@
 """Read volumes as stacks of slices: MetaImage (also of PLUS), NRRD (also of 3D Slicer) and NIfTI, by SimpleITK."""
 
+import os
 import re
 import threading
 from dataclasses import dataclass
@@ -119,4 +120,9 @@ def write_volume(path, values, geometry, spacing):
     elif not spacing.assumed:
         height, width = spacing.pixel_size_mm
         image.SetSpacing([width, height, 1.0][: image.GetDimension()])
-    SimpleITK.WriteImage(image, str(path), True, imageIO="NiftiImageIO")
+    named = path.with_name(f"{path.name}.nii.gz")  # without this ending SimpleITK refuses to write
+    try:
+        SimpleITK.WriteImage(image, str(named), True)
+        os.replace(named, path)
+    finally:
+        named.unlink(missing_ok=True)

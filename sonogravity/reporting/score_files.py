@@ -235,7 +235,7 @@ def _report(rows, summary, few, empty, measure, folder):
             say(f"{name} {mean}, n {entry['n']} (missed {entry['missed']}, spurious {entry['spurious']})")
         for by, groups in summary.get("groups", {}).items():
             mean, sd = groups[-2:]
-            if mean["n_dice"] < 2:
+            if mean.get("n_dice", 0) < 2:
                 continue
             say(f"Dice over {mean['n_dice']} {by}s: mean {mean['dice']:.4f}, standard deviation {sd['dice']:.4f}")
         if few is not None:
