@@ -29,7 +29,8 @@ def open_dicom(path):
     need(path, "DICOM files", "pydicom")
     import pydicom
 
-    with readable(path, pydicom.errors.InvalidDicomError, NotImplementedError), warnings.catch_warnings():
+    errors = pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException
+    with readable(path, *errors), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns about values that are not read here
         header, pixel_data = _open(path)
         syntax = str(header.file_meta.get("TransferSyntaxUID") or IMPLICIT)

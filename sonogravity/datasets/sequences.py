@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from sonogravity.common.files import BROKEN_FILE
 from sonogravity.common.messages import InputError, first_line
@@ -155,7 +156,7 @@ def readable(where, *errors):
         yield
     except InputError:
         raise
-    except (*BROKEN_FILE, *errors) as error:
+    except (*BROKEN_FILE, Image.DecompressionBombError, *errors) as error:
         raise InputError(f"{where}: cannot be read ({first_line(error)}); replace or remove the file") from error
 
 

@@ -1,5 +1,6 @@
 """Read stacks of images in one file: TIFF (several pages, or ImageJ's one directory), GIF, WebP, APNG and NPZ."""
 
+import logging
 import threading
 import zipfile
 
@@ -24,7 +25,9 @@ class TiffStack(Sequence):
 
         self._lock = threading.Lock()
         self._file = None
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # an InputError says what matters
         with tifffile.TiffFile(path) as file:
+            _refuse_circle(file)
             first, page = file.series[0], file.pages[0]
             axes, shape, offset = _layout(path, file)
             lengths = dict(zip(axes, shape, strict=True))
@@ -83,6 +86,15 @@ class TiffStack(Sequence):
 
     def _read_values(self, number):
         return self._stored(number)
+
+
+def _refuse_circle(file):
+    """Raise ValueError if a directory of a damaged file leads back to an earlier one; tifffile would never end."""
+    seen = set()
+    for page in file.pages:
+        if page.offset in seen:
+            raise ValueError("its directories form a circle")
+        seen.add(page.offset)
 
 
 def _layout(path, file):

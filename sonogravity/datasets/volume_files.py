@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sonogravity.common.messages import InputError
+from sonogravity.common.messages import InputError, one_line
 from sonogravity.datasets.sequences import MOST_IN_MEMORY, Sequence, need
 
 SLICED = (".mha", ".nii")  # formats of which SimpleITK reads a slice without the rest, if they are not compressed
+LONGEST_HEADER = 2**16  # bytes
+DATA_FILE = re.compile(rb"^(?:ElementDataFile *=|data ?file:)([^\r\n]*)", re.MULTILINE | re.IGNORECASE)
 COLOURS = (3, 4)  # components of a pixel that are a colour
 
 
@@ -30,6 +32,7 @@ class Volume(Sequence):
         need(path, "volumes", "SimpleITK")
         import SimpleITK
 
+        _check_data_file(path)
         self._lock = threading.Lock()
         self._whole = None
         reader = SimpleITK.ImageFileReader()
@@ -100,6 +103,19 @@ def _check_direction(path, direction, axes):
         f"{path}: its axes are {what} (direction {' '.join(f'{each:g}' for each in matrix.ravel())}), so it is not "
         "clear which side is up; turn the pixels as a viewer shows them, and save them with the direction 1 0 0 1"
     )
+
+
+def _check_data_file(path):
+    """Raise InputError if a header says that its pixels are anywhere but in the file itself or in one beside it."""
+    with open(path, "rb") as file:
+        header = file.read(LONGEST_HEADER)
+    found = DATA_FILE.search(header)
+    name = found[1].strip().decode("utf-8", "replace") if found else "LOCAL"
+    beside = path.suffix.lower() in (".mhd", ".nhdr")
+    if not (re.fullmatch(r"[\w. +-]+", name) and (path.parent / name).is_file() if beside else name == "LOCAL"):
+        raise InputError(
+            f"{path}: its pixels are in '{one_line(name)}', which is not read; save header and pixels anew"
+        )
 
 
 def _is_compressed(path):

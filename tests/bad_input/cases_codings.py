@@ -54,16 +54,16 @@ def imagej(images):
     return make
 
 
-def only(name, content, remove=True):
-    """The images of the validation folder replaced by one file of a name and a content."""
+def only(name, content, remove=True, part="validation"):
+    """The images of a folder replaced by one file of a name and a content; remove: else beside them."""
 
     def arrange(scene):
-        folder = scene.validation / "images"
+        folder = scene.root / part / "images"
         if remove:
             shutil.rmtree(folder)
             folder.mkdir()
         (folder / name).write_bytes(content)
-        return ["--no-masks"]
+        return ["--no-masks"] if part == "validation" else []
 
     return arrange
 
@@ -191,7 +191,7 @@ add(
     lambda s: ["--no-masks"],
     check=lambda s: "dice" not in s.rows() and len(list((s.output / "masks").iterdir())) == 4,
 )
-add("an ImageJ stack of one directory", "unet/evaluate", encoded("tif", imagej(5)), "C_001.tif", "5 frames")
+add("an ImageJ stack of one directory", "unet/evaluate", encoded("tif", imagej(5)), "C_001_000000", "no mask")
 add("an ImageJ stack as a mask", "unet/train", encoded("tif", imagej(3), "masks"), "C_001.tif", "3 frames")
 add("an ImageJ file of one image works", "unet/evaluate", encoded("tif", imagej(1)), check=as_plain("tif"))
 add(
@@ -210,8 +210,8 @@ add(
             {"save_all": True, "append_images": [i.convert("L").rotate(90).convert("RGB").resize(i.size)]},
         ),
     ),
-    "C_001.webp",
-    "2 frames",
+    "C_001_000000",
+    "no mask",
 )
 add(
     "a .jfif frame works",
@@ -220,14 +220,9 @@ add(
     check=lambda s: len(s.rows()) == 4,
 )
 for _name, _file, _content in (
-    ("DICOM", "IM_0001.dcm", DICOM),
-    ("DICOM", "IM_0002", DICOM),
-    ("video", "clip.mp4", b"\0\0\0\x18ftypmp42"),
-    ("volume", "scan.nii.gz", b"\x1f\x8b"),
-    ("volume", "scan.npz", b"PK"),
     ("archive", "frames.zip", b"PK"),
     ("LabelMe annotation", "C_001.json", LABELME),
-    ("GIF", "loop.gif", b"GIF89a"),
+    ("MATLAB", "scan.mat", b"MATLAB 5.0"),
     ("other", "notes.txt", b"x"),
 ):
     add(f"only {_file} among the images", "unet/predict", only(_file, _content), "holds no images", _name, _file)
@@ -236,6 +231,28 @@ for _name, _file, _content in (
         "unet/predict",
         only(_file, _content, remove=False),
         check=lambda s: len(s.rows()) == 4,
+    )
+for _file, _content in (("IM_0001.dcm", DICOM), ("IM_0002", DICOM)):
+    add(f"only {_file} among the images", "unet/predict", only(_file, _content), _file, "is DICOM", "no image")
+    add(
+        f"{_file}, which holds no image, beside the images",
+        "unet/predict",
+        only(_file, _content, remove=False),
+        check=lambda s: len(s.rows()) == 4,
+    )
+for _file, _content in (
+    ("clip.mp4", b"\0\0\0\x18ftypmp42"),
+    ("scan.nii.gz", b"\x1f\x8b"),
+    ("scan.npz", b"PK"),
+    ("loop.gif", b"GIF89a"),
+):
+    add(f"a damaged {_file} beside the images", "unet/predict", only(_file, _content, remove=False), _file, "read")
+for _file, _content in (("IM_0002", DICOM), ("clip.mp4", b"x"), ("scan.nii.gz", b"x")):
+    add(
+        f"{_file} beside the images to train on",
+        "unet/train",
+        only(_file, _content, remove=False, part="train"),
+        check=lambda s: (s.output / "results" / "unet" / "run" / "epochs.csv").exists(),
     )
 add("a folder per patient", "unet/predict", patient_folders, "4 folders", "patient C_000", "P1_001.png")
 add(

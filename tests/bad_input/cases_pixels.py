@@ -164,7 +164,13 @@ add("16 bits in validation only", "unet/train", pixels("png", lambda a: a.astype
 add("16-bit colour", "unet/predict", sixteen_bit_rgb, "C_001.png", "16-bit colour")
 add("16 bits with white at zero", "unet/train", encoded("tif", white_is_zero), "C_001.tif", "white")
 add("an animated PNG", "unet/predict", encoded("png", frames_of), "C_001.png", "3 frames")
-add("a TIFF of three pages", "unet/predict", encoded("tif", frames_of), "C_001.tif", "3 frames")
+add("a TIFF of three pages", "unet/train", encoded("tif", frames_of), "C_001.tif", "3 frames")
+add(
+    "a TIFF of three pages is three frames",
+    "unet/predict",
+    encoded("tif", frames_of),
+    check=lambda s: len(s.rows()) == 6,
+)
 add("a GIF named .png with three frames", "unet/evaluate", lambda s: _animated_gif(s), "C_001.png", "frames")
 
 

@@ -21,6 +21,7 @@ SECTIONS = (
     "spacing_tables",
     "given_masks",
     "settings",
+    "sequences",
 )
 for section in SECTIONS:
     importlib.import_module(f"cases_{section}")
