@@ -253,7 +253,8 @@ def environment():
 
 def pairs_of(images):
     """Return Pairs of frames under images/ and their masks, which are under masks/ in the same folder."""
-    from sonogravity.datasets.pairs import FrameFile, Pair
+    from sonogravity.datasets.frame_files import FrameFile
+    from sonogravity.datasets.pairs import Pair
 
     images = map(Path, images)
     return [Pair(FrameFile(image), FrameFile(image.parent.parent / "masks" / image.name)) for image in images]

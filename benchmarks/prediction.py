@@ -127,7 +127,8 @@ def ours(model, checkpoint, scale, engine, amp):
     from sonogravity.commands.scoring_options import scoring_values
     from sonogravity.common.workers import threads_beside
     from sonogravity.datasets import frames
-    from sonogravity.datasets.pairs import FrameFile, Pair
+    from sonogravity.datasets.frame_files import FrameFile
+    from sonogravity.datasets.pairs import Pair
     from sonogravity.inference import engines, segmentation
     from sonogravity.inference.predictor import open_predictor
 

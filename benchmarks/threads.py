@@ -84,8 +84,9 @@ def _training(images, base_channels):
 def _prediction(images, engine):
     import torch
 
+    from sonogravity.datasets.frame_files import FrameFile
     from sonogravity.datasets.labels import Labels
-    from sonogravity.datasets.pairs import FrameFile, Pair
+    from sonogravity.datasets.pairs import Pair
     from sonogravity.inference import engines, segmentation
     from sonogravity.inference.predictor import Predictor
     from unet.model import UNet

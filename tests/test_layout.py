@@ -28,7 +28,12 @@ FLOORS = {
     "live": 4,
     "commands": 5,
 }
-ABOVE_ALL = {"sonogravity", "sonogravity.models", "sonogravity.compare"}  # open doors, imported by nothing inside
+ABOVE_ALL = {
+    "sonogravity",
+    "sonogravity.models",
+    "sonogravity.compare",
+    "sonogravity.convert",
+}  # open doors, imported by nothing inside
 TORCH = {"metrics.confidence"}  # in metrics; everything else there and below does without
 NO_TORCH = (
     "datasets.labels",
@@ -43,6 +48,7 @@ NO_TORCH = (
     "commands.scoring_options",
     "commands.training_options",
     "commands.script",
+    "commands.convert",
 )
 # What may be imported inside a function: slow, or installed by an extra.
 SLOW_OR_OPTIONAL = {

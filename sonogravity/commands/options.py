@@ -4,7 +4,15 @@ import argparse
 from pathlib import Path
 
 from sonogravity.common import choices
-from sonogravity.common.option_types import device_name, positive_int, subject_regex, worker_number
+from sonogravity.common.option_types import (
+    device_name,
+    frame_limit,
+    positive_int,
+    region_number,
+    subject_regex,
+    worker_number,
+)
+from sonogravity.datasets.inputs import ONLY_REGION
 from sonogravity.datasets.labels import parse_value, value_text
 from sonogravity.metrics.margin import VARIANTS
 
@@ -100,6 +108,21 @@ def add_normalise(group, of_others):
         help="input of weights of other code: pixels in 0 to 1 (none), or these normalised with ImageNet's mean and "
         f"deviation (imagenet) (default: {of_others})",
     )
+
+
+def add_part(group):
+    """Add --region, --from and --to, which part of the frames is used (datasets.inputs.Part)."""
+    add = group.add_argument
+    add(
+        "--region",
+        type=region_number,
+        nargs="?",
+        const=ONLY_REGION,
+        metavar="N",
+        help="of DICOM files: show the network the tissue region only; N if there are several",
+    )
+    add("--from", dest="first", type=frame_limit, metavar="F", help="first frame of each clip: a number from 0, or 3s")
+    add("--to", dest="last", type=frame_limit, metavar="F", help="last frame of each clip: a number from 0, or 3s")
 
 
 def add_switch(parser, name, default, text):

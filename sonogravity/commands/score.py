@@ -12,7 +12,7 @@ from sonogravity.common.messages import InputError, say, some, warn
 from sonogravity.common.threads import say_if_busy
 from sonogravity.common.workers import ahead, decoding_threads, threads_beside
 from sonogravity.datasets.facts import count_values
-from sonogravity.datasets.frames import read_mask_file
+from sonogravity.datasets.frame_files import read_mask_file
 from sonogravity.datasets.inputs import WHOLE, Part, find_input_pairs, find_mask_pairs
 from sonogravity.datasets.label_checks import background_warning
 from sonogravity.datasets.label_discovery import MANY_VALUES, common_palette, most_likely_background

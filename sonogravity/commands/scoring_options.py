@@ -7,6 +7,7 @@ from sonogravity.commands.options import (
     add_common,
     add_ignore,
     add_normalise,
+    add_part,
     add_subjects,
     add_switch,
     class_names,
@@ -18,14 +19,12 @@ from sonogravity.common.file_names import MASK_SUFFIXES, PANEL_KINDS
 from sonogravity.common.files import absolute, digest_of_paths
 from sonogravity.common.messages import InputError
 from sonogravity.common.option_types import (
-    frame_limit,
     margin_width,
     number_type,
-    region_number,
     scale_factor,
     worker_number,
 )
-from sonogravity.datasets.inputs import ONLY_REGION, Part
+from sonogravity.datasets.inputs import Part
 from sonogravity.datasets.spacing import DEFAULT_MARGIN_MM, MOST_PIXELS_PER_MM
 from sonogravity.datasets.subjects import Subjects
 from sonogravity.training import stored_options
@@ -135,16 +134,7 @@ def _add_frames(group):
         "data/validation)",
     )
     _add_masks(add)
-    add(
-        "--region",
-        type=region_number,
-        nargs="?",
-        const=ONLY_REGION,
-        metavar="N",
-        help="of DICOM files: show the network the tissue region only; N if there are several",
-    )
-    add("--from", dest="first", type=frame_limit, metavar="F", help="first frame of each clip: a number from 0, or 3s")
-    add("--to", dest="last", type=frame_limit, metavar="F", help="last frame of each clip: a number from 0, or 3s")
+    add_part(group)
     add(
         "--mask-values",
         type=mask_values,

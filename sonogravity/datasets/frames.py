@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 
 from sonogravity.common.messages import InputError
-from sonogravity.datasets.image_files import decode_image
-from sonogravity.datasets.mask_files import MaskFile, mask_of_array, read_mask
+from sonogravity.datasets.frame_files import read_image, read_mask_file
 from sonogravity.datasets.pairs import Pair
 from sonogravity.datasets.sequences import Region
 
@@ -99,18 +98,6 @@ def check_depth(pair, image, image_maximum):
             f"{pair.image}: is 16-bit, but the model was trained on 8-bit images; convert it to 8-bit, like "
             "the training images"
         )
-
-
-def read_image(file, channels):
-    """Return the image of a FrameFile as image_files.decode_image returns it."""
-    return file.sequence.read(file.number, channels) if file.sequence else decode_image(file.path, channels)
-
-
-def read_mask_file(file):
-    """Return the MaskFile of a FrameFile."""
-    if file.sequence is None:
-        return read_mask(file.path)
-    return MaskFile(mask_of_array(file.sequence.read_values(file.number), file), {})
 
 
 def read_pair(pair, channels):

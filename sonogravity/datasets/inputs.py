@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from sonogravity.common.messages import InputError, some
 from sonogravity.common.workers import ahead, decoding_threads
 from sonogravity.datasets.file_kinds import KINDS, SEQUENCES, describe, is_frames, stem_of
+from sonogravity.datasets.frame_files import FrameFile
 from sonogravity.datasets.image_files import EXTENSIONS
-from sonogravity.datasets.pairs import FrameFile, Pair, check_name, list_files, no_images, not_read, pair_up
+from sonogravity.datasets.pairs import Pair, check_name, list_files, no_images, not_read, pair_up
 from sonogravity.datasets.readers import is_dicomdir, members_of, open_sequence
 from sonogravity.datasets.sequences import NotAnImage
 

@@ -1,65 +1,16 @@
 """Match images and masks by the stem of the file name, and check the names."""
 
 import re
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
-from sonogravity.common.file_names import frame_name
 from sonogravity.common.files import is_litter
 from sonogravity.common.messages import InputError, some
 from sonogravity.datasets.file_kinds import describe, is_frames, stem_of
+from sonogravity.datasets.frame_files import FrameFile
 from sonogravity.datasets.image_files import EXTENSIONS
-from sonogravity.datasets.sequences import Sequence
 
 LONGEST_NAME = 240  # bytes; file systems allow 255, but the name of an output may be longer than that of its image
 UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and bytes that are not Unicode
-
-
-@dataclass(frozen=True)
-class FrameFile:
-    """Where a frame lies: in a plain image or mask file, or in a file that a reader opened as a sequence.
-
-    file_stem: of the file, else the stem of its path. sequence: None for a plain file. number: of the frame in the
-    sequence, from 0.
-    """
-
-    path: Path
-    file_stem: str = ""
-    sequence: Sequence | None = field(default=None, compare=False)
-    number: int = 0
-
-    def __post_init__(self):
-        if not self.file_stem:
-            object.__setattr__(self, "file_stem", stem_of(self.path.name))
-
-    @property
-    def is_numbered(self):
-        """Whether the frame has a number in its name, because its file may hold several."""
-        return self.sequence is not None and self.sequence.numbered
-
-    @property
-    def stem(self):
-        """Return the identity of the frame, which pairs images and masks and names outputs."""
-        return frame_name(self.file_stem, self.number) if self.is_numbered else self.file_stem
-
-    @property
-    def clip(self):
-        """Return the stem of the file if the frame has a number, else None."""
-        return self.file_stem if self.is_numbered else None
-
-    @property
-    def name(self):
-        """Return the name of the frame in tables: that of a plain file, or the identity of a numbered frame."""
-        return self.stem if self.is_numbered else self.path.name
-
-    @property
-    def time_s(self):
-        """Return the seconds from the first frame of the sequence, None if the file does not give them."""
-        times = self.sequence and self.sequence.times
-        return times[self.number] if times else None
-
-    def __str__(self):
-        return f"{self.path}, frame {self.number}" if self.is_numbered else str(self.path)
 
 
 @dataclass(frozen=True)

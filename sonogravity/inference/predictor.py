@@ -14,9 +14,10 @@ from sonogravity.common import devices
 from sonogravity.common.files import absolute
 from sonogravity.common.messages import InputError, say, some
 from sonogravity.common.processes import process_count
+from sonogravity.datasets.frame_files import FrameFile
 from sonogravity.datasets.frames import Frame, at_scales, check_depth, to_unit
 from sonogravity.datasets.image_files import image_of_array
-from sonogravity.datasets.pairs import FrameFile, Pair
+from sonogravity.datasets.pairs import Pair
 from sonogravity.modeling import checkpoints
 
 DEFAULT_SCALE = 0.5  # the default of train.py, for weights files without a scale

@@ -9,7 +9,8 @@ import torch
 from sonogravity.common.messages import InputError, is_out_of_memory
 from sonogravity.common.workers import ahead
 from sonogravity.datasets.facts import count_values
-from sonogravity.datasets.frames import Frame, at_scales, read_mask_file, read_pair_and_palette
+from sonogravity.datasets.frame_files import read_mask_file
+from sonogravity.datasets.frames import Frame, at_scales, read_pair_and_palette
 from sonogravity.datasets.label_discovery import Palettes
 from sonogravity.datasets.labels import IGNORE_INDEX, values_in
 from sonogravity.datasets.snapping import refuse_lost_structures

@@ -9,6 +9,7 @@ from PIL import Image
 
 from sonogravity.common.messages import InputError
 from sonogravity.datasets.facts import facts_of
+from sonogravity.datasets.frame_files import FrameFile
 from sonogravity.datasets.label_checks import (
     background_warning,
     check_values,
@@ -20,7 +21,7 @@ from sonogravity.datasets.label_checks import (
 from sonogravity.datasets.label_discovery import common_palette, find_labels
 from sonogravity.datasets.labels import COLOUR, Labels
 from sonogravity.datasets.mask_files import decode_mask, read_mask
-from sonogravity.datasets.pairs import FrameFile, Pair
+from sonogravity.datasets.pairs import Pair
 
 SIZE = 72, 64
 

@@ -5,9 +5,10 @@ import pytest
 from conftest import simple_frame, write_frame
 from PIL import Image
 
+from sonogravity.datasets.frame_files import FrameFile
 from sonogravity.datasets.frames import Frame
 from sonogravity.datasets.labels import Labels
-from sonogravity.datasets.pairs import FrameFile, Pair
+from sonogravity.datasets.pairs import Pair
 from sonogravity.inference.segmentation import FileResult
 from sonogravity.reporting import pictures
 
