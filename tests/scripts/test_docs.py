@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision.models import segmentation
 
 from sonogravity import models
-from sonogravity.commands import compare
+from sonogravity.commands import compare, convert
 from sonogravity.common import folders
 
 PAGES = [folders.ROOT / "README.md", *sorted((folders.ROOT / "docs").glob("*.md"))]
@@ -86,7 +86,7 @@ def test_the_front_page_is_one_page_and_names_all_others():
 
 def known_options():
     parsers = [importlib.import_module(f"{model}.{name}").build_parser() for model in models.MODELS for name in SCRIPTS]
-    parsers.append(compare.build_parser())
+    parsers += [compare.build_parser(), convert.build_parser()]
     known = {option for parser in parsers for option in parser._option_string_actions}
     phantom = (folders.ROOT / "data" / "make_phantom.py").read_text()
     return known | set(re.findall(r'"(--[a-z-]+)"', phantom)) | OTHERS
@@ -209,7 +209,8 @@ def overridden(script, arguments, small, root):
 RUNNABLE = [
     command
     for command in COMMANDS
-    if not {"--resume", "--repeat", "--pretrained", "--compile", "--int8", "--folds", "--engine"} & set(command)
+    if not {"--resume", "--repeat", "--pretrained", "--compile", "--int8", "--folds", "--engine", "--region"}
+    & set(command)
     and not command[0].endswith("export")
 ]
 
