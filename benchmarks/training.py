@@ -79,6 +79,21 @@ def plain(model, source, images, scale, batch, bfloat16=False):
 
 def ours(model, images, scale, batch, amp=False, low_memory=False, compiled=False):
     """Return the turn of a worker with the engine of train.py: an epoch, as (seconds, GFLOP per frame)."""
+    from sonogravity.training import steps
+
+    step, loader, memory, gflop = engine(model, images, scale, batch, amp, low_memory, compiled)
+
+    def epoch():
+        steps.train_one_epoch(step, loader, memory, "benchmark")
+
+    return lambda: (common.timed(epoch), gflop)
+
+
+def engine(model, images, scale, batch, amp=False, low_memory=False, compiled=False, recipe=False):
+    """Return the Step, loader and Memory of train.py, and the GFLOP of a forward pass per frame.
+
+    recipe: with the depth channel, deep supervision and loss that train.py has by default.
+    """
     import torch
 
     from sonogravity.common import devices
@@ -88,7 +103,7 @@ def ours(model, images, scale, batch, amp=False, low_memory=False, compiled=Fals
     from sonogravity.training import losses, optimization, steps
     from sonogravity.training.memory import Memory, compute_again
 
-    build, make_augmentation = parts_of(model)
+    build, make_augmentation = parts_of(model, recipe)
     common.imported()
     device, labels = devices.pick_device("auto"), Labels.create([0, 128, 255])
     torch.manual_seed(0)
@@ -102,15 +117,11 @@ def ours(model, images, scale, batch, amp=False, low_memory=False, compiled=Fals
     memory = Memory(checkpointing=low_memory)
     if low_memory:
         compute_again(network.blocks())
-    loss = losses.HeadsLoss(losses.SegmentationLoss("ce" if model == "unet" else "ce+dice"), network.HEAD_WEIGHTS)
+    criterion = losses.SegmentationLoss("ce" if model == "unet" and not recipe else "ce+dice", labels.background)
+    loss = losses.HeadsLoss(criterion, network.HEAD_WEIGHTS)
     stepped = torch.compile(network) if compiled else network
     step = steps.Step(stepped, loss, state, device, amp, smallest_batch=min(batch, 2))
-    gflop = common.gflop_a_frame(build, network_size(common.FRAME, scale))
-
-    def epoch():
-        steps.train_one_epoch(step, loader, memory, "benchmark")
-
-    return lambda: (common.timed(epoch), gflop)
+    return step, loader, memory, common.gflop_a_frame(build, network_size(common.FRAME, scale))
 
 
 def training_frames(images, scale, labels, augmentation, cache_mb=4096):
@@ -126,17 +137,17 @@ def training_frames(images, scale, labels, augmentation, cache_mb=4096):
     return TrainingFrames(store, labels, None, augmentation)
 
 
-def parts_of(model):
+def parts_of(model, recipe=False):
     """Return the functions that differ between models: build the network, make the augmentation."""
     if model == "unet":
         from unet.dataset import make_augmentation
         from unet.model import UNet
 
-        return lambda: UNet(1, 3), make_augmentation
+        return lambda: UNet(1, 3, depth_channel=recipe, deep_supervision=recipe), make_augmentation
     from deeplab.dataset import make_augmentation
     from deeplab.model import DeepLabV3
 
-    return lambda: DeepLabV3(1, 3, model), make_augmentation
+    return lambda: DeepLabV3(1, 3, model, depth_channel=recipe), make_augmentation
 
 
 def compare(model, scale, batch, images, args, ceiling):

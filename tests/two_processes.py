@@ -1,4 +1,4 @@
-"""A process of several under torchrun: writes the gradients of each step, for training/test_distributed.py."""
+"""A process of several under torchrun: writes the gradients of each step, for test_distributed.py and test_gpu.py."""
 
 import sys
 
@@ -51,15 +51,18 @@ class Loss(SegmentationLoss):
         return nn.functional.cross_entropy(logits, classes)
 
 
-def gradients(frames, batch_size, accumulate=1, micro_batch=None):
-    """The epoch's mean loss and the gradient of each step, the weights left as they are."""
+def gradients(frames, batch_size, accumulate=1, micro_batch=None, device="cpu"):
+    """The epoch's mean loss and the gradient of each step, the weights left as they are.
+
+    On a GPU batch normalisation is trained, because several processes synchronise its statistics there.
+    """
     torch.manual_seed(0)
-    model = FrozenUNet(1, 3, 2).double()
-    network = distributed.wrap_model(model, model, torch.device("cpu"))
+    device = torch.device(device)
+    model = (UNet if device.type == "cuda" else FrozenUNet)(1, 3, 2).double().to(device)
+    network = distributed.wrap_model(model, model, device)
     found = []
     optimizer = make_optimizer("sgd", model.parameters(), 0.0, 0.0)
-    optimizer.register_step_pre_hook(lambda *_: found.append([p.grad.clone() for p in model.parameters()]))
-    device = torch.device("cpu")
+    optimizer.register_step_pre_hook(lambda *_: found.append([p.grad.clone().cpu() for p in model.parameters()]))
     scheduler = make_scheduler("constant", optimizer, Plan([[0, 1]]), 1)
     optimization = Optimization(model, optimizer, scheduler, device=device, clip_norm=1e9)
     step = steps.Step(network, HeadsLoss(Loss("ce"), ()), optimization, device, accumulate=accumulate)
@@ -68,9 +71,9 @@ def gradients(frames, batch_size, accumulate=1, micro_batch=None):
 
 
 if __name__ == "__main__":
-    target, frames, batch_size, accumulate, micro_batch = sys.argv[1], *map(int, sys.argv[2:])
-    distributed.join("cpu")
-    outcome = gradients(frames, batch_size, accumulate, micro_batch or None)
+    target, frames, batch_size, accumulate, micro_batch = sys.argv[1], *map(int, sys.argv[2:6])
+    distributed.join("cpu")  # gloo, also on a GPU: NCCL wants a GPU for each process
+    outcome = gradients(frames, batch_size, accumulate, micro_batch or None, *sys.argv[6:])
     if process_rank() == 0:
         torch.save(outcome, target)
     distributed.leave()

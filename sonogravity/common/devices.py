@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import contextmanager
 
 import torch
 
@@ -38,6 +39,17 @@ def amp_type(device, wanted):
         return torch.bfloat16
     say(f"--amp: this {device.type} has no units for bfloat16, so float32 is used")
     return None
+
+
+@contextmanager
+def full_float32():
+    """Compute float32 convolutions on a GPU in float32. By default torch rounds their inputs to TF32, 10 bits."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def describe_use(device, precision):

@@ -162,11 +162,13 @@ class Predictor:
     def logits(self, frames):
         """Return (N, C, H, W) float32 logits of frames of one native size, at this size, on the device.
 
-        The logits, not the labels, are resized (bilinearly), so boundaries are finer than the network's grid.
+        The logits, not the labels, are resized (bilinearly), so boundaries are finer than the network's grid. A GPU
+        does not use TF32, because scores would then depend on the device and the batch size.
         """
         if self._network is None:
             self.renew()
-        logits = self._network(self.images(frames)).contiguous()  # one plane per class, as to_label_maps needs it
+        with devices.full_float32():
+            logits = self._network(self.images(frames)).contiguous()  # one plane per class, as to_label_maps needs it
         return F.interpolate(logits, frames[0].size, mode="bilinear", align_corners=False)
 
     def predict(self, image):

@@ -17,12 +17,17 @@ from sonogravity.common.messages import InputError, say
 from sonogravity.common.processes import local_rank, process_count
 
 
+def alone():
+    """Return whether this process trains without others, so that there is no group of processes."""
+    return process_count() == 1
+
+
 def join(device):
     """Join the other processes that torchrun started, if there are any: with NCCL on GPUs, with gloo on CPUs.
 
     device: the value of --device. Raise InputError if it names one GPU (cuda:0).
     """
-    if process_count() == 1:
+    if alone():
         return
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if ":" in device:
@@ -48,7 +53,7 @@ def leave():
 
 def broadcast(value):
     """Return the value of the first process, in all processes."""
-    if process_count() == 1:
+    if alone():
         return value
     values = [value]
     dist.broadcast_object_list(values)
@@ -57,7 +62,7 @@ def broadcast(value):
 
 def gather(value):
     """Return the values of all processes in the order of their ranks."""
-    if process_count() == 1:
+    if alone():
         return [value]
     values = [None] * process_count()
     dist.all_gather_object(values, value)
@@ -69,7 +74,7 @@ def wrap_model(network, model, device):
 
     On GPUs batch normalisation uses the frames of all processes. With one process, return the network unchanged.
     """
-    if process_count() == 1:
+    if alone():
         return network
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place: the model is not itself a batch normalisation
@@ -90,7 +95,7 @@ def no_sync(network, last):
 
 def average_statistics(*models):
     """Average the running statistics over the processes, so that all validate and save the same model."""
-    if process_count() == 1:
+    if alone():
         return
     for model in dict.fromkeys(models):  # a model given twice is averaged once
         stored = model.state_dict().keys()  # constants beside the weights stay

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -100,6 +101,8 @@ class Optimization:
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp is torch.float16)
+        if self.scaler.is_enabled():  # it leaves out steps that overflow, often the first
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
         self.average = None if averaging is None else averaging(model)
         self.clip_norm = clip_norm
         self._stateful = {"optimizer": optimizer, "scheduler": scheduler, "scaler": self.scaler}

@@ -90,3 +90,16 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
 def test_importing_the_package_imports_no_torch():
     code = "import sonogravity, sys; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_prediction_switches_tf32_off_and_back(best):
+    """Scores on a GPU would else differ from those on a CPU in the fourth digit."""
+    seen = []
+
+    def network(images):
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return torch.zeros(len(images), 3, *images.shape[2:])
+
+    before = torch.backends.cudnn.allow_tf32
+    sonogravity.load(str(best), device="cpu").using(network, "torch", None).predict(np.zeros((40, 36), np.uint8))
+    assert seen == [False] and torch.backends.cudnn.allow_tf32 == before

@@ -1,6 +1,5 @@
 """Several processes that train one model, started by torchrun over gloo on this machine."""
 
-import contextlib
 import os
 import re
 import signal
@@ -13,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import make_folder, train_arguments
+from launching import LONGEST_WAIT, finish, torchrun
 from torch import nn
 from two_processes import gradients
 
@@ -27,31 +27,7 @@ from sonogravity.training import distributed
 from unet import evaluate, predict, train
 from unet.model import UNet
 
-LONGEST_WAIT = 120  # seconds; gloo itself waits for half an hour
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no torch.distributed here")
-
-
-def torchrun(script, arguments, *more, processes=2, **options):
-    """Start torchrun; it and its processes are one group of the system's."""
-    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *more]
-    return subprocess.Popen(
-        [str(part) for part in (*line, script, *arguments)],
-        text=True,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        **options,
-    )
-
-
-def finish(process):
-    """Its standard output and error; the whole group ends with the test."""
-    try:
-        return process.communicate(timeout=LONGEST_WAIT)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 def run_two(arguments, *more):

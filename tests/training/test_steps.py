@@ -9,7 +9,7 @@ from two_processes import gradients
 
 from sonogravity.common import devices
 from sonogravity.common.files import load_torch
-from sonogravity.training.optimization import make_optimizer
+from sonogravity.training.optimization import Optimization, Plan, make_optimizer, make_scheduler
 from unet import train
 
 
@@ -54,6 +54,23 @@ def test_optimizers_are_fused_and_equal_plain_ones(kind):
             optimizer.step()
         weights.append(layer.weight.detach())
     assert torch.allclose(*weights, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["adam", "rmsprop"], ids=["fused", "not fused"])
+def test_a_float16_step_that_overflows_is_left_out_without_a_word(kind, recwarn):
+    torch.manual_seed(0)
+    layer, device = nn.Linear(2, 1), torch.device("cpu")
+    optimizer = make_optimizer(kind, layer.parameters(), 0.01, 0.0)
+    scheduler = make_scheduler("cosine", optimizer, Plan([[0, 2]]), 1)
+    state = Optimization(layer, optimizer, scheduler, device=device, amp=torch.float16)
+    before, scale = layer.weight.detach().clone(), state.scaler.get_scale()
+    for factor in (1e38, 1.0):
+        optimizer.zero_grad()
+        state.scaler.scale(layer(torch.ones(3, 2)).sum() * factor).backward()
+        state.step()
+        assert torch.equal(layer.weight, before) == (factor > 1) and layer.weight.isfinite().all()
+    assert state.scaler.get_scale() == scale / 2 and scheduler.last_epoch == 2
+    assert not [warned for warned in recwarn if "lr_scheduler" in str(warned.message)]
 
 
 def test_compile_for_real(sets, tmp_path, capsys):
