@@ -36,9 +36,11 @@ lint: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
+# One thread per process: the nets of the tests are so small that threads only wait for each other.
 test: .venv/installed-test lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 soak: .venv/installed-test
 	$(BIN)/python -m pytest -s --soak tests/robustness/test_killing.py tests/robustness/test_fuzz.py \
+		tests/robustness/test_fuzz_sequences.py \
 		tests/training/test_recipes.py

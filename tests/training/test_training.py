@@ -308,7 +308,7 @@ def test_a_run_says_what_it_is_and_what_comes_next(sets, tmp_path, capsys):
     parameters = sum(value.numel() for key, value in weights(tmp_path)["state_dict"].items() if "running_" not in key)
     parameters -= sum("num_batches_tracked" in key for key in weights(tmp_path)["state_dict"])
     assert (
-        f"run:        run, unet with {parameters:,} parameters, 2 epochs; cpu, float32, " in said and " threads" in said
+        f"run:        run, unet with {parameters:,} parameters, 2 epochs; cpu, float32, " in said and " thread" in said
     )
     epochs = [line for line in said.splitlines() if line.startswith("epoch ")]
     assert [bool(re.search(r", about \d:\d\d:\d\d left", line)) for line in epochs] == [True, False]
