@@ -2,7 +2,7 @@
 
     python benchmarks/data.py [--rounds 3] [--counts 100 200 400 800 1600] [--scales 0.125 0.25 0.5 1]
 
-The output is four tables and one line of JSON. Each setting runs in its own process, and the settings take turns:
+The output is tables and one line of JSON. Each setting runs in its own process, and the settings take turns:
 
 loader      frames per second of the project's training loader alone, kept in memory or decoded at each use, with and
             without augmentation, per number of worker processes (0: loading runs in the training process and adds to
@@ -14,6 +14,9 @@ frames      ``unet/train.py`` on 100 to 1600 frames of 200x185 (and a quarter as
 pixels      the same script on frames of 800x740 at scales 0.125 to 1: seconds per training step, ns per pixel of the
             frame and ns per pixel that U-Net computes, because it pads each side to a multiple of 16
 memory      peak memory of the script on 100 to 1600 frames with a cache that is far too small for them (--cache-mb 2)
+
+readers     the readers of scanner files (readers.py): frames per second, memory, and with --checkpoint, of DeepLabV3,
+            the time of predict.py on a clip against that on its frames
 
 "off linear" is the deviation of the unit cost from the median of its column. About 30 minutes on two cores.
 """
@@ -29,10 +32,12 @@ import tempfile
 from pathlib import Path
 
 import common
+import readers
 import training
 
 SMALL_HEIGHT = 200
 SMALL_CACHE_MB = 2
+TABLES = ("loader", "frames", "pixels", "readers")
 BATCH = 2
 MULTIPLE = 16  # of U-Net's padding, see unet/model.py
 
@@ -255,7 +260,7 @@ def pixels_table(root, args):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--tables", nargs="+", choices=("loader", "frames", "pixels"), default=["loader", "frames", "pixels"])
+    add("--tables", nargs="+", choices=TABLES, default=TABLES[:3])
     add("--rounds", type=int, default=3, help="turns of each setting")
     add("--models", nargs="*", choices=common.MODELS, default=["unet", "mobilenet_v3_large"], help="that consume")
     add("--workers", type=int, nargs="+", default=[0, 1, 2], help="of the loader")
@@ -266,6 +271,8 @@ def main(argv=None):
     add("--small-scale", type=float, default=0.5, help="of the frames of 200x185 for --counts")
     add("--scales", "--scale", type=float, nargs="+", default=[0.125, 0.25, 0.5, 1.0])
     add("--base-channels", type=int, default=16, help="of U-Net against pixels; 64 is the real one")
+    add("--clip-frames", type=int, default=60, help="of the clips of the readers")
+    add("--checkpoint", type=Path, help="of DeepLabV3, to predict with")
     add("--amp", action="store_true", help="mixed precision against pixels")
     args = parser.parse_args(argv)
     found = {}
@@ -278,6 +285,8 @@ def main(argv=None):
             found["frames"] = frames_tables(root, args)
         if "pixels" in args.tables:
             found["pixels"] = pixels_table(root, args)
+        if "readers" in args.tables:
+            found["readers"] = readers.tables(root, images, args)
     common.print_json("data", found)
     return 0
 

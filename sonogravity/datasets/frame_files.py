@@ -10,7 +10,7 @@ from sonogravity.datasets.mask_files import MaskFile, mask_of_array, read_mask
 from sonogravity.datasets.sequences import Sequence
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FrameFile:
     """Where a frame lies: in a plain image or mask file, or in a file that a reader opened as a sequence.
 

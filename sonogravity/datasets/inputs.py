@@ -117,9 +117,12 @@ def open_frames(files, part=WHOLE):
     def opened(item):
         stem, path = item
         try:
-            return stem, path, open_sequence(path)
+            sequence = open_sequence(path)
         except NotAnImage as error:
             return stem, path, error
+        if sequence and part.region is None:
+            _ = sequence.shows_more  # decodes a frame, so in this thread
+        return stem, path, sequence
 
     for stem, path, sequence in ahead(opened, files.items(), decoding_threads(None)):
         if isinstance(sequence, NotAnImage):
@@ -180,6 +183,11 @@ def _fitting(images, masks, listed, some_only, partial):
                 f"{mask.path}: holds {mask.sequence.count} frames, but {source.path.name} holds {source.declared}; a "
                 "mask stack needs one frame per frame of the clip"
             )
+        if mask.is_numbered and source and _direction(mask.sequence) * _direction(source) < 0:
+            raise InputError(
+                f"{mask.path}: its slices run in the other direction than those of {source.path.name}; save it with "
+                "the geometry of the image"
+            )
     extra = [stem for stem in masks if stem not in images]
     cut = [stem for stem in extra if masks[stem].file_stem in sources and masks[stem].is_numbered]  # of a damaged clip
     kept = {stem: mask for stem, mask in masks.items() if stem in images}
@@ -190,6 +198,11 @@ def _fitting(images, masks, listed, some_only, partial):
         folder, names = next(iter(listed.values())).parent, [masks[stem].name for stem in others]
         return kept, [f"{folder}: {len(others)} masks have no image of the same stem: {some(names)}"]
     return kept | {stem: masks[stem] for stem in others}, []
+
+
+def _direction(sequence):
+    """Return the direction of the slices of a volume along the last axis; 0 for other files."""
+    return sequence.geometry.direction[-1] if sequence.geometry else 0
 
 
 def _annotated(images, masks):
@@ -215,7 +228,7 @@ def _notes_on_images(pairs):
     """Return notes on the scale of files, on pixels outside the tissue, and on names that hold header values."""
     sequences = {pair.image.path: pair.image.sequence for pair in pairs if pair.image.sequence}
     telling = {path: held for path, sequence in sequences.items() if (held := sequence.identifying)}
-    more = [path.name for path, sequence in sequences.items() if sequence.shows_more()]
+    more = [path.name for path, sequence in sequences.items() if sequence.region is None and sequence.shows_more]
     notes = [warning for sequence in sequences.values() for warning in sequence.scale_warnings]
     if more:
         notes.append(

@@ -13,7 +13,7 @@ LONGEST_NAME = 240  # bytes; file systems allow 255, but the name of an output m
 UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and bytes that are not Unicode
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pair:
     """An image and its mask, if it has one."""
 

@@ -3,6 +3,7 @@
 Each kind of file has a reader in a module of its own, a subclass of Sequence. This module has what they share.
 """
 
+import functools
 import importlib.util
 import math
 from contextlib import contextmanager
@@ -55,9 +56,8 @@ class Sequence:
     path: of the file. count: number of frames. size: (H, W) of every frame. times: (count,) seconds from the first
     frame, or None. spacing: of the file, or None. regions: those that show tissue in 2D. region: the one that is used
     alone. numbered: frames are named by stem and number, because the file may hold several. declared: number of frames
-    that the header gives. warnings: what the user should know of the file, and of its
-    scale. identifying: header elements whose values
-    the file's name holds. geometry: of a volume, for masks of the same geometry.
+    that the header gives. warnings, scale_warnings: what the user should know of the file and of its scale.
+    identifying: header elements whose values the file's name holds. geometry: of a volume, for masks of the same one.
     """
 
     times = None
@@ -87,9 +87,10 @@ class Sequence:
         else:
             self.spacing = spacing_of(width_mm, height_mm)
 
+    @functools.cached_property
     def shows_more(self):
         """Return whether the first frame holds pixels outside the tissue regions, such as text."""
-        if not self.regions or self.region is not None:
+        if not self.regions:
             return False
         outside = self.read(0, 1).copy()
         for region in self.regions:

@@ -10,12 +10,13 @@ from collections import OrderedDict
 
 import numpy as np
 
-from sonogravity.common.messages import InputError, first_line
+from sonogravity.common.messages import InputError, first_line, say
 from sonogravity.datasets.image_files import MAX_PIXELS
 from sonogravity.datasets.sequences import Sequence, need
 
 KEPT = 16  # decoded frames, because threads ask for neighbouring frames in any order
 LIMITED, FULL = 1, 2  # FFmpeg's color_range. Limited: 16 is black and 235 is white (ITU-R BT.601), full: 0 and 255
+LONG_S = 300  # from which the user is told why nothing happens
 EARLY = 1.5  # frames that may be missing at the end before a video counts as truncated
 
 
@@ -66,6 +67,9 @@ class Video(Sequence):
 
         size, times, ended = None, [], None
         self._open()
+        seconds = (self._container.duration or 0) / 1e6
+        if seconds > LONG_S:
+            say(f"{self.path}: {seconds:.0f} s of video; its frames are counted first")
         try:
             for frame in self._frames:
                 if frame.is_corrupt:

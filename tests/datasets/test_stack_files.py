@@ -12,6 +12,7 @@ from sequence_files import SIZE, grey_frames, write_volume
 
 from sonogravity.common.messages import InputError
 from sonogravity.datasets import volume_files
+from sonogravity.datasets.inputs import find_input_pairs
 from sonogravity.datasets.readers import open_sequence
 from sonogravity.datasets.spacing import Spacing
 
@@ -191,6 +192,13 @@ def test_axes_of_which_no_one_knows_which_side_is_up_are_refused(direction, said
     image.SetDirection((1, 0, 0, 0, 1, 0, 0, 0, 1))
     SimpleITK.WriteImage(image, str(path))
     np.testing.assert_array_equal(open_sequence(path).read(2, 1), FRAMES[2])
+
+
+def test_masks_whose_slices_run_the_other_way_are_refused(tmp_path):
+    write_volume(tmp_path / "images" / "a.nii.gz", FRAMES)
+    mask = write_volume(tmp_path / "masks" / "a.nii.gz", FRAMES, direction=(1, 0, 0, 0, 1, 0, 0, 0, -1))
+    with pytest.raises(InputError, match=f"{mask}: its slices run in the other direction than those of a.nii.gz"):
+        find_input_pairs([tmp_path])
 
 
 def test_four_axes_are_refused(tmp_path):
