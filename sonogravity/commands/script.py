@@ -169,7 +169,9 @@ def script(main):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
         threads.wait_briefly()
-        warnings.filterwarnings("ignore", module=r"PIL\.|torch\._weights_only_unpickler")  # an InputError reports it
+        warnings.filterwarnings(
+            "ignore", module=r"PIL\.|pydicom\.|torch\._weights_only_unpickler"
+        )  # an InputError reports it
         try:
             with _signals_raise():
                 return main(argv, **parts) or 0

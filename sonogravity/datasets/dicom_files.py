@@ -1,7 +1,7 @@
 """Read DICOM files: single images and cines, uncompressed, compressed or as a video."""
 
 import io
-import warnings
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -29,9 +29,7 @@ def open_dicom(path):
     need(path, "DICOM files", "pydicom")
     import pydicom
 
-    errors = pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException
-    with readable(path, *errors), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom warns about values that are not read here
+    with readable(path, pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException):
         header, pixel_data = _open(path)
         syntax = str(header.file_meta.get("TransferSyntaxUID") or IMPLICIT)
         return (DicomVideo if syntax.startswith(VIDEOS) else DicomImages)(path, header, pixel_data, syntax)
@@ -108,6 +106,8 @@ class DicomImages(Sequence):
         self.times = times_of(header, self.count)
         self._grey_table, self._colours = _grey_table(header, path), _colour_table(header)
         _describe(self, header)
+        if self._grey_table is not None and isinstance(header.get("WindowCenter"), Iterable):
+            self.warnings.append(f"{path}: has {len(header.WindowCenter)} windows, of which the first is used")
 
     def _uncompressed_frames(self):
         """Return the number of complete frames of pixel data that is not compressed."""

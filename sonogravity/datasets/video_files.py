@@ -47,10 +47,12 @@ class Video(Sequence):
         try:
             self._container = av.open(self._source())
         except av.FFmpegError as error:
-            raise ValueError(first_line(error)) from error
+            raise ValueError(_reason(error)) from error
         video = self._container.streams.video
         if not video:
             raise InputError(f"{self.path}: holds no video; leave it out")
+        if video[0].codec_context is None:
+            raise InputError(f"{self.path}: no decoder is installed for its video; convert it to MP4 with H.264")
         video[0].thread_type = "AUTO"
         video[0].codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         self._frames = self._container.decode(video[0])
@@ -85,7 +87,7 @@ class Video(Sequence):
                 times.append(frame.time)
                 self._stamps.append(frame.pts)
         except av.FFmpegError as error:
-            ended = f"the video is damaged in frame {len(times)} ({first_line(error)})"
+            ended = f"the video is damaged in frame {len(times)} ({_reason(error)})"
         missing = self._missing_seconds(times)
         self._close()
         if not times:
@@ -124,7 +126,7 @@ class Video(Sequence):
                 while self._position <= number:
                     self._keep(next(self._frames))
             except av.FFmpegError as error:
-                raise ValueError(first_line(error)) from error
+                raise ValueError(_reason(error)) from error
             except StopIteration:
                 raise ValueError("the video has changed since it was opened") from None
             if self._position == self.count:  # many videos may be read one after the other
@@ -162,6 +164,11 @@ class Video(Sequence):
 
     def _read_values(self, number):
         raise InputError(f"{self.path}: is a video, whose compression changes values; give masks as PNG or as a stack")
+
+
+def _reason(error):
+    """Return the text of an error of FFmpeg, without its number and the name of the function."""
+    return getattr(error, "strerror", None) or first_line(error)
 
 
 def _without_gap(times):

@@ -149,8 +149,10 @@ def add_table(sheet, rows, marked=()):
             cell = write_cell(sheet, i + 2, column, row.get(name), form_of(name))
             if i in marked:
                 cell.fill = BEST_FILL
-    longest = max((len(str(row.get(names[0], ""))) for row in rows), default=0)
-    sheet.column_dimensions["A"].width = max(9, len(names[0]) + 4, min(60, longest + 2))
+    for column, name in enumerate(names, 1):
+        longest = max((len(text) for row in rows if isinstance(text := row.get(name), str)), default=0)
+        given = sheet.column_dimensions[get_column_letter(column)]
+        given.width = max(given.width, min(60, longest + 2))
     sheet.auto_filter.ref = f"A1:{get_column_letter(len(names))}{len(rows) + 1}"
 
 

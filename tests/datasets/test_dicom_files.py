@@ -15,6 +15,7 @@ from sequence_files import ENCODERS, SIZE, example, grey_frames, region, write_d
 
 from sonogravity.common.messages import InputError
 from sonogravity.datasets.dicom_frames import Joined, PixelData, codestream_size
+from sonogravity.datasets.inputs import find_input_pairs
 from sonogravity.datasets.readers import members_of, open_sequence
 from sonogravity.datasets.sequences import NotAnImage
 from sonogravity.datasets.spacing import Spacing
@@ -247,6 +248,22 @@ def test_a_compressed_frame_larger_than_the_header_says_is_not_decoded(tmp_path)
         open_sequence(path)
 
 
+def test_a_missing_decoder_is_answered_with_the_line_that_installs_it(tmp_path, monkeypatch):
+    syntax, encode, _ = ENCODERS["JPEG-LS"]
+    path = write_dicom(tmp_path / "cine.dcm", FRAMES, syntax, encode)
+    monkeypatch.setattr(pydicom.pixels.get_decoder(syntax), "_available", {})
+    with pytest.raises(InputError, match=r"JPEG-LS Lossless.*, a decoder must be installed; run pip install -e"):
+        open_sequence(path)
+
+
+def test_of_several_windows_the_first_is_used_and_said(tmp_path):
+    deep = FRAMES[0].astype(np.uint16) * 16
+    options = {"WindowCenter": [2048, 100], "WindowWidth": [4081, 10]}
+    sequence = open_sequence(write_dicom(tmp_path / "a.dcm", [deep], **options))
+    assert sequence.warnings == [f"{tmp_path / 'a.dcm'}: has 2 windows, of which the first is used"]
+    assert np.abs(sequence.read(0, 1).astype(int) - FRAMES[0]).max() <= 1
+
+
 def test_what_is_dicom_but_no_image(tmp_path):
     for name in ("test-SR.dcm", "reportsi.dcm", "rtplan.dcm", "waveform_ecg.dcm"):
         with pytest.raises(NotAnImage, match=r"is DICOM .*, but holds no image; leave it out"):
@@ -316,6 +333,8 @@ def test_the_files_that_a_dicomdir_lists(tmp_path):
     for k, (stem, path) in enumerate(sorted(found.items())):
         assert stem == "_".join(path.relative_to(tmp_path / "medium").parts)
         equal(all_frames(open_sequence(path)), FRAMES[k : k + 1])
+    for given in (tmp_path / "medium" / "DICOMDIR", tmp_path / "medium"):
+        assert sorted(pair.stem for pair in find_input_pairs([given], partial=True)[0]) == sorted(found)
     path.unlink()
     with pytest.raises(InputError, match="lists 1 files that are missing"):
         members_of(tmp_path / "medium" / "DICOMDIR")

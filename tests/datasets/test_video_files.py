@@ -214,6 +214,13 @@ def test_sound_alone_is_no_video(tmp_path):
         open_sequence(path)
 
 
+def test_a_video_without_a_decoder_is_refused(tmp_path):
+    path = write_video(tmp_path / "a.mkv", grey_frames())
+    path.write_bytes(path.read_bytes().replace(b"V_FFV1", b"V_XXXX"))
+    with pytest.raises(InputError, match="no decoder is installed for its video; convert it"):
+        open_sequence(path)
+
+
 def test_a_video_is_no_mask(tmp_path):
     sequence = made(tmp_path / "a.mkv", grey_frames(), "ffv1", "gray", {})
     with pytest.raises(InputError, match="give masks as PNG or as a stack"):

@@ -222,7 +222,7 @@ def test_masks_against_themselves_eroded(observers):
     )
     assert set(table["mask_used"]) == {"eroded"} and set(table["tolerant_dice"]) == {1.0}
     assert (table["dice"] < 0.9).all() and table["seconds"].isna().all()
-    assert json.loads((observers / "o" / "settings.json").read_text())["predictions"] == str(observers / "second")
+    assert json.loads((observers / "o" / "settings.json").read_text())["predictions"] == "second"
 
 
 def test_predictions_of_a_model_score_as_its_own_script_did(trained, best, tmp_path):
