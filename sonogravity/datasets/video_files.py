@@ -16,6 +16,8 @@ from sonogravity.datasets.sequences import Sequence, need
 
 KEPT = 16  # decoded frames, because threads ask for neighbouring frames in any order
 LIMITED, FULL = 1, 2  # FFmpeg's color_range. Limited: 16 is black and 235 is white (ITU-R BT.601), full: 0 and 255
+# FFmpeg's names of the formats that are read. Others, such as play lists, make FFmpeg open further files or addresses.
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,asf,mpeg,mpegts,mpegvideo,h264,hevc"
 LONG_S = 300  # from which the user is told why nothing happens
 EARLY = 1.5  # frames that may be missing at the end before a video counts as truncated
 
@@ -45,7 +47,7 @@ class Video(Sequence):
 
         self._close()
         try:
-            self._container = av.open(self._source())
+            self._container = av.open(self._source(), options={"format_whitelist": FORMATS})
         except av.FFmpegError as error:
             raise ValueError(_reason(error)) from error
         video = self._container.streams.video

@@ -92,9 +92,9 @@ def elsewhere(folder):
     return path
 
 
-def text(name):
+def text(name, content="this is no clip\n" * 9):
     def write(folder):
-        (folder / name).write_text("this is no clip\n" * 9)
+        (folder / name).write_text(content)
         return folder / name
 
     return write
@@ -102,6 +102,11 @@ def text(name):
 
 for _name in ("clip.mp4", "clip.avi", "clip.mkv", "loop.gif", "scan.nii.gz", "scan.mha", "scan.nrrd", "a.npz"):
     add(f"{_name} that is text", "unet/predict", alone(text(_name)), _name, "cannot be read")
+for _name, _list in (
+    ("clip.avi", "ffconcat version 1.0\nfile /etc/passwd\n"),
+    ("clip.mp4", "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nhttp://127.0.0.1:1/a.mp4\n#EXT-X-ENDLIST\n"),
+):
+    add(f"a list of other files named {_name}", "unet/predict", alone(text(_name, _list)), _name, "cannot be read")
 add("cine.dcm that is text", "unet/predict", alone(text("cine.dcm")), "cine.dcm", "DICOM")
 add(
     "an mp4 without its index",
