@@ -18,8 +18,9 @@ from sonogravity.common.messages import InputError
 
 PROCESSES, ROUNDS = 8, 20
 HOLD = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored if the tests run in the background
 from sonogravity.common.claims import claim_folder
 with claim_folder(Path(sys.argv[1])):
     if sys.argv[2] == "forked" and os.fork() == 0:  # as a worker process of the data loader, which may live longer

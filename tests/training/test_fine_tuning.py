@@ -144,7 +144,8 @@ def test_the_scale_and_the_architecture_are_the_files_unless_given(best, sets, t
         for option in train_arguments(*sets, tmp_path, "--epochs", 1)
         if option not in ("--scale", "0.5", "--base-channels", "4")
     ]
-    assert train.main([*fast, "--scale", "0.25", "--name", "quarter", "--no-depth-channel"]) == 0
+    small = ["--scale", "0.25", "--base-channels", "4", "--no-depth-channel"]
+    assert train.main([*fast, *small, "--name", "quarter"]) == 0
     last = tmp_path / "checkpoints/unet/quarter/last.pth"
     capsys.readouterr()
     assert train.main([*fast, "--load", str(last), "--name", "tuned"]) == 0
