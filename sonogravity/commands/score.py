@@ -13,10 +13,11 @@ from sonogravity.common.threads import say_if_busy
 from sonogravity.common.workers import ahead, decoding_threads, threads_beside
 from sonogravity.datasets.facts import count_values
 from sonogravity.datasets.frame_files import read_mask_file
-from sonogravity.datasets.inputs import WHOLE, Part, find_input_pairs, find_mask_pairs
+from sonogravity.datasets.inputs import WHOLE, Part, find_input_pairs
 from sonogravity.datasets.label_checks import background_warning
 from sonogravity.datasets.label_discovery import MANY_VALUES, common_palette, most_likely_background
 from sonogravity.datasets.labels import Labels, value_text
+from sonogravity.datasets.mask_inputs import find_mask_pairs
 from sonogravity.datasets.spacing import ASSUMED, describe, find_spacings
 from sonogravity.datasets.subjects import Subjects
 from sonogravity.inference import segmentation
@@ -224,7 +225,7 @@ def score_predictions(model_name, options, request):
 
     options: of evaluate.py, with ``predictions``, the folder of these masks.
     """
-    pairs, found, notes = find_mask_pairs(request.inputs, request.masks, options.predictions)
+    pairs, found, notes = find_mask_pairs(request.inputs, request.masks, options.predictions, request.part)
     for note in notes:
         warn(note)
     threads = decoding_threads(request.workers)

@@ -226,12 +226,12 @@ def scoring_values(args):
     )
     values = {name: getattr(args, name, None) for name in names}
     panels = getattr(args, "panels", "none")
-    own = (args.scale, args.normalise, args.amp, args.engine, args.int8, args.tta)
-    of_a_model = own != (None, None, None, "torch", False, "none")
+    own = (args.scale, args.normalise, args.amp, args.engine, args.int8, args.tta, args.region)
+    of_a_model = own != (None, None, None, "torch", False, "none", None)
     if getattr(args, "predictions", None) and of_a_model:
         raise InputError(
-            "--scale, --normalise, --amp, --engine, --int8 and --tta apply to a model, but --predictions uses none; "
-            "leave them out"
+            "--scale, --normalise, --amp, --engine, --int8, --tta and --region apply to a model, but --predictions "
+            "uses none; leave them out"
         )
     named = [name for name in PREDICTIONS_ONLY if getattr(args, name, None) is not None]
     if named and not args.predictions:

@@ -2,6 +2,7 @@
 
 import re
 
+DIGITS = 6  # of the number in the name of a frame
 SETTINGS = "settings.json"  # of a run and of an output folder
 IN_USE = ".in_use"  # names the process that writes to a folder or file (claims.py)
 
@@ -29,7 +30,7 @@ def epoch_name(epoch):
 
 def frame_name(stem, number):
     """Return the identity of a frame of a clip, cine or stack. number: from 0, in the order of the file."""
-    return f"{stem}_{number:06d}"
+    return f"{stem}_{number:0{DIGITS}d}"
 
 
 def mask_name(stem, kind="png"):

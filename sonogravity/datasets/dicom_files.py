@@ -8,8 +8,7 @@ import numpy as np
 from sonogravity.common.messages import InputError
 from sonogravity.datasets.dicom_frames import UNDEFINED, Joined, PixelData, refuse_other_size
 from sonogravity.datasets.dicom_header import (
-    IDENTIFYING,
-    MEASURED,
+    group_of,
     identifying_in_name,
     pixel_size_of,
     regions_of,
@@ -20,6 +19,7 @@ from sonogravity.datasets.video_files import Video
 
 DEFLATED, IMPLICIT = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2"  # transfer syntaxes
 VIDEOS = "1.2.840.10008.1.2.4.10"  # MPEG2, MPEG-4 and HEVC begin so: .100 to .108
+JPEGS = tuple(f"1.2.840.10008.1.2.4.{number}" for number in ("5", "7", "8", "9", "20"))  # also JPEG-LS, JPEG 2000
 PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # the tag, little and big endian
 LUMINANCE_FIRST = ("YBR_FULL", "YBR_FULL_422")
 
@@ -39,10 +39,8 @@ def _open(path):
     """Return the header, without pixels, and the PixelData."""
     import pydicom
 
-    group = [tag for tag in pydicom.datadict.DicomDictionary if tag >> 16 == 0x0028]  # how the pixels are stored
-    wanted = [*group, *MEASURED, *IDENTIFYING]
     with open(path, "rb") as file:
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=wanted, force=True)
+        header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
         after = file.tell()
         held = file.read(4) in PIXEL_DATA
     implicit, little_endian = header.original_encoding
@@ -78,6 +76,10 @@ class DicomVideo(Video):
         if not parts:
             raise InputError(f"{path}: holds no complete frame; replace or remove the file")
         super().__init__(path, lambda: io.BufferedReader(Joined(pixel_data, parts[0])))
+        self.declared = int(header.get("NumberOfFrames") or self.count)
+        if self.count < self.declared and not self.warnings:
+            self.cut_to(self.count, f"the video ends in frame {self.count} of {self.declared}")
+        self.times = self.times or times_of(header, self.count)
         _describe(self, header)
 
 
@@ -95,11 +97,14 @@ class DicomImages(Sequence):
         self._options, self._pixel_data, self._decoder = options, pixel_data, get_decoder(UID(syntax))
         if not self._decoder.is_available:
             raise InputError(f"{path}: to read {UID(syntax).name}, a decoder must be installed; {EXTRA}")
+        self._has_end_marker = syntax.startswith(JPEGS)
         super().__init__(path, declared, (header.Rows, header.Columns))
         self._parts, count = None, self._uncompressed_frames()
         if pixel_data.length == UNDEFINED:
             self._parts = pixel_data.frames(declared, header.get("ExtendedOffsetTable"))
             count = len(self._parts)
+            if self._has_end_marker and count == len(self._parts) and count and not pixel_data.ends(self._parts[-1]):
+                count -= 1  # decoders fill what is missing with grey
         if count < declared:
             self.cut_to(count, f"the file ends in frame {count} of {declared}")
         self.numbered = declared > 1
@@ -122,15 +127,23 @@ class DicomImages(Sequence):
         if self._parts is None:
             with self._pixel_data.open() as file:
                 file.seek(self._pixel_data.offset)
-                array, described = self._decoder.as_array(file, index=number, raw=raw, **self._options)
+                array, described = self._as_array(file, number, raw, self._options)
         else:
             from pydicom.encaps import encapsulate
 
+            if self._has_end_marker and not self._pixel_data.ends(self._parts[number]):
+                raise ValueError("the end of the image is missing")
             data = self._pixel_data.read(self._parts[number])
             refuse_other_size(self.path, number, data, self.size)
             options = self._options | {"number_of_frames": 1}
-            array, described = self._decoder.as_array(encapsulate([data]), index=0, raw=raw, **options)
+            array, described = self._as_array(encapsulate([data]), 0, raw, options)
         return array.astype(array.dtype.newbyteorder("=")), described["photometric_interpretation"]
+
+    def _as_array(self, source, index, raw, options):
+        try:
+            return self._decoder.as_array(source, index=index, raw=raw, **options)
+        except RuntimeError as error:  # the reason stands in the last line, after the names of the decoders
+            raise ValueError(str(error).strip().split("\n")[-1].strip()) from error
 
     def _read(self, number, grey):
         array, kind = self._decode(number, raw=grey)
@@ -157,7 +170,8 @@ def _colour_table(header):
 
     values = np.arange(2 ** min(16, header.BitsStored), dtype=np.uint16)
     colours = apply_color_lut(values, header)[:, :3]
-    return colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)
+    wide = colours.max() > 255  # some files hold 8-bit colours in a table of 16 bits
+    return (colours >> (8 if wide else 0)).astype(np.uint8)
 
 
 def _grey_table(header, path):
@@ -172,6 +186,8 @@ def _grey_table(header, path):
     if not str(header.get("PhotometricInterpretation")).startswith("MONOCHROME"):
         return None
     allocated, stored, signed = header.BitsAllocated, header.BitsStored, header.get("PixelRepresentation", 0)
+    if header.get("HighBit", stored - 1) != stored - 1:
+        raise InputError(f"{path}: its {stored} bits end at bit {header.HighBit}, not {stored - 1}; export it again")
     inverted = header.PhotometricInterpretation == "MONOCHROME1"
     if allocated == 1:
         return np.array([255, 0] if inverted else [0, 255], np.uint8)
@@ -182,9 +198,11 @@ def _grey_table(header, path):
         table = np.minimum(values, 2**stored - 1).astype(np.uint8)
         return np.uint8(2**stored - 1) - table if inverted else None if allocated == 8 else table
     window = Dataset()
+    window.set_original_encoding(*header.original_encoding)
+    source = group_of(header, "FrameVOILUTSequence") or header
     for keyword in ("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"):
-        if header.get(keyword):
-            setattr(window, keyword, header.get(keyword))
+        if source.get(keyword) not in (None, "", []):
+            setattr(window, keyword, source.get(keyword))
     if not ("WindowCenter" in window or "VOILUTSequence" in window):
         if signed:
             raise InputError(f"{path}: its pixels are signed, but it has no window; export it with one, or as 8-bit")

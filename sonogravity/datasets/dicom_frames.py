@@ -7,6 +7,7 @@ cine is read without the frames before it.
 import io
 import os
 from bisect import bisect_right
+from itertools import pairwise
 from struct import unpack
 
 from sonogravity.common.messages import InputError
@@ -14,7 +15,8 @@ from sonogravity.common.messages import InputError
 ITEM = b"\xfe\xff\x00\xe0"  # of a fragment, or of the offset table before the first
 UNDEFINED = 0xFFFFFFFF
 VRS = (b"OB", b"OW", b"UN")  # value representations of pixel data
-STARTS = (b"\xff\xd8", b"\xff\x4f")  # of a JPEG and of a JPEG 2000 image
+STARTS, END = (b"\xff\xd8", b"\xff\x4f"), b"\xff\xd9"  # of a JPEG and of a JPEG 2000 image
+LONGEST_PADDING = 4096  # bytes of 0 or FF after the end marker
 
 
 class PixelData:
@@ -72,28 +74,32 @@ class PixelData:
             offsets = list(unpack(f"<{len(extended) // 8}Q", extended))
         else:
             offsets = list(unpack(f"<{len(table) // 4}L", table[: len(table) // 4 * 4]))
-        if not fragments:
-            return []
-        if count == 1:
-            return [fragments]
-        if len(offsets) >= count:
+        if not fragments or count == 1:
+            return [fragments] if fragments else []
+        if len(offsets) >= count and all(one < other for one, other in pairwise(offsets[:count])):
             return _by_offsets(fragments, offsets[:count])
-        if len(fragments) <= count:
-            return [[fragment] for fragment in fragments]
         return self._by_start(fragments)[:count]
 
     def _by_start(self, fragments):
-        """Group fragments so that each group begins with the start of an image."""
+        """Group fragments so that each group begins with the start of an image; without such starts, one per group."""
+        with self.open() as file:
+            starts = [file.seek(offset) >= 0 and file.read(2) in STARTS for offset, _ in fragments]
         groups = []
-        for offset, length in fragments:
-            if self.read([(offset, 2)]) in STARTS or not groups:
+        for fragment, is_start in zip(fragments, starts, strict=True):
+            if is_start or not groups or not any(starts):
                 groups.append([])
-            groups[-1].append((offset, length))
+            groups[-1].append(fragment)
         return groups
+
+    def ends(self, parts):
+        """Return whether the image in these parts, a JPEG or JPEG 2000, has its end marker."""
+        last, length = parts[-1]
+        tail = min(length, LONGEST_PADDING)
+        return self.read([(last + length - tail, tail)]).rstrip(b"\0\xff").endswith(END)
 
 
 def _by_offsets(fragments, offsets):
-    """Group fragments by the offsets of the frames' first items. Leave out a frame without fragments, and all after."""
+    """Group fragments by the offsets of the frames' first items, up to the first frame of which a part is missing."""
     first = fragments[0][0] - 8
     groups = [[] for _ in offsets]
     for fragment in fragments:
@@ -101,8 +107,11 @@ def _by_offsets(fragments, offsets):
         if place < 0:
             raise ValueError("the offset table does not fit the frames")
         groups[place].append(fragment)
-    whole = next((i for i, group in enumerate(groups) if not group), len(groups))
-    return groups[:whole]
+    for i, group in enumerate(groups):
+        complete = group and (i + 1 == len(offsets) or sum(group[-1]) - first == offsets[i + 1])
+        if not complete:
+            return groups[:i]
+    return groups
 
 
 class Joined(io.RawIOBase):

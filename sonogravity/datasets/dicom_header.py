@@ -3,50 +3,16 @@
 Sources: DICOM PS3.3, C.8.5.5 (ultrasound regions), 10.7.1.3 (pixel spacing), C.7.6.5 (cine).
 """
 
+import re
+
+from sonogravity.common.files import BROKEN_FILE
 from sonogravity.datasets.sequences import Region, spacing_of
 
 CENTIMETRES, TISSUE, TWO_DIMENSIONAL = 3, 1, 1  # codes of PhysicalUnitsXDirection, RegionDataType and -SpatialFormat
-MEASURED = (
-    "SOPClassUID",
-    "NumberOfFrames",
-    "SequenceOfUltrasoundRegions",
-    "PixelSpacing",
-    "SharedFunctionalGroupsSequence",
-    "FrameTime",
-    "FrameTimeVector",
-    "CineRate",
-    "RecommendedDisplayFrameRate",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "ModalityLUTSequence",
-    "WindowCenter",
-    "WindowWidth",
-    "VOILUTFunction",
-    "VOILUTSequence",
-    "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths",
-)
-# Elements that identify a person, a place or a file: read only to see whether a file's name holds their values.
-IDENTIFYING = (
-    "PatientName",
-    "PatientID",
-    "OtherPatientIDs",
-    "OtherPatientNames",
-    "PatientBirthDate",
-    "AccessionNumber",
-    "StudyID",
-    "StudyDate",
-    "InstitutionName",
-    "ReferringPhysicianName",
-    "OperatorsName",
-    "PerformingPhysicianName",
-    "StationName",
-    "DeviceSerialNumber",
-    "SOPInstanceUID",
-    "SeriesInstanceUID",
-    "StudyInstanceUID",
-)
-SHORTEST = 3  # characters of a value, or of a part of a name, that a file's name is searched for
+# Text that can tell a person, a place, a date or a file. CS, codes such as the modality, cannot.
+TELLING = ("PN", "LO", "SH", "DA", "UI", "AE", "ST", "LT", "UC", "UT")
+SHORTEST = 4  # characters of a value, or of a part of a person's name (3), that a file's name is searched for
+FOLDERS = 3  # that are searched, from the file upwards: images/, and the folder that was given
 
 
 def regions_of(header, size):
@@ -82,12 +48,18 @@ def regions_of(header, size):
     return tuple(found), warnings
 
 
+def group_of(header, keyword):
+    """Return the item of a functional group, that of all frames or else of the first, None without it."""
+    for sequence in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in (header.get(sequence) or ())[:1]:
+            if group.get(keyword):
+                return group[keyword][0]
+    return None
+
+
 def pixel_size_of(header):
     """Return (width, height) of a pixel in mm from PixelSpacing (row distance, column distance), None without it."""
-    given = header.get("PixelSpacing")
-    for group in header.get("SharedFunctionalGroupsSequence") or ():
-        for measures in group.get("PixelMeasuresSequence") or ():
-            given = given or measures.get("PixelSpacing")
+    given = (group_of(header, "PixelMeasuresSequence") or header).get("PixelSpacing") or header.get("PixelSpacing")
     return (float(given[1]), float(given[0])) if given and len(given) == 2 else None
 
 
@@ -107,13 +79,23 @@ def times_of(header, count):
 
 
 def identifying_in_name(header, path):
-    """Return the names of header elements whose values the file's name or its folder's name holds."""
-    name = f"{path.parent.name}/{path.name}".casefold()
+    """Return the names of header elements whose values the names of the file or of its folders hold."""
+    from pydicom.multival import MultiValue
+
+    name = "/".join(path.absolute().parts[-1 - FOLDERS :]).casefold()
+    bare = re.sub(r"[-_. ]", "", name)  # 2024-01-31 is the date 20240131
     found = []
-    for keyword in IDENTIFYING:
-        values = header.get(keyword)
-        values = values if isinstance(values, (list, tuple)) or hasattr(values, "append") else [values]
-        parts = {part.casefold() for value in values if value for part in str(value).replace("=", "^").split("^")}
-        if any(len(part.strip()) >= SHORTEST and part.strip() in name for part in parts):
-            found.append(keyword)
+    for tag in list(header.keys()):
+        try:
+            element = header[tag]
+        except BROKEN_FILE:  # an element that has nothing to do with the pixels may be damaged
+            continue
+        if element.VR not in TELLING or not element.value:
+            continue
+        values = element.value if isinstance(element.value, MultiValue) else [element.value]
+        shortest = SHORTEST - (element.VR == "PN")
+        for value in (part.strip().casefold() for each in values for part in re.split(r"[\^=]", str(each))):
+            if len(value) >= shortest and (value in name or (value.isdigit() and value in bare)):
+                found.append(element.keyword or str(element.tag))
+                break
     return found

@@ -44,8 +44,8 @@ class FrameFile:
 
     @property
     def name(self):
-        """Return the name of the frame in tables: that of a plain file, or the identity of a numbered frame."""
-        return self.stem if self.is_numbered else self.path.name
+        """Return the name of the frame in tables: that of its file, or its identity if this is another."""
+        return self.path.name if self.stem == stem_of(self.path.name) else self.stem
 
     @property
     def time_s(self):

@@ -1,17 +1,21 @@
 """Find the frames, and their masks, that predict, evaluate and export are given: images, clips, stacks and volumes."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
+import numpy as np
+
+from sonogravity.common.file_names import DIGITS
 from sonogravity.common.messages import InputError, some
 from sonogravity.common.workers import ahead, decoding_threads
-from sonogravity.datasets.file_kinds import KINDS, SEQUENCES, describe, is_frames, stem_of
+from sonogravity.datasets.file_kinds import SUFFIXES, describe, is_frames, stem_of
 from sonogravity.datasets.frame_files import FrameFile
-from sonogravity.datasets.image_files import EXTENSIONS
-from sonogravity.datasets.pairs import Pair, check_name, list_files, no_images, not_read, pair_up
+from sonogravity.datasets.pairs import check_name, list_files, no_images, not_read, pair_up
 from sonogravity.datasets.readers import is_dicomdir, members_of, open_sequence
 from sonogravity.datasets.sequences import NotAnImage
+from sonogravity.datasets.volume_files import Geometry
 
+NO_PLACE = Geometry((1.0,) * 3, (0.0,) * 3, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
 ONLY_REGION = 0  # --region without a number
 
 
@@ -91,8 +95,7 @@ def _files_of(path):
         return members_of(path), [], path.parent
     if path.is_file():
         if not is_frames(path):
-            suffixes = [*EXTENSIONS, *(suffix for kind in SEQUENCES for suffix in KINDS[kind][0])]
-            raise InputError(f"{path}: not an image: {describe([path])}; give a file of type {', '.join(suffixes)}")
+            raise InputError(f"{path}: not an image: {describe([path])}; give a file of type {', '.join(SUFFIXES)}")
         check_name(path)
         return {stem_of(path.name): path}, [], path.parent
     folder = path / "images" if (path / "images").is_dir() else path
@@ -162,12 +165,13 @@ def _choose_region(path, sequence, wanted):
         numbers = " or ".join(f"--region {region.number}" for region in regions)
         raise InputError(f"{path}: has {which} tissue regions ({some(regions, 6)}); give {numbers}")
     sequence.region = chosen[0]
-    sequence.spacing = chosen[0].spacing
+    if any(region.spacing for region in regions):  # else that of the image holds
+        sequence.spacing = chosen[0].spacing
 
 
 def _belongs(stem, files):
     """Return whether a mask of this stem is of one of the files: its own, or that of one of its frames."""
-    return stem in files or (stem[-7:-6] == "_" and stem[-6:].isdigit() and stem[:-7] in files)
+    return stem in files or clip_and_number(stem)[0] in files
 
 
 def _fitting(images, masks, listed, some_only, partial):
@@ -183,11 +187,12 @@ def _fitting(images, masks, listed, some_only, partial):
                 f"{mask.path}: holds {mask.sequence.count} frames, but {source.path.name} holds {source.declared}; a "
                 "mask stack needs one frame per frame of the clip"
             )
-        if mask.is_numbered and source and _direction(mask.sequence) * _direction(source) < 0:
+        if mask.is_numbered and source and not _same_place(mask.sequence.geometry, source.geometry):
             raise InputError(
-                f"{mask.path}: its slices run in the other direction than those of {source.path.name}; save it with "
-                "the geometry of the image"
+                f"{mask.path}: lies elsewhere in space than {source.path.name} (spacing, origin or direction), so its "
+                "slices may be others; save it with the geometry of the image"
             )
+    _refuse_other_numbers(masks, sources)
     extra = [stem for stem in masks if stem not in images]
     cut = [stem for stem in extra if masks[stem].file_stem in sources and masks[stem].is_numbered]  # of a damaged clip
     kept = {stem: mask for stem, mask in masks.items() if stem in images}
@@ -200,9 +205,32 @@ def _fitting(images, masks, listed, some_only, partial):
     return kept | {stem: masks[stem] for stem in others}, []
 
 
-def _direction(sequence):
-    """Return the direction of the slices of a volume along the last axis; 0 for other files."""
-    return sequence.geometry.direction[-1] if sequence.geometry else 0
+def _same_place(mask, image):
+    """Return whether two volumes lie in the same place. Many programs write masks without a place."""
+    if mask is None or image is None:
+        return True
+    if mask == NO_PLACE:
+        return image.direction[-1] > 0  # else the slices would be in the other order
+    both = zip(astuple(mask), astuple(image), strict=True)
+    return all(np.allclose(one, other, rtol=1e-3, atol=1e-3) for one, other in both)
+
+
+def _refuse_other_numbers(masks, sources):
+    """Raise InputError for a mask of a frame that a clip does not have: its masks may be numbered from 1."""
+    for stem, mask in masks.items():
+        clip, number = clip_and_number(stem)
+        source = None if mask.is_numbered else sources.get(clip)
+        if source is not None and number >= source.declared:
+            raise InputError(
+                f"{mask.path}: {source.path.name} has {source.declared} frames, which are numbered from 0, so there is "
+                f"no frame {number}; rename the masks"
+            )
+
+
+def clip_and_number(stem):
+    """Return the stem of the clip and the number in the name of a frame, (stem, -1) for other names."""
+    clip, _, number = stem.rpartition("_")
+    return (clip, int(number)) if len(number) == DIGITS and number.isdecimal() else (stem, -1)
 
 
 def _annotated(images, masks):
@@ -244,54 +272,3 @@ def _notes_on_images(pairs):
         f"({', '.join(keywords)}), and outputs are named after the files; rename the files if the outputs leave your "
         "hands",
     ]
-
-
-def find_mask_pairs(inputs, masks_folder, predictions):
-    """Return the Pairs of true masks, {stem: predicted mask}, and notes on files that were not read.
-
-    inputs: folders with masks/, folders of masks, or mask files. If masks_folder is given, it holds the true masks, and
-    inputs (images; none for all masks) select those to score. Every true mask needs a prediction with the same stem.
-    If whole folders are scored, every prediction also needs a true mask.
-    """
-    notes = []
-
-    def listed(folder):
-        found, others = list_files(folder, sequences=True)
-        if not found:
-            raise no_images(folder, others, "masks")
-        frames, more = open_frames(found)
-        notes.extend([*not_read(folder, others), *more])
-        return frames
-
-    truths, whole = {}, not masks_folder or not inputs
-    part = "images" if masks_folder else "masks"
-    for path in inputs or [masks_folder]:
-        folder = path / part if (path / part).is_dir() else path
-        found = open_frames({stem_of(path.name): path})[0] if path.is_file() else listed(folder)
-        whole = whole and not path.is_file()
-        doubled = sorted(set(truths) & set(found))
-        if doubled:
-            raise InputError(f"{found[doubled[0]]} and {truths[doubled[0]]} have the same stem; score them separately")
-        truths |= found
-    if masks_folder and inputs:
-        masks = listed(masks_folder)
-        missing = [file.name for stem, file in truths.items() if stem not in masks]
-        if missing:
-            raise InputError(
-                f"{masks_folder}: no mask for {len(missing)} of {len(truths)} files: {some(missing)}; add the masks"
-            )
-        truths = {stem: masks[stem] for stem in truths}
-    found = listed(predictions)
-    missing = [file.name for stem, file in truths.items() if stem not in found]
-    if missing:
-        raise InputError(
-            f"{predictions}: no prediction for {len(missing)} of {len(truths)} true masks: {some(missing)}; add "
-            "them, or give the files to score as --input"
-        )
-    extra = [file.name for stem, file in found.items() if stem not in truths]
-    if extra and whole:
-        raise InputError(
-            f"{predictions}: {len(extra)} of {len(found)} have no true mask of the same stem: {some(extra)}; add the "
-            "masks or move these predictions away"
-        )
-    return [Pair(file, file) for file in truths.values()], found, notes

@@ -1,9 +1,12 @@
 """Open a file as a sequence of frames: which reader takes which kind of file."""
 
-from sonogravity.common.messages import InputError
+import re
+
+from sonogravity.common.messages import InputError, one_line
 from sonogravity.datasets.dicom_files import open_dicom
 from sonogravity.datasets.file_kinds import DICOMDIR, kind_of
 from sonogravity.datasets.image_files import EXTENSIONS, frame_count
+from sonogravity.datasets.pairs import check_name
 from sonogravity.datasets.sequences import NotAnImage, need, readable
 from sonogravity.datasets.stack_files import ArrayStack, PillowStack, TiffStack
 from sonogravity.datasets.video_files import Video
@@ -13,13 +16,16 @@ READERS = {"DICOM": open_dicom, "video": Video, "GIF": PillowStack, "volume": Vo
 TIFF = (".tif", ".tiff")
 
 
+def holds_sequence(path):
+    """Return whether a file holds frames that a Sequence reads, rather than one plain image."""
+    return kind_of(path) in READERS if path.suffix.lower() not in EXTENSIONS else frame_count(path) > 1
+
+
 def open_sequence(path):
     """Return the Sequence of a file, None for a plain image. Raise InputError if the file is unusable."""
-    reader = None if path.suffix.lower() in EXTENSIONS else READERS.get(kind_of(path))
-    if reader is None:
-        if frame_count(path) == 1:
-            return None
-        reader = TiffStack if path.suffix.lower() in TIFF else PillowStack
+    if not holds_sequence(path):
+        return None
+    reader = READERS.get(kind_of(path)) or (TiffStack if path.suffix.lower() in TIFF else PillowStack)
     with readable(path):
         return reader(path)
 
@@ -41,7 +47,14 @@ def members_of(dicomdir):
         parts = record.get("ReferencedFileID")
         if record.get("DirectoryRecordType") == "IMAGE" and parts:
             parts = [parts] if isinstance(parts, str) else list(parts)
-            found["_".join(parts)] = dicomdir.parent.joinpath(*parts)
+            path = dicomdir.parent.joinpath(*parts)
+            if any(part in ("", ".", "..") or re.search(r"[/\\:]", part) for part in parts):
+                raise InputError(f"{dicomdir}: lists '{one_line(str(path))}', which is not a file of this medium")
+            if found.setdefault("_".join(parts), path) != path:
+                raise InputError(
+                    f"{dicomdir}: {path} and another file have one name when joined by _; give the folders"
+                )
+            check_name(path)
     missing = [path for path in found.values() if not path.is_file()]
     if missing or not found:
         what = f"lists {len(missing)} files that are missing, such as {missing[0]}" if missing else "lists no image"

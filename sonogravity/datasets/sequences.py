@@ -6,6 +6,8 @@ Each kind of file has a reader in a module of its own, a subclass of Sequence. T
 import functools
 import importlib.util
 import math
+import threading
+from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,7 +19,8 @@ from sonogravity.common.messages import InputError, first_line
 from sonogravity.datasets.image_files import MAX_PIXELS, image_of_array
 from sonogravity.datasets.spacing import MOST_PIXELS_PER_MM, Spacing
 
-MOST_IN_MEMORY = 2**32  # bytes of a file that can only be decoded as a whole
+MOST_OPEN = 4  # files, between which threads may go back and forth
+MOST_IN_MEMORY = 2**31  # bytes of a file that can only be decoded as a whole
 EXTRA = "run pip install -e '.[formats]' in the repository"
 
 
@@ -50,6 +53,26 @@ class Region:
         return f"region {self.number}, {self.width}x{self.height} at ({self.left}, {self.top})"
 
 
+class _OpenFiles:
+    """The sequences that keep a file open, or decoded frames. The one used longest ago is closed first."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._sequences = OrderedDict()
+
+    def used(self, sequence):
+        """Note that a sequence was read. Call it without the sequence's own lock, because another one is closed."""
+        with self._lock:
+            self._sequences.pop(id(sequence), None)
+            self._sequences[id(sequence)] = sequence
+            oldest = self._sequences.popitem(last=False)[1] if len(self._sequences) > MOST_OPEN else None
+        if oldest is not None:
+            oldest.close()
+
+
+OPEN_FILES = _OpenFiles()
+
+
 class Sequence:
     """The frames of one file. A reader is a subclass; several threads may call ``read`` at the same time.
 
@@ -67,6 +90,7 @@ class Sequence:
     numbered = True
     identifying = ()
     geometry = None
+    stays_open = False  # a reader that keeps a file open between frames, which ``close`` closes
 
     def __init__(self, path, count, size):
         self.path = path
@@ -84,8 +108,13 @@ class Sequence:
                 f"{self.path}: gives pixels of exactly 1 x 1 mm, the value of files without a scale, so this is not "
                 "used; if it is meant, give --pixels-per-mm 1"
             )
-        else:
-            self.spacing = spacing_of(width_mm, height_mm)
+            return
+        self.spacing = spacing_of(width_mm, height_mm)
+        if self.spacing is None:
+            self.scale_warnings.append(
+                f"{self.path}: gives pixels of {width_mm:g} x {height_mm:g} mm, which cannot be right, so they are not "
+                "used"
+            )
 
     @functools.cached_property
     def shows_more(self):
@@ -95,22 +124,32 @@ class Sequence:
         outside = self.read(0, 1).copy()
         for region in self.regions:
             region.of(outside)[:] = 0
+        self.close()  # many files may be looked at before one is used
         return bool(outside.any())
+
+    def close(self):
+        """Close the file, and forget decoded frames. The next frame opens it again."""
 
     def read(self, number, channels):
         """Return frame ``number`` as image_files.decode_image returns an image. Raise InputError if it is damaged."""
         where = f"{self.path}, frame {number}"
-        with readable(where):
-            array = self._read(number, grey=channels == 1)
-        self._check(array, where)
+        array = self._decoded(where, self._read, number, channels == 1)
         return image_of_array(array, channels, where)
 
     def read_values(self, number):
         """Return frame ``number`` as stored, (H, W) or (H, W, 3), for masks. Raise InputError if it is damaged."""
-        where = f"{self.path}, frame {number}"
+        return self._decoded(f"{self.path}, frame {number}", self._read_values, number)
+
+    def _decoded(self, where, read, *arguments):
         with readable(where):
-            array = self._read_values(number)
-        self._check(array, where)
+            array = read(*arguments)
+        if self.stays_open:
+            OPEN_FILES.used(self)
+        if array.shape[:2] != self.size:
+            raise InputError(
+                f"{where}: is {array.shape[1]}x{array.shape[0]}, but the first frame is {self.size[1]}x{self.size[0]} "
+                "(width x height); save frames of different sizes as separate files"
+            )
         return array
 
     def _read(self, number, grey):
@@ -119,13 +158,6 @@ class Sequence:
 
     def _read_values(self, number):
         return self._read(number, grey=False)
-
-    def _check(self, array, where):
-        if array.shape[:2] != self.size:
-            raise InputError(
-                f"{where}: is {array.shape[1]}x{array.shape[0]}, but the first frame is {self.size[1]}x{self.size[0]} "
-                "(width x height); save frames of different sizes as separate files"
-            )
 
     def cut_to(self, count, reason):
         """Keep the first ``count`` frames, because the others are damaged. Raise InputError if none is left."""

@@ -1,5 +1,6 @@
-"""Read stacks of images in one file: TIFF (several pages, or ImageJ's one directory), GIF, WebP, APNG and NPZ."""
+"""Read stacks of images in one file: TIFF (several pages, or ImageJ's one directory), GIF, WebP and NPZ."""
 
+import itertools
 import logging
 import threading
 import zipfile
@@ -7,13 +8,21 @@ import zipfile
 import numpy as np
 from PIL import Image
 
+from sonogravity.common.files import BROKEN_FILE
 from sonogravity.common.messages import InputError, some
-from sonogravity.datasets.image_files import MAX_PIXELS
-from sonogravity.datasets.sequences import Sequence, need
+from sonogravity.datasets.in_order import InOrder
+from sonogravity.datasets.sequences import Sequence, check_size, need
 
 FRAME_AXES = "TZQI"  # tifffile's names of axes that count frames: time, depth, and axes without a meaning
 MOST_CHANNELS = 4
-MM_OF_UNIT = {"mm": 1, "millimeter": 1, "cm": 10, "centimeter": 10, "um": 1e-3, "micron": 1e-3, "\u00b5m": 1e-3}
+# ImageJ's units of length in mm, and of time in seconds.
+MM_OF_UNIT = {
+    **dict.fromkeys(("mm", "millimeter", "millimeters", "millimetre"), 1),
+    **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetre"), 10),
+    **dict.fromkeys(("um", "\u00b5m", "\u03bcm", "micron", "microns", "micrometer"), 1e-3),
+    **dict.fromkeys(("inch", "in", "inches"), 25.4),
+}
+SECONDS = {"s": 1, "sec": 1, "seconds": 1, "ms": 1e-3, "msec": 1e-3, "min": 60, "minutes": 60}
 
 
 class TiffStack(Sequence):
@@ -31,58 +40,72 @@ class TiffStack(Sequence):
             first, page = file.series[0], file.pages[0]
             axes, shape, offset = _layout(path, file)
             lengths = dict(zip(axes, shape, strict=True))
-            count = int(np.prod([length for axis, length in lengths.items() if axis not in "YXS"]))
-            self._one_by_one = offset is None
-            if self._one_by_one and len(file.pages) < count:
-                raise InputError(f"{path}: holds {len(file.pages)} of {count} frames; it is truncated, save it again")
+            declared = int(np.prod([length for axis, length in lengths.items() if axis not in "YXS"]))
+            frame = tuple(length for axis, length in lengths.items() if axis in "YXS")
+            self._offset, self._shape, self._kind = offset, frame, first.dtype.newbyteorder(file.byteorder)
+            self._bytes = int(np.prod(frame)) * first.dtype.itemsize
+            self.stays_open = offset is None
             self._planar = axes.endswith("SYX")
             self._inverted = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
             self._colours = page.colormap if page.photometric == tifffile.PHOTOMETRIC.PALETTE else None
-            self._find_calibration(file, page, count)
-            frame = tuple(length for axis, length in lengths.items() if axis in "YXS")
-            self._data = first.dtype.newbyteorder(file.byteorder), offset, frame
-        super().__init__(path, count, (lengths["Y"], lengths["X"]))
-        if self._pixel_size:
-            self.take_pixel_size(*self._pixel_size)
-        if not self._one_by_one:
-            complete = (path.stat().st_size - offset) // (int(np.prod(frame)) * first.dtype.itemsize)
-            if complete < count:
-                self.cut_to(complete, f"the file ends in frame {complete} of {count}")
+            complete = self._complete_frames(file, declared)
+            imagej = (file.imagej_metadata or {}) if file.is_imagej else {}
+            resolution = [page.tags.get(name) for name in ("XResolution", "YResolution")]
+        super().__init__(path, declared, (lengths["Y"], lengths["X"]))
+        if complete < declared:
+            self.cut_to(complete, f"the file ends in frame {complete} of {declared}")
+        self._take_calibration(imagej, resolution)
 
-    def _find_calibration(self, file, page, count):
-        """Read ImageJ's own calibration. The resolution of other TIFF files describes print, not tissue."""
-        found = (file.imagej_metadata or {}) if file.is_imagej else {}
-        self._pixel_size = None
-        unit = MM_OF_UNIT.get(str(found.get("unit")))
-        x, y = (page.tags.get(name) for name in ("XResolution", "YResolution"))
-        if unit and x and y and all(tag.value[0] and tag.value[1] for tag in (x, y)):
-            self._pixel_size = [tag.value[1] / tag.value[0] * unit for tag in (x, y)]
-        if interval := float(found.get("finterval") or 0):
-            self.times = [k * interval for k in range(count)]
+    def _complete_frames(self, file, declared):
+        """Return how many frames the file holds completely."""
+        size = file.filehandle.size
+        if self._offset is not None:
+            return min(declared, (size - self._offset) // self._bytes)
+        for number, page in enumerate(file.pages[:declared]):
+            ends = [at + length for at, length in zip(page.dataoffsets, page.databytecounts, strict=True)]
+            if max(ends, default=0) > size:
+                return number
+        return min(declared, len(file.pages))
+
+    def _take_calibration(self, imagej, resolution):
+        """Take ImageJ's own calibration. The resolution of other TIFF files describes print, not tissue."""
+        unit, per_unit = imagej.get("unit"), MM_OF_UNIT.get(str(imagej.get("unit")).lower())
+        if per_unit and all(tag and all(tag.value) for tag in resolution):
+            self.take_pixel_size(*(tag.value[1] / tag.value[0] * per_unit for tag in resolution))
+        elif unit and str(unit).lower() not in ("pixel", "pixels"):
+            self.scale_warnings.append(f"{self.path}: its scale is in the unit '{unit}', so it is not used")
+        interval, per_second = float(imagej.get("finterval") or 0), SECONDS.get(imagej.get("tunit", "sec"))
+        if interval and per_second:
+            self.times = [number * interval * per_second for number in range(self.count)]
+
+    def close(self):
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+            self._file = None
 
     def _stored(self, number):
-        """Return the pixel values of a frame, (H, W) or (H, W, C)."""
+        """Return the pixel values of a frame, (H, W) or (H, W, C), with 0 as black."""
         import tifffile
 
-        if not self._one_by_one:
-            kind, offset, shape = self._data
-            before = number * int(np.prod(shape)) * kind.itemsize
-            array = np.memmap(self.path, kind, "r", offset + before, shape)
+        if self._offset is not None:
+            array = np.memmap(self.path, self._kind, "r", self._offset + number * self._bytes, self._shape)
         else:
             with self._lock:
                 self._file = self._file or tifffile.TiffFile(self.path)
                 array = self._file.pages[number].asarray()
-                if number == self.count - 1:
-                    self._file.close()
-                    self._file = None
-        array = np.squeeze(array)
-        return np.array(np.moveaxis(array, 0, 2) if self._planar else array, array.dtype.newbyteorder("="))
+        array = array.reshape(self._shape)
+        array = np.array(np.moveaxis(array, 0, 2) if self._planar else array, array.dtype.newbyteorder("="))
+        if array.dtype == bool:
+            array = array.astype(np.uint8) * 255
+        return np.iinfo(array.dtype).max - array if self._inverted and array.dtype.kind == "u" else array
 
     def _read(self, number, grey):
         array = self._stored(number)
-        if self._colours is not None:
-            return (np.moveaxis(self._colours, 0, 1)[array] >> 8).astype(np.uint8)
-        return np.iinfo(array.dtype).max - array if self._inverted and array.dtype.kind == "u" else array
+        if self._colours is None:
+            return array
+        wide = self._colours.max() > 255  # some writers store 8-bit colours
+        return (self._colours.T[array] >> (8 if wide else 0)).astype(np.uint8)
 
     def _read_values(self, number):
         return self._stored(number)
@@ -124,43 +147,62 @@ def _layout(path, file):
     return axes, shape, offset
 
 
-class PillowStack(Sequence):
-    """The frames of an animated GIF, WebP or PNG."""
+class PillowStack(InOrder):
+    """The frames of an animated GIF or WebP."""
 
     def __init__(self, path):
-        self._lock = threading.Lock()
+        super().__init__(path)
+        self._image, times, damaged = None, [0.0], None
         with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise InputError(f"{path}: frames of {image.width}x{image.height} are too large; crop or resize them")
-            size, self.times = (image.height, image.width), [0.0]
-            for number in range(image.n_frames):
-                image.seek(number)
-                if image.format == "WEBP":  # gives the duration of a frame only after it is decoded
-                    image.load()
-                self.times.append(self.times[-1] + image.info.get("duration", 0) / 1000)
-        count = len(self.times) - 1
-        self.times = self.times[:-1] if self.times[-1] else None
+            check_size(path, (image.height, image.width))
+            size = image.height, image.width
+            for number in itertools.count():  # n_frames fails for a truncated file
+                try:
+                    image.seek(number)
+                except EOFError:
+                    break
+                except BROKEN_FILE:
+                    damaged = f"frame {number} is damaged"
+                    break
+                try:
+                    image.load()  # WebP tells the duration of a frame only after it is decoded
+                except BROKEN_FILE:
+                    damaged = f"frame {number} is damaged"
+                    break
+                times.append(times[-1] + image.info.get("duration", 0) / 1000)
+        count = len(times) - 1
+        self._set(count + bool(damaged), size)
+        self.times = times[:-1] if times[-1] else None
+        self.numbered = self.declared > 1
+        if damaged:
+            self.cut_to(count, damaged)
+        elif path.suffix.lower() == ".gif" and not _ends_with(path, b";"):
+            self.cut_to(count, "the end of the file is missing")
+
+    def _begin(self):
+        self._end()
+        self._image, self._number = Image.open(self.path), 0
+
+    def _next(self):
+        self._image.seek(self._number)
+        self._number += 1
+        return np.array(self._image.convert("RGB"))
+
+    def _end(self):
+        if self._image is not None:
+            self._image.close()
         self._image = None
-        super().__init__(path, count, size)
 
     def _read(self, number, grey):
-        with self._lock:
-            if self._image is None:
-                self._image = Image.open(self.path)
-            self._image.seek(number)
-            array = np.array(self._image.convert("RGB"))
-            if number == self.count - 1:
-                self._image.close()
-                self._image = None
-        return array
+        return self._frame(number)
 
 
-class ArrayStack(Sequence):
+class ArrayStack(InOrder):
     """The frames of the one array of an .npz file: (H, W), (N, H, W) or (N, H, W, 3)."""
 
     def __init__(self, path):
-        self._lock = threading.Lock()
-        self._file = self._member = None
+        super().__init__(path)
+        self._archive = self._member = None
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             if len(names) != 1 or not names[0].endswith(".npy"):
@@ -177,23 +219,37 @@ class ArrayStack(Sequence):
             raise InputError(f"{path}: the array has the shape {shape}; save it as (N, H, W) or (N, H, W, 3)")
         self._kind, self._shape = kind, shape[1:]
         self._bytes = kind.itemsize * int(np.prod(self._shape))
-        super().__init__(path, shape[0], shape[1:3])
+        self._set(shape[0], shape[1:3])
         self.numbered = shape[0] > 1
         if stored < self._bytes * self.count:
             whole = stored // self._bytes
             self.cut_to(whole, f"the array ends in frame {whole} of {self.count}")
 
+    def _begin(self):
+        self._end()
+        self._archive = zipfile.ZipFile(self.path)
+        self._member = self._archive.open(self._archive.namelist()[0])
+        self._member.read(self._start)
+
+    def _next(self):
+        content = np.frombuffer(self._member.read(self._bytes), self._kind)
+        return content.reshape(self._shape).astype(self._kind.newbyteorder("="))
+
+    def _end(self):
+        if self._archive is not None:
+            self._member.close()
+            self._archive.close()
+        self._archive = self._member = None
+
     def _read(self, number, grey):
-        with self._lock:
-            if self._member is None:
-                self._file = zipfile.ZipFile(self.path)
-                self._member = self._file.open(self._file.namelist()[0])
-            self._member.seek(self._start + number * self._bytes)
-            content = self._member.read(self._bytes)
-            if number == self.count - 1:
-                self._file.close()
-                self._member = None
-        return np.frombuffer(content, self._kind).reshape(self._shape).astype(self._kind.newbyteorder("="))
+        return self._frame(number)
+
+
+def _ends_with(path, ending):
+    """Return whether the last byte of a file, zeros at the end apart, is this one."""
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 64))
+        return file.read().rstrip(b"\0").endswith(ending)
 
 
 def _array_header(file):

@@ -5,47 +5,46 @@ videos, and finds damaged parts before any other work is done. Only a few frames
 """
 
 import functools
-import threading
-from collections import OrderedDict
+import itertools
+import re
 
 import numpy as np
 
+from sonogravity.common.files import absolute
 from sonogravity.common.messages import InputError, first_line, say
 from sonogravity.datasets.image_files import MAX_PIXELS
-from sonogravity.datasets.sequences import Sequence, need
+from sonogravity.datasets.in_order import KEPT, InOrder
+from sonogravity.datasets.sequences import need
 
-KEPT = 16  # decoded frames, because threads ask for neighbouring frames in any order
 LIMITED, FULL = 1, 2  # FFmpeg's color_range. Limited: 16 is black and 235 is white (ITU-R BT.601), full: 0 and 255
 # FFmpeg's names of the formats that are read. Others, such as play lists, make FFmpeg open further files or addresses.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,asf,mpeg,mpegts,mpegvideo,h264,hevc"
+# Formats in which a frame is found by its time stamp. In others FFmpeg may give another frame of the same stamp.
+SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 LONG_S = 300  # from which the user is told why nothing happens
 EARLY = 1.5  # frames that may be missing at the end before a video counts as truncated
 
 
-class Video(Sequence):
+class Video(InOrder):
     """The frames of a video. source: returns a path or a new binary file to open."""
 
     def __init__(self, path, source=None):
         need(path, "videos", "av")
-        self.path = path
-        self._source = source or (lambda: str(path))
-        self._lock = threading.Lock()
+        super().__init__(path)
+        self._source = source or (lambda: str(absolute(path)))
         self._container = self._frames = None
-        self._position = 0  # number of the frame that the decoder gives next
-        self._recent = OrderedDict()  # number -> decoded frame
         self._number_of = {}  # presentation time stamp -> number; empty if the stamps do not tell the frames apart
         self._stamps = []
         size, times, ended = self._look()
-        super().__init__(path, len(times), size)
+        self._set(len(times), size)
         self.times = None if None in times else [time - times[0] for time in times]
         if ended:
             self.cut_to(len(times), ended)
 
-    def _open(self):
-        """Open the file, to be decoded from its first frame on."""
+    def _begin(self):
         import av
 
-        self._close()
+        self._end()
         try:
             self._container = av.open(self._source(), options={"format_whitelist": FORMATS})
         except av.FFmpegError as error:
@@ -58,19 +57,42 @@ class Video(Sequence):
         video[0].thread_type = "AUTO"
         video[0].codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         self._frames = self._container.decode(video[0])
-        self._position = 0
 
-    def _close(self):
+    def _next(self):
+        import av
+
+        try:
+            return next(self._frames)
+        except av.FFmpegError as error:
+            raise ValueError(_reason(error)) from error
+        except StopIteration:
+            raise ValueError("the video has changed since it was opened") from None
+
+    def _end(self):
         if self._container is not None:
             self._container.close()
         self._container = self._frames = None
+
+    def _seek(self, number):
+        """Move to the key frame before ``number``, or to the first frame."""
+        if self._number_of and self._container.format.name in SEEKABLE:
+            stream = self._container.streams.video[0]
+            self._container.seek(self._stamps[number], stream=stream)
+            frames = self._container.decode(stream)
+            frame = next((frame for frame in frames if frame.key_frame), None)  # those before it lack references
+            found = self._number_of.get(frame.pts) if frame is not None else None
+            if found is not None and found <= number:
+                self._frames = itertools.chain([frame], frames)
+                return found
+        self._begin()
+        return 0
 
     def _look(self):
         """Decode all frames. Return (H, W), the time of each frame in s, and why the video ends early, else None."""
         import av
 
         size, times, ended = None, [], None
-        self._open()
+        self._begin()
         seconds = (self._container.duration or 0) / 1e6
         if seconds > LONG_S:
             say(f"{self.path}: {seconds:.0f} s of video; its frames are counted first")
@@ -91,7 +113,7 @@ class Video(Sequence):
         except av.FFmpegError as error:
             ended = f"the video is damaged in frame {len(times)} ({_reason(error)})"
         missing = self._missing_seconds(times)
-        self._close()
+        self._end()
         if not times:
             raise InputError(f"{self.path}: holds no frame that can be read; replace or remove the file")
         if missing and not ended:
@@ -105,56 +127,21 @@ class Video(Sequence):
 
     def _missing_seconds(self, times):
         """Return by how many seconds the frames end before the end that the file declares, 0 if they do not."""
-        if len(times) < 2 or None in times or len(self._container.streams) > 1:  # sound may be longer than the video
+        if len(times) < 2 or None in times:
             return 0
-        stream = self._container.streams.video[0]
-        declared = (stream.duration or 0) * float(stream.time_base or 0) or (self._container.duration or 0) / 1e6
         step = (times[-1] - times[0]) / (len(times) - 1)
-        missing = declared - (times[-1] - times[0] + step)
+        missing = self._declared_seconds() - (times[-1] - times[0] + step)
         return missing if missing > EARLY * step else 0
 
-    def _frame(self, number):
-        """Return a decoded frame. Decode on from the last one if it is near, else from the key frame before it."""
-        import av
-
-        with self._lock:
-            try:
-                if number in self._recent:
-                    return self._recent[number]
-                if self._container is None:
-                    self._open()
-                if not self._position <= number <= self._position + KEPT:
-                    self._go_to(number)
-                while self._position <= number:
-                    self._keep(next(self._frames))
-            except av.FFmpegError as error:
-                raise ValueError(_reason(error)) from error
-            except StopIteration:
-                raise ValueError("the video has changed since it was opened") from None
-            if self._position == self.count:  # many videos may be read one after the other
-                self._close()
-            return self._recent[number]
-
-    def _keep(self, frame):
-        self._recent[self._position] = frame
-        self._position += 1
-        while len(self._recent) > KEPT:
-            self._recent.popitem(last=False)
-
-    def _go_to(self, number):
-        """Move the decoder to the key frame before ``number``, or to the first frame."""
-        self._recent.clear()
-        if self._number_of:
-            stream = self._container.streams.video[0]
-            self._container.seek(self._stamps[number], stream=stream)
-            self._frames = self._container.decode(stream)
-            frame = next((frame for frame in self._frames if frame.key_frame), None)  # those before it lack references
-            found = self._number_of.get(frame.pts) if frame is not None else None
-            if found is not None and found <= number:
-                self._position = found
-                self._keep(frame)
-                return
-        self._open()
+    def _declared_seconds(self):
+        """Return the length of the video that the file declares, 0 if it does not; sound may be longer."""
+        stream = self._container.streams.video[0]
+        if stream.duration:
+            return stream.duration * float(stream.time_base)
+        if found := re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", "")):  # Matroska
+            hours, minutes, seconds = map(float, found.groups())
+            return 3600 * hours + 60 * minutes + seconds
+        return (self._container.duration or 0) / 1e6 if len(self._container.streams) == 1 else 0
 
     def _read(self, number, grey):
         frame = self._frame(number)
@@ -180,7 +167,7 @@ def _without_gap(times):
     successive.
     """
     if None in times or len(times) < 3:
-        return min(len(times), 1)
+        return max(1, len(times) - KEPT)
     steps = np.diff(times)
     first = max(0, len(steps) - KEPT)
     gaps = first + np.flatnonzero(steps[first:] > EARLY * np.median(steps))

@@ -3,6 +3,7 @@
 import os
 import re
 import threading
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,12 @@ import numpy as np
 from sonogravity.common.messages import InputError, one_line
 from sonogravity.datasets.sequences import MOST_IN_MEMORY, Sequence, need
 
+NIFTI = (".nii", ".nii.gz")
 SLICED = (".mha", ".nii")  # formats of which SimpleITK reads a slice without the rest, if they are not compressed
 LONGEST_HEADER = 2**16  # bytes
 DATA_FILE = re.compile(rb"^(?:ElementDataFile *=|data ?file:)([^\r\n]*)", re.MULTILINE | re.IGNORECASE)
+UNITS = re.compile(rb"^(?:space )?units:([^\r\n]*)", re.MULTILINE)
+MOST_COMPRESSED = 1100  # times that deflate shrinks data at most
 COLOURS = (3, 4)  # components of a pixel that are a colour
 
 
@@ -32,39 +36,67 @@ class Volume(Sequence):
         need(path, "volumes", "SimpleITK")
         import SimpleITK
 
-        _check_data_file(path)
+        header, end = _read_header(path)
         self._lock = threading.Lock()
         self._whole = None
         reader = SimpleITK.ImageFileReader()
         reader.SetFileName(str(path))
         reader.ReadImageInformation()
-        lengths, components = list(reader.GetSize()), reader.GetNumberOfComponents()
-        self._shape = lengths
-        while len(lengths) > 3 and 1 in lengths[2:]:  # a series of single slices has four axes
-            lengths = lengths[:2] + [length for length in lengths[2:] if length > 1]
-        listed = components > 1 and (path.name.endswith(".seq.nrrd") or components not in COLOURS)
-        if listed and path.name.endswith(".seg.nrrd"):
-            raise InputError(f"{path}: holds {components} layers of segments; in 3D Slicer, export it as a label map")
-        if len(lengths) > 3 or len(lengths) < 2 or (listed and len(lengths) == 3 and lengths[2] > 1):
-            shape = "x".join(map(str, [*self._shape, *([components] if listed else [])]))
-            raise InputError(f"{path}: has more than three axes ({shape}); save each time point or layer as a file")
-        self._listed = listed
-        self._channels = (components,) if components > 1 and not listed else ()
-        _check_direction(path, reader.GetDirection(), reader.GetDimension())
-        count = components if listed else lengths[2] if len(lengths) == 3 else 1
-        super().__init__(path, count, (lengths[1], lengths[0]))
-        self.numbered = count > 1
-        self.take_pixel_size(*reader.GetSpacing()[:2])
-        if reader.GetDimension() <= 3 and not listed:
-            self.geometry = Geometry(reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
-        self._by_slice = path.suffix.lower() in SLICED and count > 1 and not listed and not _is_compressed(path)
+        notes = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+        self._shape, components = list(reader.GetSize()), reader.GetNumberOfComponents()
+        self._listed = components > 1 and (path.name.endswith(".seq.nrrd") or components not in COLOURS)
+        self._channels = (components,) if components > 1 and not self._listed else ()
+        height, width, declared = _check_axes(path, self._shape, components if self._listed else None)
+        _check_direction(path, reader.GetDirection(), reader.GetDimension(), notes)
+        super().__init__(path, declared, (height, width))
+        self.numbered = declared > 1
         bits = re.search(r"(\d+)-bit", SimpleITK.GetPixelIDValueAsString(reader.GetPixelID()))
         size = int(np.prod(self._shape)) * components * (int(bits[1]) // 8 if bits else 8)
+        compressed = b"CompressedData = True" in header
+        self._by_slice = path.suffix.lower() in SLICED and self.numbered and not self._listed and not compressed
+        self.stays_open = not self._by_slice
+        self._check_size(size, declared, None if compressed else end, notes)
+        self._take_notes(header, notes, reader)
+
+    def _check_size(self, size, declared, data_offset, notes):
+        """Cut a truncated file. Raise InputError if memory cannot hold it, or if it declares more than it can hold.
+
+        size: bytes of the pixels that the header declares. data_offset: of them in a MetaImage without compression.
+        """
+        held = self.path.stat().st_size
         if not self._by_slice and size > MOST_IN_MEMORY:
             raise InputError(
-                f"{path}: must be decoded as a whole, which needs {size / 2**30:.0f} GB of memory; save it as .mha "
-                "without compression, or as a TIFF stack"
+                f"{self.path}: must be decoded as a whole, which needs {size / 2**30:.0f} GB of memory; save it as "
+                ".mha without compression, or as a TIFF stack"
             )
+        name = self.path.name.lower()
+        if name.endswith(NIFTI):  # SimpleITK fills missing pixels with 0
+            held = _unpacked_size(self.path, size) if name.endswith(".gz") else held
+            data_offset = int(float(notes.get("vox_offset", 0)))
+        elif data_offset is None or not name.endswith(".mha"):
+            if size > held * MOST_COMPRESSED:
+                raise InputError(f"{self.path}: declares {size} bytes of pixels, but holds {held}; save it again")
+            return
+        complete = max(0, held - data_offset) // (size // declared)
+        if complete < declared:
+            self.cut_to(complete, f"the file ends in frame {complete} of {declared}")
+
+    def _take_notes(self, header, notes, reader):
+        """Take the scale, the geometry and the times."""
+        units = [unit for line in UNITS.findall(header) for unit in re.findall(rb'"([^"]*)"', line)]
+        if other := {unit.decode("ascii", "replace") for unit in units} - {"mm", "", "???"}:
+            self.scale_warnings.append(f"{self.path}: its scale is in {', '.join(sorted(other))}, so it is not used")
+        else:
+            self.take_pixel_size(*reader.GetSpacing()[:2])
+        if reader.GetDimension() <= 3 and not self._listed:
+            self.geometry = Geometry(reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+        stamps = [notes.get(f"Seq_Frame{number:04d}_Timestamp") for number in range(self.count)]  # of PLUS, in s
+        if self.numbered and None not in stamps:
+            self.times = [float(stamp) - float(stamps[0]) for stamp in stamps]
+
+    def close(self):
+        with self._lock:
+            self._whole = None
 
     def _stored(self, number):
         import SimpleITK
@@ -82,31 +114,49 @@ class Volume(Sequence):
                 array = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(self.path)))
                 if self._listed:
                     array = np.moveaxis(array, -1, 0)
-                self._whole = array.reshape(self.count, *self.size, *self._channels)
-            array = self._whole[number].copy()
-            if number == self.count - 1:
-                self._whole = None
-        return array
+                self._whole = array.reshape(self.declared, *self.size, *self._channels)
+            return self._whole[number].copy()
 
     def _read(self, number, grey):
         return self._stored(number)
 
 
-def _check_direction(path, direction, axes):
+def _check_axes(path, shape, listed):
+    """Return (height, width, number of frames). listed: number of frames that are components of the pixels, or None.
+
+    Raise InputError if there are more axes.
+    """
+    lengths = shape[:2] + [length for length in shape[2:] if length > 1]  # a series of single slices has four axes
+    lengths += [] if listed is None else [listed]
+    if listed is not None and path.name.endswith(".seg.nrrd"):
+        raise InputError(f"{path}: holds {listed} layers of segments; in 3D Slicer, export it as a label map")
+    if not 2 <= len(lengths) <= 3:
+        text = "x".join(map(str, [*shape, *([] if listed is None else [listed])]))
+        raise InputError(f"{path}: has more than three axes ({text}); save each time point or layer as a file")
+    return lengths[1], lengths[0], lengths[2] if len(lengths) == 3 else 1
+
+
+def _check_direction(path, direction, axes, notes):
     """Raise InputError unless rows run along x to the right and columns along y downwards, as in an image."""
     matrix = np.array(direction).reshape(axes, axes)[:2, :2]
-    if np.allclose(matrix, np.eye(2), atol=1e-3):
+    stored = notes.get("UltrasoundImageOrientation", "MF")  # of PLUS; M: to the marked side, F: far from the probe
+    if np.allclose(matrix, np.eye(2), atol=1e-3) and stored.startswith("MF"):
         return
-    turned = np.allclose(np.abs(matrix), np.eye(2), atol=1e-3) or np.allclose(np.abs(matrix), 1 - np.eye(2), atol=1e-3)
-    what = "flipped or exchanged" if turned else "oblique"
+    what = f"in the orientation {stored}"
+    if stored.startswith("MF"):
+        turned = any(np.allclose(np.abs(matrix), each, atol=1e-3) for each in (np.eye(2), 1 - np.eye(2)))
+        what = "flipped or exchanged" if turned else "oblique"
     raise InputError(
         f"{path}: its axes are {what} (direction {' '.join(f'{each:g}' for each in matrix.ravel())}), so it is not "
         "clear which side is up; turn the pixels as a viewer shows them, and save them with the direction 1 0 0 1"
     )
 
 
-def _check_data_file(path):
-    """Raise InputError if a header says that its pixels are anywhere but in the file itself or in one beside it."""
+def _read_header(path):
+    """Return the first bytes of a file, and the offset after its text header if it is a MetaImage or NRRD.
+
+    Raise InputError if the header says that its pixels are anywhere but in the file itself or in one beside it.
+    """
     with open(path, "rb") as file:
         header = file.read(LONGEST_HEADER)
     found = DATA_FILE.search(header)
@@ -116,19 +166,27 @@ def _check_data_file(path):
         raise InputError(
             f"{path}: its pixels are in '{one_line(name)}', which is not read; save header and pixels anew"
         )
+    return header, found.end() + 1 if found else None
 
 
-def _is_compressed(path):
-    """Return whether the header of a MetaImage says so. A .nii file is never compressed."""
+def _unpacked_size(path, wanted):
+    """Return the number of bytes in a gzip file before any damage; a little over ``wanted`` at most."""
+    count, stream = 0, zlib.decompressobj(wbits=31)  # gzip.open would keep back the bytes before the damage
     with open(path, "rb") as file:
-        return path.suffix.lower() == ".mha" and b"CompressedData = True" in file.read(4096)
+        while count <= wanted + LONGEST_HEADER and (block := stream.unconsumed_tail or file.read(2**16)):
+            try:
+                count += len(stream.decompress(block, 2**20))
+            except zlib.error:
+                break
+    return count
 
 
 def write_volume(path, values, geometry, spacing):
     """Write (H, W) or (N, H, W) mask values as NIfTI. geometry: of a volume; None to take the Spacing of a pixel."""
     import SimpleITK
 
-    image = SimpleITK.GetImageFromArray(values)
+    one_slice = geometry is not None and len(geometry.spacing) == 3 and values.ndim == 2
+    image = SimpleITK.GetImageFromArray(values[None] if one_slice else values)
     if geometry is not None:
         image.SetSpacing(geometry.spacing)
         image.SetOrigin(geometry.origin)

@@ -8,7 +8,7 @@ import pydicom
 import pydicom.fileset
 import pytest
 from PIL import Image
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels import convert_color_space
 from pydicom.sequence import Sequence as DicomSequence
 from sequence_files import ENCODERS, SIZE, example, grey_frames, region, write_dicom
@@ -159,6 +159,34 @@ def test_a_window_makes_more_than_eight_bits_eight(tmp_path):
         open_sequence(write_dicom(tmp_path / "d.dcm", [signed]))
 
 
+def test_a_window_around_0_and_one_of_all_frames(tmp_path):
+    deep = FRAMES[0].astype(np.uint16) * 4 + 512
+    options = {"RescaleSlope": 1, "RescaleIntercept": -1024, "BitsStored": 12, "HighBit": 11}
+    window = {"WindowCenter": 0, "WindowWidth": 1024}
+    found = open_sequence(write_dicom(tmp_path / "a.dcm", [deep], **options, **window)).read(0, 1)
+    assert found.dtype == np.uint8 and np.abs(found.astype(int) - FRAMES[0]).max() <= 1
+    item, group = Dataset(), Dataset()
+    item.WindowCenter, item.WindowWidth = 0, 1024
+    group.FrameVOILUTSequence = DicomSequence([item])
+    path = write_dicom(tmp_path / "b.dcm", [deep], **options, SharedFunctionalGroupsSequence=[group])
+    np.testing.assert_array_equal(open_sequence(path).read(0, 1), found)
+    with pytest.raises(InputError, match="its 12 bits end at bit 15, not 11"):
+        open_sequence(write_dicom(tmp_path / "c.dcm", [deep], **{**options, "HighBit": 15}))
+
+
+def test_a_table_of_grey_levels(tmp_path):
+    """A VOI LUT, whose values may be stored as words (OW)."""
+    deep = FRAMES[0].astype(np.uint16) * 4
+    for kind in ("US", "OW"):
+        table = Dataset()
+        table.add_new("LUTDescriptor", "US", [1024, 0, 16])
+        values = (np.arange(1024) // 4 * 257).astype("<u2")
+        table.add_new("LUTData", kind, values.tobytes() if kind == "OW" else values.tolist())
+        options = {"BitsStored": 10, "HighBit": 9, "VOILUTSequence": DicomSequence([table])}
+        found = open_sequence(write_dicom(tmp_path / f"{kind}.dcm", [deep], **options)).read(0, 1)
+        np.testing.assert_array_equal(found, FRAMES[0])
+
+
 def test_scale_of_the_tissue_region_and_its_sign(tmp_path):
     items = [region(delta=(0.0125, -0.02)), region(kind=(2, 1), delta=(9, 9)), region(kind=(1, 2), delta=(8, 8))]
     sequence = open_sequence(write_dicom(tmp_path / "a.dcm", FRAMES, SequenceOfUltrasoundRegions=items))
@@ -210,26 +238,48 @@ def test_times(elements, times, tmp_path):
     assert sequence.times == (times and pytest.approx(times))
 
 
-@pytest.mark.parametrize("name", [None, "JPEG-LS"], ids=["uncompressed", "compressed"])
-def test_a_truncated_file_gives_the_frames_before_the_damage(name, tmp_path):
+@pytest.mark.parametrize("fragments", [1, 3])
+@pytest.mark.parametrize("offsets", [True, False], ids=["with offset table", "without"])
+@pytest.mark.parametrize("name", [None, "JPEG-LS", "JPEG 2000 lossless", "JPEG lossless", "RLE"])
+def test_a_truncated_file_gives_the_frames_before_the_damage(name, offsets, fragments, tmp_path):
     syntax, encode, _ = ENCODERS[name] if name else ("1.2.840.10008.1.2.1", None, True)
-    path = write_dicom(tmp_path / "cine.dcm", FRAMES, syntax, encode)
-    path.write_bytes(path.read_bytes()[: -path.stat().st_size // 3])
-    sequence = open_sequence(path)
-    assert 3 <= sequence.count < 6 and sequence.declared == len(FRAMES)
-    assert (
-        f"ends in frame {sequence.count} of 8; the {sequence.count} frames before it are used" in sequence.warnings[0]
-    )
-    equal(all_frames(sequence), FRAMES[: sequence.count])
+    if fragments > 1 and name == "RLE":
+        pytest.skip("RLE has one fragment per frame (PS3.5, A.4.2)")
+    path = write_dicom(tmp_path / "cine", FRAMES, syntax, encode, offsets)
+    if name and fragments > 1:
+        data = pydicom.dcmread(path)
+        data.PixelData = pydicom.encaps.encapsulate([encode(frame) for frame in FRAMES], fragments, has_bot=offsets)
+        data.save_as(path)
+    whole = path.read_bytes()
+    for share in (0.9, 0.66, 0.5, 0.37):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        sequence = open_sequence(path)
+        assert 1 <= sequence.count < 8 * share + 0.2 and sequence.declared == len(FRAMES)
+        kept = f"ends in frame {sequence.count} of 8; the {sequence.count} frames before it are used"
+        assert kept in sequence.warnings[0]
+        equal(all_frames(sequence), FRAMES[: sequence.count])
 
 
-def test_a_damaged_frame_is_named(tmp_path):
-    syntax, encode, _ = ENCODERS["JPEG-LS"]
+def test_an_offset_table_of_zeros_is_not_used(tmp_path):
+    syntax, encode, _ = ENCODERS["RLE"]
+    path = write_dicom(tmp_path / "cine", FRAMES, syntax, encode)
+    content = path.read_bytes()
+    start = content.index(b"\xfe\xff\x00\xe0") + 8
+    path.write_bytes(content[:start] + bytes(4 * len(FRAMES)) + content[start + 4 * len(FRAMES) :])
+    equal(all_frames(open_sequence(path)), FRAMES)
+
+
+@pytest.mark.parametrize("how", ["cut", "emptied"])
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name != "RLE"])
+def test_a_damaged_frame_is_named(name, how, tmp_path):
+    """Decoders fill what is missing with grey, without an error."""
+    syntax, encode, _ = ENCODERS[name]
     content = [encode(frame) for frame in FRAMES]
-    content[4] = content[4][:40] + bytes(len(content[4]) - 40)
+    half = len(content[4]) // 2
+    content[4] = content[4][:half] + (bytes(len(content[4]) - half) if how == "emptied" else b"")
     path = write_dicom(tmp_path / "cine.dcm", FRAMES, syntax, lambda frame: content.pop(0))
     sequence = open_sequence(path)
-    np.testing.assert_array_equal(sequence.read(3, 1), FRAMES[3])
+    assert np.abs(sequence.read(3, 1).astype(int) - FRAMES[3]).max() < 20
     with pytest.raises(InputError, match=r"cine.dcm, frame 4: cannot be read"):
         sequence.read(4, 1)
 
@@ -335,9 +385,28 @@ def test_the_files_that_a_dicomdir_lists(tmp_path):
         equal(all_frames(open_sequence(path)), FRAMES[k : k + 1])
     for given in (tmp_path / "medium" / "DICOMDIR", tmp_path / "medium"):
         assert sorted(pair.stem for pair in find_input_pairs([given], partial=True)[0]) == sorted(found)
+    names = {pair.image.name for pair in find_input_pairs([tmp_path / "medium"], partial=True)[0]}
+    assert names == set(found), "file names alone may repeat on a medium"
     path.unlink()
     with pytest.raises(InputError, match="lists 1 files that are missing"):
         members_of(tmp_path / "medium" / "DICOMDIR")
+
+
+@pytest.mark.parametrize("parts", [["..", "cine"], ["/", "cine"], ["a", "b/../../cine"], ["C:", "cine"]])
+def test_a_dicomdir_that_leads_out_of_its_folder_is_refused(parts, tmp_path):
+    write_dicom(tmp_path / "cine", FRAMES[:1])
+    listed, record = Dataset(), Dataset()
+    record.DirectoryRecordType, record.ReferencedFileID = "IMAGE", parts
+    listed.DirectoryRecordSequence = DicomSequence([record])
+    listed.file_meta = FileMetaDataset()
+    listed.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    listed.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
+    listed.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    (tmp_path / "medium").mkdir()
+    listed.save_as(tmp_path / "medium" / "DICOMDIR", enforce_file_format=True)
+    for given in (tmp_path / "medium" / "DICOMDIR", tmp_path / "medium"):
+        with pytest.raises(InputError, match="which is not a file of this medium"):
+            find_input_pairs([given], partial=True)
 
 
 def test_parts_of_a_file_read_as_one(tmp_path):

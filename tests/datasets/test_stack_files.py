@@ -12,6 +12,7 @@ from sequence_files import SIZE, grey_frames, write_volume
 
 from sonogravity.common.messages import InputError
 from sonogravity.datasets import volume_files
+from sonogravity.datasets.image_files import decode_image
 from sonogravity.datasets.inputs import find_input_pairs
 from sonogravity.datasets.readers import open_sequence
 from sonogravity.datasets.spacing import Spacing
@@ -89,13 +90,14 @@ def test_one_image_is_no_stack(tmp_path):
     for name, write in (
         ("a.nii.gz", lambda path: write_volume(path, FRAMES[:1])),
         ("b.npz", lambda path: np.savez(path, FRAMES[0])),
+        ("c.gif", lambda path: Image.fromarray(FRAMES[0]).save(path)),
     ):
         write(tmp_path / name)
         sequence = open_sequence(tmp_path / name)
         assert (sequence.count, sequence.numbered) == (1, False)
         np.testing.assert_array_equal(sequence.read(0, 1), FRAMES[0])
-    Image.fromarray(FRAMES[0]).save(tmp_path / "c.tif")
-    assert open_sequence(tmp_path / "c.tif") is None, "decode_image reads it"
+    Image.fromarray(FRAMES[0]).save(tmp_path / "d.tif")
+    assert open_sequence(tmp_path / "d.tif") is None, "decode_image reads it"
 
 
 def test_colours_and_palettes_of_tiff_stacks(tmp_path):
@@ -111,20 +113,38 @@ def test_colours_and_palettes_of_tiff_stacks(tmp_path):
     sequence = open_sequence(tmp_path / "palette.tif")
     np.testing.assert_array_equal(sequence.read(1, 3), (table.T // 257)[FRAMES[1]])
     np.testing.assert_array_equal(sequence.read_values(1), FRAMES[1])
+    tifffile.imwrite(tmp_path / "narrow.tif", STACK, photometric="palette", colormap=table // 257)
+    np.testing.assert_array_equal(open_sequence(tmp_path / "narrow.tif").read(1, 3), (table.T // 257)[FRAMES[1]])
+    bits = [frame > 128 for frame in FRAMES]
+    for photometric in ("minisblack", "miniswhite"):
+        with tifffile.TiffWriter(tmp_path / "bits.tif") as pages:
+            for each in bits:
+                pages.write(each, photometric=photometric, contiguous=False)
+        with tifffile.TiffWriter(tmp_path / "page.tif") as pages:
+            pages.write(bits[2], photometric=photometric)
+        page = decode_image(tmp_path / "page.tif", 1)
+        np.testing.assert_array_equal(open_sequence(tmp_path / "bits.tif").read(2, 1), page)
+        np.testing.assert_array_equal(open_sequence(tmp_path / "bits.tif").read_values(2), page)
     tifffile.imwrite(tmp_path / "white.tif", 255 - STACK, photometric="miniswhite")
     np.testing.assert_array_equal(open_sequence(tmp_path / "white.tif").read(1, 1), FRAMES[1])
 
 
 def test_the_calibration_of_imagej_is_the_spacing_and_print_resolution_is_not(tmp_path):
-    for unit, per_mm in (("mm", 12.5), ("cm", 1.25), ("micron", 12500), ("inch", None)):
+    for unit, per_mm in (("mm", 12.5), ("cm", 1.25), ("inch", 12.5 / 25.4), ("micron", None), ("parsec", None)):
         options = {"resolution": (12.5, 10), "metadata": {"unit": unit, "axes": "TYX", "finterval": 0.05}}
         tifffile.imwrite(tmp_path / f"{unit}.tif", STACK, imagej=True, **options)
         sequence = open_sequence(tmp_path / f"{unit}.tif")
         assert sequence.times == pytest.approx([0, 0.05, 0.1, 0.15, 0.2, 0.25])
-        if per_mm is None or per_mm > 1000:
-            assert sequence.spacing is None
+        if per_mm is None:
+            assert sequence.spacing is None and len(sequence.scale_warnings) == 1
         else:
             assert sequence.spacing == Spacing(pytest.approx(per_mm), pytest.approx(per_mm * 0.8))
+    for tunit, seconds in (("ms", 0.001), ("min", 60), ("weeks", None)):
+        options = {"metadata": {"axes": "TYX", "finterval": 40, "tunit": tunit}}
+        tifffile.imwrite(tmp_path / "t.tif", STACK, imagej=True, **options)
+        assert open_sequence(tmp_path / "t.tif").times == (
+            seconds and pytest.approx([k * 40 * seconds for k in range(6)])
+        )
     tifffile.imwrite(tmp_path / "print.tif", STACK, photometric="minisblack", resolution=(300, 300), resolutionunit=2)
     assert open_sequence(tmp_path / "print.tif").spacing is None
 
@@ -162,6 +182,28 @@ def test_a_series_of_single_slices_and_a_list_of_images(tmp_path):
         np.testing.assert_array_equal(sequence.read(3, 1), FRAMES[3])
 
 
+def test_notes_of_plus(tmp_path):
+    for stored, fine in (("MFA", True), ("MF", True), ("UNA", False)):
+        path = write_volume(tmp_path / "a.mha", FRAMES)
+        stamps = "".join(f"Seq_Frame{k:04d}_Timestamp = {10 + k / 4}\n" for k in range(6))
+        notes = f"UltrasoundImageOrientation = {stored}\n{stamps}ElementDataFile".encode()
+        path.write_bytes(path.read_bytes().replace(b"ElementDataFile", notes, 1))
+        if fine:
+            sequence = open_sequence(path)
+            assert sequence.times == [0, 0.25, 0.5, 0.75, 1, 1.25]
+            np.testing.assert_array_equal(sequence.read(5, 1), FRAMES[5])
+        else:
+            with pytest.raises(InputError, match="its axes are in the orientation UNA"):
+                open_sequence(path)
+
+
+def test_a_scale_in_other_units_than_mm_is_not_used(tmp_path):
+    path = write_volume(tmp_path / "a.nrrd", FRAMES, spacing=(100, 100, 100))
+    path.write_bytes(path.read_bytes().replace(b"\n\n", b'\nspace units: "um" "um" "um"\n\n', 1))
+    sequence = open_sequence(path)
+    assert sequence.spacing is None and "its scale is in um" in sequence.scale_warnings[0]
+
+
 def test_segments_of_3d_slicer_are_labels(tmp_path):
     labels = np.stack([frame // 100 for frame in FRAMES])
     image = SimpleITK.GetImageFromArray(labels)
@@ -197,7 +239,17 @@ def test_axes_of_which_no_one_knows_which_side_is_up_are_refused(direction, said
 def test_masks_whose_slices_run_the_other_way_are_refused(tmp_path):
     write_volume(tmp_path / "images" / "a.nii.gz", FRAMES)
     mask = write_volume(tmp_path / "masks" / "a.nii.gz", FRAMES, direction=(1, 0, 0, 0, 1, 0, 0, 0, -1))
-    with pytest.raises(InputError, match=f"{mask}: its slices run in the other direction than those of a.nii.gz"):
+    with pytest.raises(InputError, match=f"{mask}: lies elsewhere in space than a.nii.gz"):
+        find_input_pairs([tmp_path])
+    write_volume(tmp_path / "masks" / "a.nii.gz", FRAMES)
+    assert len(find_input_pairs([tmp_path])[0]) == 6
+    write_volume(tmp_path / "masks" / "a.nii.gz", FRAMES, spacing=(1, 1, 1))
+    assert len(find_input_pairs([tmp_path])[0]) == 6, "a mask without a place"
+    image = SimpleITK.ReadImage(str(mask))
+    image.SetSpacing((0.1, 0.1, 1))
+    image.SetOrigin((0, 0, 2))
+    SimpleITK.WriteImage(image, str(mask))
+    with pytest.raises(InputError, match="lies elsewhere in space"):
         find_input_pairs([tmp_path])
 
 
@@ -227,18 +279,33 @@ def test_channels_and_positions_are_refused(tmp_path):
         open_sequence(tmp_path / "b.tif")
 
 
-def test_truncated_stacks(tmp_path):
-    for name in ("ImageJ, one directory.tif", "stored.npz"):
+@pytest.mark.parametrize("share", [0.9, 0.6, 0.3])
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_truncated_file_gives_whole_frames_and_says_so_or_is_refused(name, share, tmp_path):
+    """No frame of a truncated file is other than it was written, and none is missing without a word."""
+    path = tmp_path / name
+    WRITERS[name](path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    if path.suffix == ".mhd":  # whose pixels are in a file beside it
+        return
+    try:
+        sequence = open_sequence(path)
+        frames = [sequence.read(k, 1) for k in range(sequence.count)] if sequence else [decode_image(path, 1)]
+    except InputError as error:
+        assert str(path) in str(error)
+        return
+    for frame, original in zip(frames, FRAMES, strict=False):
+        np.testing.assert_array_equal(frame, original)
+    if len(frames) < len(FRAMES):
+        assert f"the {len(frames)} frames before it are used" in sequence.warnings[0]
+
+
+def test_which_truncated_files_are_used(tmp_path):
+    for name in ("ImageJ, one directory.tif", "volume.nii", "volume.nii.gz", "volume.mha", "animated.gif"):
         path = tmp_path / name
         WRITERS[name](path)
-        path.write_bytes(path.read_bytes()[: -STACK.nbytes // 3])
-        if path.suffix == ".npz":  # its list of contents stands at the end
-            with pytest.raises(InputError, match="cannot be read"):
-                open_sequence(path)
-            continue
-        sequence = open_sequence(path)
-        assert 3 <= sequence.count < 6 and f"the {sequence.count} frames before it are used" in sequence.warnings[0]
-        np.testing.assert_array_equal(sequence.read(sequence.count - 1, 1), FRAMES[sequence.count - 1])
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.7)])
+        assert 3 <= open_sequence(path).count < 6, name
 
 
 def test_arrays_that_are_no_stack(tmp_path):

@@ -10,7 +10,9 @@ from pydicom.encaps import encapsulate
 from sequence_files import SIZE, dicom_header, grey_frames, write_video
 
 from sonogravity.common.messages import InputError
+from sonogravity.datasets.in_order import KEPT
 from sonogravity.datasets.readers import open_sequence
+from sonogravity.datasets.sequences import MOST_OPEN
 from sonogravity.datasets.video_files import luminance
 
 LOSSLESS = {
@@ -27,6 +29,7 @@ LOSSY = {
     "mov mpeg4": ("a.mov", "mpeg4", "yuv420p", {"b": "4M"}),
     "avi mjpeg": ("a.avi", "mjpeg", "yuvj420p", {}),
     "webm vp8": ("a.webm", "libvpx", "yuv420p", {"b": "4M", "auto-alt-ref": "1", "lag-in-frames": "16"}),
+    "mpg mpeg1": ("a.mpg", "mpeg1video", "yuv420p", {"bf": "2", "g": "12", "b": "4M"}),
     "mkv av1": ("a.mkv", "libsvtav1", "yuv420p", {"svtav1-params": "enable-stat-report=0"}),
 }
 
@@ -83,11 +86,24 @@ def test_threads_read_one_video_together(tmp_path):
 
 
 def test_only_a_few_frames_are_kept(tmp_path):
-    sequence = made(tmp_path / "a.mkv", grey_frames(60), "ffv1", "gray", {})
-    for k in range(60):
-        sequence.read(k, 1)
-        assert len(sequence._recent) <= 16
-    assert sequence._container is None, "the file is closed after its last frame"
+    clips = [made(tmp_path / f"{k}.mkv", grey_frames(60), "ffv1", "gray", {}) for k in range(7)]
+    for clip in clips:
+        for k in range(60):
+            clip.read(k, 1)
+            assert len(clip._recent) <= KEPT
+    is_open = [clip._container is not None for clip in clips]
+    assert is_open == [False] * 3 + [True] * MOST_OPEN, "the oldest are closed"
+    assert [bool(clip._recent) for clip in clips] == is_open
+    clips[0].read(30, 1)
+    assert clips[0]._container is not None and clips[3]._container is None
+
+
+def test_many_threads_on_many_clips_leave_few_of_them_open(tmp_path):
+    clips = [made(tmp_path / f"{k}.mkv", numbered(8), "ffv1", "gray", {}) for k in range(12)]
+    with ThreadPoolExecutor(8) as pool:
+        order = [(clip, k) for clip in clips for k in range(8)]
+        assert list(pool.map(lambda item: number_in(item[0].read(item[1], 1)), order)) == list(range(8)) * 12
+    assert sum(clip._container is not None for clip in clips) <= MOST_OPEN
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])

@@ -16,6 +16,7 @@ import tifffile
 from conftest import write_frame
 from PIL import Image
 from pydicom.datadict import DicomDictionary
+from pydicom.fileset import FileSet
 from sequence_files import region, write_dicom, write_video, write_volume
 
 from sonogravity.commands import compare
@@ -197,6 +198,15 @@ def test_a_second_run_replaces_stacks(plain, best, tmp_path, capsys):
     assert names == [f"v1.2 sweep_{k:06d}.png" for k in range(3)]
 
 
+def test_a_volume_of_one_slice_keeps_its_geometry(plain, best, tmp_path):
+    image = SimpleITK.GetImageFromArray(pictures(plain)[0][None])
+    image.SetSpacing((0.125, 0.125, 3))
+    SimpleITK.WriteImage(image, str(tmp_path / "slice.nii.gz"))
+    assert run(predict, best, [tmp_path / "slice.nii.gz"], tmp_path / "out", "--mask-format", "nifti") == 0
+    written = SimpleITK.ReadImage(str(tmp_path / "out" / "masks" / "slice.nii.gz"))
+    assert (written.GetSize(), written.GetSpacing()) == (image.GetSize(), image.GetSpacing())
+
+
 def test_an_incomplete_stack_does_not_appear(plain, best, tmp_path, refused):
     frames = pictures(plain)
     path = clip_of("NPZ", tmp_path / "clips", frames)
@@ -220,6 +230,44 @@ def test_the_truth_of_a_clip_may_be_a_stack(kind, plain, best, reference, tmp_pa
     line = ["--load", best, "--input", tmp_path, "--output", tmp_path / "more"]
     said = refused(evaluate.main, line)
     assert f"{truth}: holds 7 frames, but sweep.mkv holds 8; a mask stack needs one frame per frame of the clip" in said
+
+
+def test_masks_numbered_from_1_are_refused(plain, best, tmp_path, refused):
+    """Else every frame would be scored against the mask of the frame before."""
+    clip = clip_of("TIFF", tmp_path / "images", pictures(plain))
+    (tmp_path / "masks").mkdir()
+    for k, mask in enumerate(pictures(plain, "masks"), 1):
+        Image.fromarray(mask).save(tmp_path / "masks" / f"sweep_{k:06d}.png")
+    for given in ([tmp_path], [clip], [tmp_path, "--masks", tmp_path / "masks"], [clip, "--from", "0"]):
+        for script in (predict, evaluate):
+            said = refused(script.main, ["--load", best, "--output", tmp_path / "out", "--input", *given])
+            assert "sweep_000008.png: sweep.tif has 8 frames, which are numbered from 0, so there is no frame 8" in said
+
+
+@pytest.mark.parametrize("masks", ["frames", "stack"])
+def test_predictions_of_clips_are_scored_in_millimetres_and_in_part(masks, plain, best, reference, tmp_path, refused):
+    """evaluate --predictions takes scale, times and limits from the clips beside the true masks."""
+    clip_of("DICOM", tmp_path / "images", pictures(plain))
+    if masks == "stack":
+        clip_of("TIFF", tmp_path / "masks", pictures(plain, "masks"))
+    else:
+        shutil.copytree(plain / "masks", tmp_path / "masks")
+    line = ["--predictions", reference[0] / "masks", "--input", tmp_path, "--output", tmp_path / "out"]
+    assert evaluate_w_margin.main([str(each) for each in line]) == 0
+    rows = rows_of(tmp_path / "out")
+    for column in ("dice", "hd95_mm", "tolerant_dice", "nsd", "pixels_per_mm"):
+        np.testing.assert_allclose(rows[column], reference[1][column], rtol=1e-12)
+    assert set(rows["source"]) == {"sweep"} and list(rows["time_s"][:2]) == [0, 0.04]
+    line[-1] = tmp_path / "part"
+    assert evaluate.main([str(each) for each in [*line, "--from", "2", "--to", "0.2s"]]) == 0
+    assert list(rows_of(tmp_path / "part")["file"]) == [f"sweep_{k:06d}" for k in range(2, 6)]
+    if masks == "frames":
+        for k in (0, 1, 2, 5, 6):
+            (tmp_path / "masks" / f"sweep_{k:06d}.png").unlink()
+        line[-1] = tmp_path / "some"
+        assert evaluate.main([str(each) for each in line]) == 0
+        assert list(rows_of(tmp_path / "some")["file"]) == [f"sweep_{k:06d}" for k in (3, 4, 7)]
+    assert "--region apply to a model" in refused(evaluate.main, [*line, "--region"])
 
 
 def test_of_a_clip_in_which_some_frames_have_a_mask_these_are_scored(plain, best, reference, tmp_path, capsys, refused):
@@ -372,12 +420,11 @@ def marked(folder, frames):
             elements[keyword] = "19771231"
         elif kind == "UI" and "Transfer" not in keyword and "Class" not in keyword:
             elements[keyword] = "1.2.977.31.77"
-    elements = {keyword: value for keyword, value in elements.items() if DicomDictionary_count(keyword)}
-    return write_dicom(folder / "cine", frames, SequenceOfUltrasoundRegions=[region(35, 39)], **elements)
-
-
-def DicomDictionary_count(keyword):
-    return pydicom.datadict.tag_for_keyword(keyword) >> 16 not in (0x0000, 0x0002, 0x0006, 0x0028)
+    of_pixels = (0x0000, 0x0002, 0x0006, 0x0028)  # groups, also of the file itself
+    elements = {
+        key: value for key, value in elements.items() if pydicom.datadict.tag_for_keyword(key) >> 16 not in of_pixels
+    }
+    return write_dicom(folder / "cine", frames, SequenceOfUltrasoundRegions=[region(right=35, bottom=39)], **elements)
 
 
 def test_nothing_of_the_header_reaches_any_output(plain, best, tmp_path, capsys):
@@ -427,6 +474,22 @@ def test_a_file_name_that_tells_is_pointed_out_once(plain, best, tmp_path, capsy
     assert settings["options"]["input"] == ["clips"]
 
 
+@pytest.mark.parametrize(
+    ("folder", "elements", "named"),
+    [
+        ("Doering_Johanna/images", {"PatientName": "Doering^Johanna"}, "PatientName"),
+        ("2024-01-31", {"StudyDate": "20240131"}, "StudyDate"),
+        ("Sequoia512", {"ManufacturerModelName": "Sequoia512"}, "ManufacturerModelName"),
+        ("clips", {"PatientName": "Doering^Johanna", "StudyDate": "20240131"}, None),
+    ],
+)
+def test_a_folder_name_that_tells_is_pointed_out(folder, elements, named, plain, best, tmp_path, capsys):
+    write_dicom(tmp_path / folder / "a", pictures(plain)[:1], **elements)
+    assert run(predict, best, [tmp_path / folder.split("/")[0]], tmp_path / "out", "--panels", "none") == 0
+    said = capsys.readouterr().err
+    assert ("hold values of the DICOM header" in said) == bool(named) and (named or "") in said
+
+
 def test_results_of_another_folder_of_the_same_name_are_not_replaced(plain, best, tmp_path, refused):
     for place in ("a", "b"):
         clip_of("NPZ", tmp_path / place / "clips", pictures(plain)[:1])
@@ -450,6 +513,28 @@ def test_a_folder_of_dicom_files_and_what_a_dicomdir_lists(plain, best, tmp_path
     assert "report: is DICOM" in capsys.readouterr().err
     line = ["--load", best, "--input", folder / "report", "--output", tmp_path / "more"]
     assert "holds no image; leave it out" in refused(predict.main, line)
+
+
+def test_images_of_a_medium_keep_their_own_scale_and_names(plain, best, tmp_path):
+    """File names repeat on a medium: S1/IM1 and S2/IM1."""
+    medium = FileSet()
+    for study, delta in (("1", 0.02), ("2", 0.05)):
+        elements = {
+            "PatientID": f"P{study}",
+            "PatientName": "A^B",
+            "StudyInstanceUID": f"1.2.{study}",
+            "StudyID": study,
+        }
+        elements |= {"SeriesInstanceUID": f"1.2.{study}.1", "SeriesNumber": 1, "InstanceNumber": 1, "Modality": "US"}
+        elements |= {"StudyDate": "20200101", "StudyTime": "120000", "AccessionNumber": ""}
+        items = [region(right=35, bottom=39, delta=(delta, delta))]
+        medium.add(write_dicom(tmp_path / study, pictures(plain)[:1], SequenceOfUltrasoundRegions=items, **elements))
+    medium.write(tmp_path / "medium")
+    for _ in range(2):
+        assert run(predict, best, [tmp_path / "medium" / "DICOMDIR"], tmp_path / "out") == 0
+    rows = rows_of(tmp_path / "out")
+    assert len(set(rows["file"])) == 2 and list(rows["pixels_per_mm"].round(9)) == [5, 2]
+    assert {f"{name}.png" for name in rows["file"]} == {path.name for path in (tmp_path / "out" / "masks").iterdir()}
 
 
 def test_a_missing_extra_is_answered_with_the_line_that_installs_it(plain, best, tmp_path, refused, monkeypatch):
