@@ -136,6 +136,8 @@ class Video(InOrder):
     def _declared_seconds(self):
         """Return the length of the video that the file declares, 0 if it does not; sound may be longer."""
         stream = self._container.streams.video[0]
+        if self._container.format.name == "avi" and stream.average_rate:  # whose duration is that of what is left
+            return stream.frames / float(stream.average_rate)
         if stream.duration:
             return stream.duration * float(stream.time_base)
         if found := re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", "")):  # Matroska

@@ -324,6 +324,23 @@ def test_arrays_that_are_no_stack(tmp_path):
         open_sequence(tmp_path / "json.npz")
 
 
+def test_files_that_declare_far_more_than_they_hold(tmp_path):
+    """Bombs: small files that would cost minutes and gigabytes."""
+    tifffile.imwrite(tmp_path / "a.tif", STACK, imagej=True, metadata={"axes": "TYX", "finterval": 0.04})
+    content = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(content.replace(b"images=6\n", b"images=9\n"))
+    sequence = open_sequence(tmp_path / "a.tif")
+    assert len(sequence.times) == sequence.count <= 9
+    path = write_volume(tmp_path / "b.mha", FRAMES)
+    path.write_bytes(path.read_bytes().replace(b"DimSize = 64 48 6", b"DimSize = 64 48 3000000"))
+    sequence = open_sequence(path)
+    assert (sequence.count, sequence.declared) == (6, 3_000_000)
+    path = write_volume(tmp_path / "c.mha", FRAMES, compress=True)
+    path.write_bytes(path.read_bytes().replace(b"DimSize = 64 48 6", b"DimSize = 64 48 90000"))
+    with pytest.raises(InputError, match="declares 276480000 bytes of pixels, but holds"):
+        open_sequence(path)
+
+
 def test_an_array_that_claims_more_frames_than_it_holds(tmp_path):
     """A bomb: the header promises a million frames."""
     header = {"descr": "|u1", "fortran_order": False, "shape": (1_000_000, *SIZE)}

@@ -191,6 +191,28 @@ def test_a_truncated_video_gives_the_frames_before_the_damage(name, tmp_path):
     assert found == list(range(sequence.count))
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.avi"])
+def test_sound_does_not_hide_that_a_video_is_truncated(name, tmp_path):
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        video, sound = container.add_stream("mjpeg", rate=25), container.add_stream("mp2", rate=44100)
+        video.height, video.width, video.pix_fmt = *SIZE, "yuvj420p"
+        for k, frame in enumerate(numbered(50)):
+            picture = av.VideoFrame.from_ndarray(frame, format="gray").reformat(format="yuvj420p")
+            picture.pts = k
+            container.mux(video.encode(picture))
+            samples = av.AudioFrame.from_ndarray(np.zeros((1, 2 * 1764), np.int16), format="s16", layout="stereo")
+            samples.rate = 44100
+            container.mux(sound.encode(samples))
+        container.mux(video.encode())
+        container.mux(sound.encode())
+    assert open_sequence(path).warnings == []
+    path.write_bytes(path.read_bytes()[: -path.stat().st_size // 3])
+    sequence = open_sequence(path)
+    assert sequence.count < 40 and f"the {sequence.count} frames before it are used" in sequence.warnings[0]
+    assert [number_in(sequence.read(k, 1)) for k in range(sequence.count)] == list(range(sequence.count))
+
+
 def test_an_mp4_without_its_index_is_refused(tmp_path):
     path = write_video(tmp_path / "a.mp4", grey_frames(), "libx264", "yuv420p")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -255,9 +277,16 @@ def test_a_video_inside_a_dicom_file(codec, tmp_path):
     data = dicom_header(frames[0], len(frames), f"1.2.840.10008.1.2.{syntax}", "YBR_PARTIAL_420")
     data.PixelData = encapsulate([video], fragments_per_frame=4, has_bot=False)
     data["PixelData"].VR = "OB"
+    data.FrameTime = 40
     path = tmp_path / "cine"
     data.save_as(path, enforce_file_format=True)
     sequence = open_sequence(path)
     assert (sequence.count, sequence.size) == (40, SIZE)
     for k in (20, 3, 39, 0, 21):
         assert number_in(sequence.read(k, 1)) == k
+    assert sequence.times == pytest.approx([k * 0.04 for k in range(40)], abs=1e-3)
+    data.NumberOfFrames = 50
+    data.save_as(path, enforce_file_format=True)
+    sequence = open_sequence(path)
+    assert (sequence.count, sequence.declared) == (40, 50)
+    assert "the video ends in frame 40 of 50; the 40 frames before it are used" in sequence.warnings[0]
