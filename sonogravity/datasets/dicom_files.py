@@ -103,7 +103,7 @@ class DicomImages(Sequence):
         if pixel_data.length == UNDEFINED:
             self._parts = pixel_data.frames(declared, header.get("ExtendedOffsetTable"))
             count = len(self._parts)
-            if self._has_end_marker and count == len(self._parts) and count and not pixel_data.ends(self._parts[-1]):
+            if self._has_end_marker and self._parts and not pixel_data.ends(self._parts[-1]):
                 count -= 1  # decoders fill what is missing with grey
         if count < declared:
             self.cut_to(count, f"the file ends in frame {count} of {declared}")
