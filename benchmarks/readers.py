@@ -127,9 +127,10 @@ FORMATS = {
 
 
 def reader(path, middle):
-    """Return the turn of a worker: open a file, or a folder of files, and read its frames; three numbers.
+    """Return the turn of a worker: open a file, or a folder of files, and read its frames.
 
-    middle: read the middle frame alone; else all.
+    middle: read the middle frame alone; else all. The answer: seconds to open, number of frames, seconds to read them,
+    MB of memory that this took.
     """
     from sonogravity.datasets.frame_files import read_image
     from sonogravity.datasets.inputs import find_input_pairs
@@ -137,6 +138,7 @@ def reader(path, middle):
     common.imported()
 
     def turn():
+        before = _peak_mb()
         start = time.perf_counter()
         pairs, _ = find_input_pairs([Path(path)], partial=True, use_masks=False)
         opened = time.perf_counter() - start
@@ -145,9 +147,18 @@ def reader(path, middle):
         start = time.perf_counter()
         for image in images:
             read_image(image, 1)
-        return opened, len(images), time.perf_counter() - start
+        return opened, len(images), time.perf_counter() - start, _peak_mb() - before
 
     return turn
+
+
+def _peak_mb():
+    """Return the peak memory of this process in MB. On Linux ru_maxrss would begin with that of its parent."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return common.peak_mb()
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 2**10
 
 
 def speed_table(root, frames, args):
@@ -159,7 +170,7 @@ def speed_table(root, frames, args):
         workers |= {(name, middle): common.Worker(reader, path=path, middle=middle) for middle in (False, True)}
     answers = common.in_turns(workers, args.rounds, ())
     for name in FORMATS:
-        opened, count, seconds = (statistics.median(each) for each in zip(*answers[name, False], strict=True))
+        opened, count, seconds, _ = (statistics.median(each) for each in zip(*answers[name, False], strict=True))
         reached = statistics.median(turn[2] for turn in answers[name, True])
         rows.append({"format": name, "open": opened, "speed": count / seconds, "middle": 1000 * reached})
     for worker in workers.values():
@@ -180,9 +191,7 @@ def memory_table(root, frames, args):
             path = root / f"long.{suffix}"
             write(path, itertools.islice(itertools.cycle(frames), count))
             worker = common.Worker(reader, path=path, middle=False)
-            worker.ask()
-            memory = worker.memory()
-            row[f"at_{count}"] = memory["peak_mb"] - memory["start_mb"]
+            row[f"at_{count}"] = worker.ask()[3]
             worker.close()
             path.unlink()
         rows.append(row)
