@@ -2,7 +2,7 @@
 
     python -m sonogravity.convert SOURCE --output data/new
 
-Write images/ and, if the files give their scale, spacing.csv to the folder DIR.
+Write images/, subjects.csv and, if the files give their scale, spacing.csv to the folder DIR.
 """
 
 import csv
@@ -17,12 +17,11 @@ from sonogravity.commands.options import add_part
 from sonogravity.common import files, progress
 from sonogravity.common.claims import claim_folder
 from sonogravity.common.messages import InputError, say, some, warn
-from sonogravity.common.option_types import positive_int
+from sonogravity.common.option_types import positive_int, subject_regex
 from sonogravity.common.workers import ahead, decoding_threads
+from sonogravity.datasets import spacing, subjects
 from sonogravity.datasets.frame_files import read_image
 from sonogravity.datasets.inputs import Part, find_input_pairs
-
-SPACING = "spacing.csv"
 
 
 def build_parser():
@@ -33,6 +32,12 @@ def build_parser():
     add("--every", type=positive_int, default=1, metavar="N", help="of each clip, take every N-th frame")
     add("--channels", type=int, choices=(1, 3), default=1, help="1: write grey images; 3: keep colours")
     add_part(parser)
+    add(
+        "--subject-regex",
+        type=subject_regex,
+        metavar="RE",
+        help="regular expression; its first group is the subject in a file name without extension",
+    )
     return parser
 
 
@@ -45,20 +50,23 @@ def main(argv=None):
         warn(note)
     images = [pair.image for pair in pairs]
     images = [image for image in images if not image.is_numbered or image.number % options.every == 0]
+    naming = subjects.Subjects(options.subject_regex)
+    named = naming.of([image.stem for image in images], [image.clip for image in images])
     with claim_folder(options.output, ", or give another --output"):
         write_images(images, options.output, options.channels)
+        write_tables(images, named, options.output)
     say(f"written: {len(images)} images to {options.output / 'images'}")
     say(f"next: draw their masks, with the same names, into {options.output / 'masks'}, then train")
 
 
 def write_images(images, output, channels):
-    """Write FrameFiles as ``output/images/<stem>.png`` and their scale as ``output/spacing.csv``.
+    """Write FrameFiles as ``output/images/<stem>.png``.
 
-    Raise InputError, before anything is written, if a file of one of these names exists.
+    Raise InputError, before anything is written, if one of these files, or a table beside images/, exists.
     """
     folder = output / "images"
     paths = [folder / f"{image.stem}.png" for image in images]
-    taken = [path for path in (*paths, output / SPACING) if path.exists()]
+    taken = [path for path in (*paths, output / spacing.TABLE, output / subjects.TABLE) if path.exists()]
     if taken:
         raise InputError(
             f"{output}: {len(taken)} of the files to write exist ({some(taken)}); give another --output, or remove them"
@@ -74,13 +82,30 @@ def write_images(images, output, channels):
     done = ahead(convert, zip(images, paths, strict=True), decoding_threads(None))
     for _ in progress.bar(done, "converting", len(images), "frame"):
         pass
-    spacings = [
-        (path.name, image.sequence.spacing) for image, path in zip(images, paths, strict=True) if image.sequence
-    ]
-    spacings = [(name, spacing) for name, spacing in spacings if spacing]
-    if spacings:
-        files.write_whole(output / SPACING, _write_spacings, spacings)
-        say(f"written: {output / SPACING}, the scale of {len(spacings)} of {len(images)} images")
+
+
+def write_tables(images, named, output):
+    """Write the subject and the scale of FrameFiles as tables beside images/. named: the subject of each, or None.
+
+    Scripts use these tables unasked, so each is written only if all images have an entry.
+    """
+    scales = [image.sequence.spacing if image.sequence else None for image in images]
+    for table, what, head, entries in (
+        (subjects.TABLE, "subject", ("file", "subject"), [name and (name,) for name in named]),
+        (
+            spacing.TABLE,
+            "scale",
+            ("file", "pixels_per_mm_x", "pixels_per_mm_y"),
+            [scale and (scale.x, scale.y) for scale in scales],
+        ),
+    ):
+        without = [image.name for image, entry in zip(images, entries, strict=True) if not entry]
+        if without:
+            say(f"no {table}: {len(without)} of {len(images)} images have no {what}: {some(without)}")
+            continue
+        rows = [(f"{image.stem}.png", *entry) for image, entry in zip(images, entries, strict=True)]
+        files.write_whole(output / table, _write_table, head, rows)
+        say(f"written: {output / table}, with {len(set(entries))} different entries")
 
 
 def _write_png(path, array, image):
@@ -91,11 +116,9 @@ def _write_png(path, array, image):
     Image.fromarray(array).save(path, format="PNG")
 
 
-def _write_spacings(path, spacings):
+def _write_table(path, head, rows):
     with open(path, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["file", "pixels_per_mm_x", "pixels_per_mm_y"])
-        table.writerows([name, spacing.x, spacing.y] for name, spacing in spacings)
+        csv.writer(file).writerows([head, *rows])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sonogravity.commands.scoring_options import scoring_values
+from sonogravity.commands.spacings import choose_spacings
 from sonogravity.common import folders, provenance
 from sonogravity.common.devices import describe_use
 from sonogravity.common.files import absolute, short
@@ -18,7 +19,7 @@ from sonogravity.datasets.label_checks import background_warning
 from sonogravity.datasets.label_discovery import MANY_VALUES, common_palette, most_likely_background
 from sonogravity.datasets.labels import Labels, value_text
 from sonogravity.datasets.mask_inputs import find_mask_pairs
-from sonogravity.datasets.spacing import ASSUMED, describe, find_spacings
+from sonogravity.datasets.spacing import ASSUMED
 from sonogravity.datasets.subjects import Subjects
 from sonogravity.inference import segmentation
 from sonogravity.inference.engines import fastest, use
@@ -74,36 +75,10 @@ class Request:
 
     def measure(self, labels, pairs):
         """Return the Measure of the pairs' files. Say which spacing is used; warn if the margin assumes one."""
-        images = [pair.image for pair in pairs]
-        own = {image.name: image.sequence.spacing if image.sequence else None for image in images}
-        clips = {image.name: image.path.name for image in images if image.is_numbered}
-        spacings = find_spacings(list(own), self.pixels_per_mm, self.spacing, own, clips)
-        self._say_spacing(images, own, spacings)
+        spacings = choose_spacings(self, [pair.image for pair in pairs])
         if self.margin_mm is not None:
             self._warn_of_margin(spacings)
         return Measure(labels, spacings, self.margin_mm)
-
-    def _say_spacing(self, images, own, spacings):
-        """Say where the spacing comes from. Raise InputError if the margin would need to assume that of some files."""
-        given = {name: spacing for name, spacing in own.items() if spacing}
-        option = "--spacing" if self.spacing else "--pixels-per-mm" if self.pixels_per_mm else None
-        if option and given:
-            used = describe([spacings[name] for name in given])
-            say(f"spacing:    {used} ({option}) is used instead of the files' own, {describe(given.values())}")
-        if option:
-            return
-        _refuse_several_scales(images)
-        without = [name for name, spacing in own.items() if not spacing]
-        if given and not without:
-            say(f"spacing:    {describe(given.values())} from the file{'s' * (len({i.path for i in images}) > 1)}")
-        elif given:
-            line = (
-                f"{len(without)} of {len(own)} files have no spacing ({some(without)}), the others have "
-                f"{describe(given.values())}"
-            )
-            if self.margin_mm is not None:
-                raise InputError(f"{line}; give --spacing FILE.csv or --pixels-per-mm, or score them separately")
-            warn(f"{line}, so all lengths are in pixels; give --spacing FILE.csv, or score them separately")
 
     def _warn_of_margin(self, spacings):
         if any(each.assumed for each in spacings.values()):
@@ -116,18 +91,6 @@ class Request:
         still = [file for file, each in spacings.items() if self.margin_mm * max(each.x, each.y) < 1]
         if still:
             warn(f"the margin is below one pixel in {len(still)} files and has no effect on them: {some(still)}")
-
-
-def _refuse_several_scales(images):
-    """Raise InputError for a DICOM file whose tissue regions differ in scale."""
-    for image in {image.path: image for image in images if image.sequence}.values():
-        regions = image.sequence.regions
-        if image.sequence.region is None and len({region.spacing for region in regions}) > 1:
-            scales = [f"{each}: {describe([each.spacing]) if each.spacing else 'none'}" for each in regions]
-            raise InputError(
-                f"{image.path}: its tissue regions differ in scale ({some(scales)}); choose one with --region "
-                f"{regions[0].number}, or give --pixels-per-mm"
-            )
 
 
 def score(script, model_class, options):

@@ -243,7 +243,7 @@ def scoring_values(args):
     return values | {
         "use_masks": not getattr(args, "no_masks", False),
         "inputs": inputs,
-        "subjects": Subjects.given(args),
+        "subjects": Subjects.given(args, inputs),
         "margin_mm": getattr(args, "margin_mm", None),
         "panels": None if panels == "none" else panels,
         "panels_of_clips": "panels" in args.given,

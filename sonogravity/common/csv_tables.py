@@ -14,6 +14,17 @@ class Table(NamedTuple):
     delimiter: str
 
 
+def tables_beside_images(paths, name):
+    """Return the tables called ``name`` that lie beside images/ or masks/, of folders and files that a user gave."""
+    found = []
+    for path in paths:
+        path = path.parent if path.is_file() else path
+        folder = path.parent if path.name in ("images", "masks") else path
+        if any((folder / part).is_dir() for part in ("images", "masks")) and (folder / name).is_file():
+            found.append(folder / name)
+    return list(dict.fromkeys(found))
+
+
 def read_table(path, option, choices):
     """Return the Table of a CSV file with the column file and one of several ``choices`` of further columns.
 

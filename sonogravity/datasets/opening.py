@@ -86,7 +86,8 @@ def open_data(options, known_labels=None, seen=None):
     """
     seen = seen or Seen()
     again = bool(seen.facts)
-    seen.subjects = seen.subjects or Subjects.given(options)
+    folders = [options.train] if options.fold else [options.train, options.validation]
+    seen.subjects = seen.subjects or Subjects.given(options, folders)
     sets, lines = _find(options, seen)
     threads = decoding_threads(options.workers)
     stems = [pair.stem for pairs in sets.values() for pair in pairs]

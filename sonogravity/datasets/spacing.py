@@ -16,6 +16,7 @@ DEFAULT_MARGIN_MM = 1.5
 MOST_PIXELS_PER_MM = 1000
 PLAUSIBLE_WIDTHS_MM = 10, 500  # of an ultrasound frame
 FAR_FROM_MEDIAN = 3  # times larger or smaller
+TABLE = "spacing.csv"  # beside images/
 COLUMNS = (("pixels_per_mm",), ("pixels_per_mm_x", "pixels_per_mm_y"))
 
 

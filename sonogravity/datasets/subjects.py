@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from sonogravity.common.csv_tables import read_table
+from sonogravity.common.csv_tables import read_table, tables_beside_images
 from sonogravity.common.messages import InputError, say, some
 from sonogravity.datasets.file_kinds import stem_of
 
@@ -20,6 +20,7 @@ SUBJECT = re.compile(
     r"(.*?[^_\-. ])(?:(?<=\d)(?:frame|img|image|slice))?[_\-. ]+(?:(?:frame|img|image|slice)[_\-. ]*)?\d+",
     re.IGNORECASE,
 )
+TABLE = "subjects.csv"  # beside images/
 EXAMPLE = '--subject-regex "^(P[0-9]+)" or --subjects FILE.csv'
 COMMON_WORDS = ("frame", "img", "image", "im", "slice", "scan", "us", "mask", "picture", "screenshot", "file")
 
@@ -36,13 +37,28 @@ class Subjects:
     path: Path | None = None
 
     @classmethod
-    def given(cls, options):
-        """Return the Subjects of the options --subject-regex and --subjects. Raise InputError if the table is wrong."""
-        if options.subjects is None:
+    def given(cls, options, paths=()):
+        """Return the Subjects of --subjects, else of --subject-regex, else of the tables beside images/, else of names.
+
+        paths: folders and files that the user gave. Raise InputError if a table is wrong.
+        """
+        tables = [table for table in tables_beside_images(paths, TABLE) if table != options.subjects]
+        not_used = [*tables, *(["--subject-regex"] if options.subject_regex is not None else [])]
+        if options.subjects is not None:
+            if not_used:
+                say(f"subjects:   from {options.subjects} (--subjects), so {some(not_used)} is not used")
+            return cls(None, _read_subjects(options.subjects), options.subjects)
+        if options.subject_regex is not None or not tables:
+            if tables:
+                say(f"subjects:   from the file names (--subject-regex), so {some(tables)} is not used")
             return cls(options.subject_regex)
-        if options.subject_regex is not None:
-            say(f"subjects:   from {options.subjects} (--subjects), so --subject-regex is not used")
-        return cls(None, _read_subjects(options.subjects), options.subjects)
+        say(f"subjects:   from {some(tables)}")
+        whole = {}
+        for table in tables:
+            for name, subject in _read_subjects(table).items():
+                if whole.setdefault(name, subject) != subject:
+                    raise InputError(f"{table}: {name} has another subject than in {tables[0]}; give one --subjects")
+        return cls(None, whole, tables[0])
 
     def of(self, stems, clips=None):
         """Return the subject of each file, None for a name without one. Raise InputError if the table lacks a file.
