@@ -87,25 +87,25 @@ def write_images(images, output, channels):
 def write_tables(images, named, output):
     """Write the subject and the scale of FrameFiles as tables beside images/. named: the subject of each, or None.
 
-    Scripts use these tables unasked, so each is written only if all images have an entry.
+    Scripts use these tables unasked, and that of subjects needs all images.
     """
+    names = [f"{image.stem}.png" for image in images]
+    without = [name for name, subject in zip(names, named, strict=True) if not subject]
+    if without:
+        say(
+            f"no {subjects.TABLE}: the names of {len(without)} of {len(images)} images give no subject "
+            f"({some(without)}); --subject-regex tells how to read it"
+        )
+    else:
+        rows = list(zip(names, named, strict=True))
+        files.write_whole(output / subjects.TABLE, _write_table, ("file", "subject"), rows)
+        say(f"written: {output / subjects.TABLE}, subjects: {some(sorted(set(named)))}")
     scales = [image.sequence.spacing if image.sequence else None for image in images]
-    for table, what, head, entries in (
-        (subjects.TABLE, "subject", ("file", "subject"), [name and (name,) for name in named]),
-        (
-            spacing.TABLE,
-            "scale",
-            ("file", "pixels_per_mm_x", "pixels_per_mm_y"),
-            [scale and (scale.x, scale.y) for scale in scales],
-        ),
-    ):
-        without = [image.name for image, entry in zip(images, entries, strict=True) if not entry]
-        if without:
-            say(f"no {table}: {len(without)} of {len(images)} images have no {what}: {some(without)}")
-            continue
-        rows = [(f"{image.stem}.png", *entry) for image, entry in zip(images, entries, strict=True)]
-        files.write_whole(output / table, _write_table, head, rows)
-        say(f"written: {output / table}, with {len(set(entries))} different entries")
+    rows = [(name, scale.x, scale.y) for name, scale in zip(names, scales, strict=True) if scale]
+    if rows:
+        head = ("file", "pixels_per_mm_x", "pixels_per_mm_y")
+        files.write_whole(output / spacing.TABLE, _write_table, head, rows)
+        say(f"written: {output / spacing.TABLE}, the scale of {len(rows)} of {len(images)} images")
 
 
 def _write_png(path, array, image):

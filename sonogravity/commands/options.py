@@ -119,7 +119,7 @@ def add_part(group):
         nargs="?",
         const=ONLY_REGION,
         metavar="N",
-        help="of DICOM files: show the network the tissue region only; N if there are several",
+        help="of DICOM files: use the tissue region only; N if there are several",
     )
     add("--from", dest="first", type=frame_limit, metavar="F", help="first frame of each clip: a number from 0, or 3s")
     add("--to", dest="last", type=frame_limit, metavar="F", help="last frame of each clip: a number from 0, or 3s")

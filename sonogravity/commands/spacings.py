@@ -2,7 +2,7 @@
 
 from sonogravity.common.csv_tables import tables_beside_images
 from sonogravity.common.messages import InputError, say, some, warn
-from sonogravity.datasets.spacing import TABLE, describe, find_spacings, match_table, read_table
+from sonogravity.datasets.spacing import ASSUMED, TABLE, describe, find_spacings, match_table, read_table
 
 
 def choose_spacings(request, images):
@@ -16,14 +16,17 @@ def choose_spacings(request, images):
     clips = {image.name: image.path.name for image in images if image.is_numbered}
     option = "--spacing" if request.spacing else "--pixels-per-mm" if request.pixels_per_mm else None
     if option:
-        spacings = find_spacings(list(own), request.pixels_per_mm, request.spacing, clips=clips)
+        spacings = find_spacings(list(own), request.pixels_per_mm, request.spacing, own, clips)
         _say_replaced(option, spacings, own, [table for table in tables if table != request.spacing])
         return spacings
     in_tables = {}
     for table in tables:
         names = [image.name for image in images if table.parent in image.path.parents]
-        in_tables |= match_table(names, read_table(table), table, clips)
-        say(f"spacing:    {describe(in_tables[name] for name in names)} from {table}")
+        found = match_table(names, read_table(table), table, clips, dict.fromkeys(names, ASSUMED))
+        found = {name: spacing for name, spacing in found.items() if not spacing.assumed}
+        in_tables |= found
+        if found:
+            say(f"spacing:    {describe(found.values())} from {table}")
     _refuse_several_scales([image for image in images if image.name not in in_tables])
     of_files = {name: spacing for name, spacing in own.items() if spacing and name not in in_tables}
     own |= in_tables
@@ -42,10 +45,12 @@ def choose_spacings(request, images):
 
 def _say_replaced(option, spacings, own, tables):
     """Say which spacing of files or tables an option replaces."""
-    given = {name: spacing for name, spacing in own.items() if spacing}
+    given = {name: spacing for name, spacing in own.items() if spacing and spacing is not spacings[name]}
     if given:
         used = describe(spacings[name] for name in given)
         say(f"spacing:    {used} ({option}) is used instead of the files' own, {describe(given.values())}")
+    if kept := [spacing for name, spacing in own.items() if spacing and spacing is spacings[name]]:
+        say(f"spacing:    {describe(kept)} of {len(kept)} files that are not in the table")
     if tables:
         say(f"spacing:    from {option}, so {some(tables)} is not used")
 

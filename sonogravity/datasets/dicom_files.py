@@ -52,6 +52,8 @@ def _open(path):
         content = PIXEL_DATA[0] + b"OW\0\0" + len(value).to_bytes(4, "little") + value
     if not (held and header.get("Rows") and header.get("Columns")):
         kind = getattr(header.get("SOPClassUID"), "name", "file")
+        if "Image Storage" in kind:
+            raise InputError(f"{path}: ends before its pixels ({kind}); replace or remove the file")
         raise NotAnImage(f"{path}: is DICOM ({kind}), but holds no image; leave it out")
     return header, PixelData(content, after, not implicit, little_endian)
 
@@ -205,7 +207,9 @@ def _grey_table(header, path):
             setattr(window, keyword, source.get(keyword))
     if not ("WindowCenter" in window or "VOILUTSequence" in window):
         if signed:
-            raise InputError(f"{path}: its pixels are signed, but it has no window; export it with one, or as 8-bit")
+            raise InputError(
+                f"{path}: its pixels are signed, but it has no window; export it with one, or leave it out"
+            )
         return np.uint16(2**stored - 1) - values if inverted else None
     window.PhotometricInterpretation, window.BitsStored, window.PixelRepresentation = "MONOCHROME2", 8, 0
     measured = apply_modality_lut(values.view(f"i{allocated // 8}") if signed else values, header)

@@ -64,7 +64,7 @@ def find_input_pairs(inputs, masks_folder=None, partial=False, use_masks=True, p
         images, found = open_frames(files, part)
         notes += [*not_read(path, others), *found]
         if not images:
-            raise no_images(folder, others)
+            raise no_images(folder, others, suffixes=SUFFIXES)
         own_masks = folder.parent / "masks" if folder.name == "images" else None
         masks_of_input = (masks_folder or own_masks) if use_masks else None
         masks = {}
@@ -85,6 +85,8 @@ def find_input_pairs(inputs, masks_folder=None, partial=False, use_masks=True, p
             f"{masks_folder}: no mask there has the stem of an image ({some(pair.image.name for pair in pairs)}); give "
             "the folder of their masks, or leave --masks out"
         )
+    if part.is_limited and not any(pair.image.is_numbered for pair in pairs):
+        raise InputError("--from and --to choose frames of clips, but no input file holds several; leave them out")
     _refuse_twins(pairs)
     return pairs, notes + _notes_on_images(pairs)
 
@@ -150,7 +152,10 @@ def _frames_of(path, stem, sequence, part):
     frames = [FrameFile(path, stem, sequence, number) for number in range(sequence.count)]
     used = [f for f in frames if not sequence.numbered or part.holds(f.number, f.time_s, path)]
     if not used:
-        raise InputError(f"{path}: none of its {sequence.count} frames lies between --from and --to; widen the two")
+        times = f", 0 s to {sequence.times[-1]:.3g} s" if sequence.times else ""
+        raise InputError(
+            f"{path}: no frame lies within --from and --to; its frames are 0 to {sequence.count - 1}{times}"
+        )
     return used
 
 
@@ -158,7 +163,9 @@ def _choose_region(path, sequence, wanted):
     """Make a sequence give one tissue region only. Raise InputError if it is not clear which one."""
     regions = sequence.regions if sequence else ()
     if not regions:
-        raise InputError(f"{path}: has no ultrasound region that shows tissue in 2D; leave --region out")
+        raise InputError(
+            f"{path}: has no ultrasound region that shows tissue in 2D; leave --region out, or give this file alone"
+        )
     chosen = [region for region in regions if wanted in (ONLY_REGION, region.number)]
     if len(chosen) != 1:
         which = f"no region {wanted} among" if not chosen else f"{len(chosen)}"
@@ -261,7 +268,7 @@ def _notes_on_images(pairs):
     if more:
         notes.append(
             f"{len(more)} files hold pixels outside the tissue region ({some(more)}): text there may name the patient, "
-            "and panels show it; --region leaves it out"
+            "and pictures that are written show it; --region leaves it out"
         )
     if not telling:
         return notes

@@ -75,9 +75,11 @@ def pair_up(images, masks, partial=False):
     extra = [file.name for stem, file in masks.items() if stem not in images]
     folder = next(iter(images.values())).path.parent if images else None
     if missing and not partial:
+        clip = next((file.clip for file in images.values() if file.clip), None)
+        stack = f" (of a clip also a stack with its stem, {clip})" if clip else ""
         raise InputError(
             f"{folder}: {len(missing)} of {len(images)} images have no mask of the same stem: "
-            f"{some(missing)}; add the masks or move these images away"
+            f"{some(missing)}; add the masks{stack} or move these images away"
         )
     if extra and not partial:
         raise InputError(
@@ -105,10 +107,10 @@ def plain(paths):
     return {stem: FrameFile(path) for stem, path in paths.items()}
 
 
-def no_images(folder, others, kind="images"):
+def no_images(folder, others, kind="images", suffixes=EXTENSIONS):
     """Return the InputError for a folder without images. others: what it holds instead. kind: images or masks."""
     held = f", but {describe(others)}" if others else ""
-    return InputError(f"{folder}: holds no {kind}{held}; add {kind} of type {', '.join(EXTENSIONS)}")
+    return InputError(f"{folder}: holds no {kind}{held}; add {kind} of type {', '.join(suffixes)}")
 
 
 def not_read(folder, others):

@@ -106,7 +106,7 @@ class Sequence:
         if (width_mm, height_mm) == (1, 1):
             self.scale_warnings.append(
                 f"{self.path}: gives pixels of exactly 1 x 1 mm, the value of files without a scale, so this is not "
-                "used; if it is meant, give --pixels-per-mm 1"
+                "used; if it is meant, predict with --pixels-per-mm 1"
             )
             return
         self.spacing = spacing_of(width_mm, height_mm)

@@ -60,7 +60,7 @@ def find_spacings(files, pixels_per_mm=None, table=None, own=None, clips=None):
     clips: {file name: name of the clip} of frames whose line in the table may be that of the clip.
     """
     if table is not None:
-        return match_table(files, read_table(table), table, clips or {})
+        return match_table(files, read_table(table), table, clips or {}, own)
     if pixels_per_mm is not None:
         return dict.fromkeys(files, Spacing(pixels_per_mm, pixels_per_mm))
     if own and all(own.values()):
@@ -95,10 +95,10 @@ def doubts(spacings, widths):
     return [f"{line}; {remedy}" for line, found in zip(lines, (odd, far), strict=True) if found]
 
 
-def match_table(files, found, path, clips):
+def match_table(files, found, path, clips, own=None):
     """Return {file: Spacing}, matched by file name or else by stem, of the file or else of its clip.
 
-    Raise InputError for files without a line.
+    own: {file: Spacing or None} that holds for files without a line. Raise InputError for files with neither.
     """
     stems = {}
     for name, spacing in found.items():
@@ -109,6 +109,7 @@ def match_table(files, found, path, clips):
         return found.get(name) or stems.get(stem_of(name))
 
     matched = {file: look_up(file) or (look_up(clips[file]) if file in clips else None) for file in files}
+    matched = {file: spacing or (own or {}).get(file) for file, spacing in matched.items()}
     missing = [file for file, spacing in matched.items() if spacing is None]
     if missing:
         raise InputError(f"{path}: no line for {len(missing)} of {len(files)} files: {some(missing)}; add them")

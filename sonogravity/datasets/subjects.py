@@ -78,7 +78,8 @@ class Subjects:
         missing = [stem for stem, subject in zip(stems, found, strict=True) if subject is None]
         if missing:
             raise InputError(
-                f"{self.path}: no line for {len(missing)} of {len(stems)} files: {some(missing)}; add them"
+                f"{self.path}: no line for {len(missing)} of {len(stems)} files: {some(missing)}; add them, to this "
+                f"table or to a {TABLE} beside their own images/"
             )
         return found
 

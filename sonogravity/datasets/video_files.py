@@ -48,7 +48,7 @@ class Video(InOrder):
         try:
             self._container = av.open(self._source(), options={"format_whitelist": FORMATS})
         except av.FFmpegError as error:
-            raise ValueError(_reason(error)) from error
+            raise ValueError(f"{_reason(error)}: no video, or a recording that was interrupted") from error
         video = self._container.streams.video
         if not video:
             raise InputError(f"{self.path}: holds no video; leave it out")

@@ -91,7 +91,10 @@ class MaskOutput:
             _write_page(pages, values)
 
     def _write_nifti(self, path, values, image):
-        write_volume(path, values, image.sequence and image.sequence.geometry, self._spacings[image.name])
+        spacing, own = self._spacings[image.name], image.sequence and image.sequence.spacing
+        if spacing.assumed and own:  # lengths are in pixels if other files have no scale, but this one has
+            spacing = own
+        write_volume(path, values, image.sequence and image.sequence.geometry, spacing)
 
     def __enter__(self):
         return self

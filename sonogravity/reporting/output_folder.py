@@ -130,7 +130,7 @@ def refuse_foreign(folder, script, remedy):
     _refuse_file(folder, remedy)
     foreign = _foreign(folder, script)
     if foreign:
-        raise InputError(f"{folder}: holds files that no earlier run wrote ({foreign[0]}); give {remedy}, or empty it")
+        raise InputError(f"{folder}: holds files that no earlier run wrote ({foreign[0]}); give {remedy}")
 
 
 @contextmanager

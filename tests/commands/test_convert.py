@@ -36,9 +36,11 @@ def test_frames_are_written_as_they_are_with_their_scale(clips, tmp_path, capsys
         np.testing.assert_array_equal(written[f"P3_clip_{k:06d}"], FRAMES[k])
     np.testing.assert_array_equal(written["P2_image"], FRAMES[0].astype(np.uint16) * 200)
     said = capsys.readouterr().out
-    assert "written: 7 images" in said and not list((tmp_path / "new").glob("*.csv"))
-    assert "no subjects.csv: 1 of 7 images have no subject: P2_image" in said
-    assert "no spacing.csv: 4 of 7 images have no scale: P2_image, P3_clip_000000" in said
+    assert "written: 7 images" in said and not (tmp_path / "new" / "subjects.csv").exists()
+    assert "no subjects.csv: the names of 1 of 7 images give no subject (P2_image.png); --subject-regex" in said
+    table = pd.read_csv(tmp_path / "new" / "spacing.csv")
+    assert list(table["file"]) == [f"P1_cine_{k:06d}.png" for k in numbers]
+    assert "spacing.csv, the scale of 3 of 7 images" in said
 
 
 def test_the_scale_is_a_table_beside_the_images(clips, tmp_path):
@@ -56,7 +58,7 @@ def test_frames_of_a_clip_have_the_subject_of_its_name(tmp_path, capsys):
     table = pd.read_csv(tmp_path / "new" / "subjects.csv")
     assert list(table["subject"]) == ["P3", "P3", "P3", "P3", "P4", "P4", "clip", "clip"]
     assert list(table["file"])[:2] == ["P3_07_000000.png", "P3_07_000005.png"]
-    assert "subjects.csv, with 3 different entries" in capsys.readouterr().out
+    assert "subjects.csv, subjects: P3, P4, clip" in capsys.readouterr().out
     assert run(tmp_path / "clips", "--output", tmp_path / "other", "--subject-regex", "(P.)") == 0
     assert set(pd.read_csv(tmp_path / "other" / "subjects.csv")["subject"]) == {"P3", "P4", "clip"}
 
@@ -74,7 +76,7 @@ def test_nothing_is_replaced(clips, tmp_path, refused):
     assert run(*line, "--every", 3) == 0
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "new").rglob("*.*")}
     said = refused(convert.main, [*line, "--every", 2])
-    assert f"{tmp_path / 'new'}: 3 of the files to write exist" in said
+    assert f"{tmp_path / 'new'}: 4 of the files to write exist" in said
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "new").rglob("*.*")}
 
 

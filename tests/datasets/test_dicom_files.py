@@ -409,6 +409,14 @@ def test_a_dicomdir_that_leads_out_of_its_folder_is_refused(parts, tmp_path):
             find_input_pairs([given], partial=True)
 
 
+def test_a_file_that_ends_before_its_pixels_is_no_report(tmp_path):
+    path = write_dicom(tmp_path / "cine.dcm", FRAMES)
+    path.write_bytes(path.read_bytes()[:450])
+    with pytest.raises(InputError, match=r"ends before its pixels .Ultrasound Multi-frame Image Storage") as refused:
+        open_sequence(path)
+    assert not isinstance(refused.value, NotAnImage), "in a folder it is not left out"
+
+
 def test_parts_of_a_file_read_as_one(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", FRAMES[:1])
     content = path.read_bytes()

@@ -209,7 +209,7 @@ def overridden(script, arguments, small, root):
 RUNNABLE = [
     command
     for command in COMMANDS
-    if not {"--resume", "--repeat", "--pretrained", "--compile", "--int8", "--folds", "--engine", "--region"}
+    if not {"--resume", "--repeat", "--pretrained", "--compile", "--int8", "--folds", "--engine", "--region", "--from"}
     & set(command)
     and not command[0].endswith("export")
 ]

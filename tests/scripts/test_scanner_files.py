@@ -165,6 +165,13 @@ def test_files_with_and_without_millimetres_are_not_mixed_up(plain, best, tmp_pa
     assert list(rows["file"]) == ["cine_000000", "cine_000001", "sweep_000001.png"] and "hd_px" in rows
     arguments = ["--load", best, "--input", *inputs, "--output", tmp_path / "margin"]
     assert f"{line}; give --spacing FILE.csv" in refused(predict_w_margin.main, arguments)
+    (tmp_path / "s.csv").write_text("file,pixels_per_mm\nsweep_000001.png,5\n")
+    assert predict_w_margin.main([*map(str, arguments), "--spacing", str(tmp_path / "s.csv")]) == 0, "the remedy"
+    assert list(rows_of(tmp_path / "margin")["pixels_per_mm"]) == [8, 8, 5]
+    assert "8 px per mm of 2 files that are not in the table" in capsys.readouterr().out
+    assert run(predict, best, inputs, tmp_path / "nifti", "--mask-format", "nifti") == 0
+    written = SimpleITK.ReadImage(str(tmp_path / "nifti" / "masks" / "cine.nii.gz"))
+    assert written.GetSpacing() == pytest.approx((0.125, 0.125, 1)), "the scale of this file, in spite of the other"
 
 
 @pytest.mark.parametrize("kind", ["tiff", "nifti"])
@@ -377,7 +384,10 @@ def test_part_of_a_clip(plain, best, reference, tmp_path, refused):
             assert list(rows["file"]) == [f"sweep_{k:06d}" for k in kept]
             np.testing.assert_array_equal(rows["dice"], reference[1]["dice"].iloc[list(kept)])
     line = ["--load", best, "--input", clip, "--output", tmp_path / "o"]
-    assert "none of its 8 frames lies between" in refused(predict.main, [*line, "--from", "8"])
+    said = refused(predict.main, [*line, "--from", "8"])
+    assert "no frame lies within --from and --to; its frames are 0 to 7, 0 s to 0.28 s" in said
+    alone = ["--load", best, "--input", plain, "--output", tmp_path / "o", "--to", "3"]
+    assert "no input file holds several; leave them out" in refused(predict.main, alone)
     assert "give --mask-format png" in refused(predict.main, [*line, "--from", "2", "--mask-format", "tiff"])
     assert "'3m' is neither a number of a frame" in refused(predict.main, [*line, "--from", "3m"])
     stack = clip_of("TIFF", tmp_path / "more", pictures(plain))
@@ -505,6 +515,7 @@ def test_a_folder_of_dicom_files_and_what_a_dicomdir_lists(plain, best, tmp_path
         write_dicom(folder / f"1.2.840.{k}", frames[k : k + 1])
     report = pydicom.dcmread(folder / "1.2.840.0")
     del report.PixelData, report.Rows
+    report.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.11"
     report.save_as(folder / "report")
     assert run(predict, best, [folder], tmp_path / "out") == 0
     rows = rows_of(tmp_path / "out")

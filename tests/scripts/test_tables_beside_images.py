@@ -74,8 +74,8 @@ def test_of_two_folders_one_of_which_has_none(frames, best, tmp_path, capsys, re
     rows = run(predict.main, best, [frames, other], tmp_path / "both")
     assert list(rows["pixels_per_mm"]) == [8] * 4 + [9] * 2
     (other / "spacing.csv").write_text("file,pixels_per_mm\nD_000.png,9\n")
-    said = refused(predict.main, ["--load", best, "--input", frames, other, "--output", tmp_path / "o"])
-    assert f"{other / 'spacing.csv'}: no line for 1 of 2 files: D_001.png" in said
+    assert "hd_px" in run(predict.main, best, [frames, other], tmp_path / "some")
+    assert "1 of 6 files have no spacing (D_001.png), the others have 8 to 9 px per mm" in capsys.readouterr().err
 
 
 def test_training_and_folds_take_the_subjects(tmp_path, refused, capsys):
