@@ -2,7 +2,7 @@
 
 from sonogravity.common.csv_tables import tables_beside_images
 from sonogravity.common.messages import InputError, say, some, warn
-from sonogravity.datasets.spacing import ASSUMED, TABLE, describe, find_spacings, match_table, read_table
+from sonogravity.datasets.spacing import TABLE, describe, find_spacings, look_up, read_table
 
 
 def choose_spacings(request, images):
@@ -22,11 +22,12 @@ def choose_spacings(request, images):
     in_tables = {}
     for table in tables:
         names = [image.name for image in images if table.parent in image.path.parents]
-        found = match_table(names, read_table(table), table, clips, dict.fromkeys(names, ASSUMED))
-        found = {name: spacing for name, spacing in found.items() if not spacing.assumed}
+        found = {name: row for name, row in look_up(names, read_table(table), clips).items() if row}
         in_tables |= found
         if found:
             say(f"spacing:    {describe(found.values())} from {table}")
+        else:
+            warn(f"{table}: has no line for any of {len(names)} files ({some(names)}); correct the names in it")
     _refuse_several_scales([image for image in images if image.name not in in_tables])
     of_files = {name: spacing for name, spacing in own.items() if spacing and name not in in_tables}
     own |= in_tables

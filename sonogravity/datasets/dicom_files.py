@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from sonogravity.common.messages import InputError
-from sonogravity.datasets.dicom_frames import UNDEFINED, Joined, PixelData, refuse_other_size
+from sonogravity.datasets.dicom_frames import UNDEFINED, Joined, PixelData, has_end, refuse_other_size
 from sonogravity.datasets.dicom_header import (
     group_of,
     identifying_in_name,
@@ -133,9 +133,9 @@ class DicomImages(Sequence):
         else:
             from pydicom.encaps import encapsulate
 
-            if self._has_end_marker and not self._pixel_data.ends(self._parts[number]):
-                raise ValueError("the end of the image is missing")
             data = self._pixel_data.read(self._parts[number])
+            if self._has_end_marker and not has_end(data):
+                raise ValueError("the end of the image is missing")
             refuse_other_size(self.path, number, data, self.size)
             options = self._options | {"number_of_frames": 1}
             array, described = self._as_array(encapsulate([data]), 0, raw, options)

@@ -95,7 +95,12 @@ class PixelData:
         """Return whether the image in these parts, a JPEG or JPEG 2000, has its end marker."""
         last, length = parts[-1]
         tail = min(length, LONGEST_PADDING)
-        return self.read([(last + length - tail, tail)]).rstrip(b"\0\xff").endswith(END)
+        return has_end(self.read([(last + length - tail, tail)]))
+
+
+def has_end(data):
+    """Return whether the bytes of a JPEG or JPEG 2000 end with its end marker, apart from padding."""
+    return data[-LONGEST_PADDING:].rstrip(b"\0\xff").endswith(END)
 
 
 def _by_offsets(fragments, offsets):

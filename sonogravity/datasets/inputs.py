@@ -88,7 +88,7 @@ def find_input_pairs(inputs, masks_folder=None, partial=False, use_masks=True, p
     if part.is_limited and not any(pair.image.is_numbered for pair in pairs):
         raise InputError("--from and --to choose frames of clips, but no input file holds several; leave them out")
     _refuse_twins(pairs)
-    return pairs, notes + _notes_on_images(pairs)
+    return pairs, notes + notes_on_images(pair.image for pair in pairs)
 
 
 def _files_of(path):
@@ -164,7 +164,7 @@ def _choose_region(path, sequence, wanted):
     regions = sequence.regions if sequence else ()
     if not regions:
         raise InputError(
-            f"{path}: has no ultrasound region that shows tissue in 2D; leave --region out, or give this file alone"
+            f"{path}: has no ultrasound region that shows tissue in 2D; leave --region out, or give only files with one"
         )
     chosen = [region for region in regions if wanted in (ONLY_REGION, region.number)]
     if len(chosen) != 1:
@@ -181,11 +181,8 @@ def _belongs(stem, files):
     return stem in files or clip_and_number(stem)[0] in files
 
 
-def _fitting(images, masks, listed, some_only, partial):
-    """Return the masks that have an image, and notes. Raise InputError if a stack has another number of frames.
-
-    some_only: the images are some of those that the masks belong to, so masks without an image are left out.
-    """
+def refuse_misfits(images, masks):
+    """Raise InputError for masks that cannot be those of the clips: other numbers of frames, or another place."""
     sources = {image.file_stem: image.sequence for image in images.values() if image.is_numbered}
     for mask in masks.values():
         source = sources.get(mask.file_stem)
@@ -200,6 +197,15 @@ def _fitting(images, masks, listed, some_only, partial):
                 "slices may be others; save it with the geometry of the image"
             )
     _refuse_other_numbers(masks, sources)
+
+
+def _fitting(images, masks, listed, some_only, partial):
+    """Return the masks that have an image, and notes. Raise InputError if the masks of a clip do not fit it.
+
+    some_only: the images are some of those that the masks belong to, so masks without an image are left out.
+    """
+    refuse_misfits(images, masks)
+    sources = {image.file_stem for image in images.values() if image.is_numbered}
     extra = [stem for stem in masks if stem not in images]
     cut = [stem for stem in extra if masks[stem].file_stem in sources and masks[stem].is_numbered]  # of a damaged clip
     kept = {stem: mask for stem, mask in masks.items() if stem in images}
@@ -259,9 +265,9 @@ def _refuse_twins(pairs):
             raise InputError(f"{pair.image} and {twin} have the same stem, so the same output name; rename one")
 
 
-def _notes_on_images(pairs):
+def notes_on_images(images):
     """Return notes on the scale of files, on pixels outside the tissue, and on names that hold header values."""
-    sequences = {pair.image.path: pair.image.sequence for pair in pairs if pair.image.sequence}
+    sequences = {image.path: image.sequence for image in images if image.sequence}
     telling = {path: held for path, sequence in sequences.items() if (held := sequence.identifying)}
     more = [path.name for path, sequence in sequences.items() if sequence.region is None and sequence.shows_more]
     notes = [warning for sequence in sequences.values() for warning in sequence.scale_warnings]

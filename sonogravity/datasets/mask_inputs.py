@@ -2,9 +2,9 @@
 
 from sonogravity.common.messages import InputError, some
 from sonogravity.datasets.file_kinds import stem_of
-from sonogravity.datasets.inputs import WHOLE, clip_and_number, open_frames
+from sonogravity.datasets.inputs import WHOLE, clip_and_number, notes_on_images, open_frames, refuse_misfits
 from sonogravity.datasets.pairs import Pair, list_files, no_images, not_read
-from sonogravity.datasets.readers import holds_sequence
+from sonogravity.datasets.readers import reader_of
 
 
 def find_mask_pairs(inputs, masks_folder, predictions, part=WHOLE):
@@ -37,7 +37,9 @@ def find_mask_pairs(inputs, masks_folder, predictions, part=WHOLE):
         else:
             found = open_frames({stem_of(path.name): path})[0] if path.is_file() else listed(folder)
             beside = folder.parent / "images" if folder.name == "masks" else folder
-            images |= open_frames(_clips_in(beside), part)[0] if beside != folder else {}
+            clips, more = open_frames(_clips_in(beside), part) if beside != folder else ({}, [])
+            notes += more
+            images |= clips
         whole = whole and not path.is_file()
         doubled = sorted(set(truths) & set(found))
         if doubled:
@@ -46,6 +48,8 @@ def find_mask_pairs(inputs, masks_folder, predictions, part=WHOLE):
     if masks_folder and inputs:
         truths = _masks_of(truths, listed(masks_folder), masks_folder)
     images = {stem: image for stem, image in images.items() if image.sequence}
+    refuse_misfits(images, truths)
+    notes += notes_on_images(images.values())
     clips = {file.clip for file in (*images.values(), *truths.values()) if file.clip}
     if part.is_limited:
         truths = {stem: file for stem, file in truths.items() if stem in images or _clip_of(stem, clips) is None}
@@ -68,7 +72,7 @@ def _listed_images(path):
 def _clips_in(folder):
     """Return {stem: path} of the clips, stacks, volumes and DICOM files in a folder."""
     found = list_files(folder, sequences=True)[0] if folder.is_dir() else {}
-    return {stem: path for stem, path in found.items() if holds_sequence(path)}
+    return {stem: path for stem, path in found.items() if reader_of(path)}
 
 
 def _masks_of(files, masks, folder):

@@ -16,16 +16,20 @@ READERS = {"DICOM": open_dicom, "video": Video, "GIF": PillowStack, "volume": Vo
 TIFF = (".tif", ".tiff")
 
 
-def holds_sequence(path):
-    """Return whether a file holds frames that a Sequence reads, rather than one plain image."""
-    return kind_of(path) in READERS if path.suffix.lower() not in EXTENSIONS else frame_count(path) > 1
+def reader_of(path):
+    """Return what opens a file as a Sequence, None for a plain image."""
+    if path.suffix.lower() not in EXTENSIONS:
+        return READERS.get(kind_of(path))
+    if frame_count(path) == 1:
+        return None
+    return TiffStack if path.suffix.lower() in TIFF else PillowStack
 
 
 def open_sequence(path):
     """Return the Sequence of a file, None for a plain image. Raise InputError if the file is unusable."""
-    if not holds_sequence(path):
+    reader = reader_of(path)
+    if reader is None:
         return None
-    reader = READERS.get(kind_of(path)) or (TiffStack if path.suffix.lower() in TIFF else PillowStack)
     with readable(path):
         return reader(path)
 

@@ -96,24 +96,28 @@ def doubts(spacings, widths):
 
 
 def match_table(files, found, path, clips, own=None):
-    """Return {file: Spacing}, matched by file name or else by stem, of the file or else of its clip.
+    """Return {file: Spacing}: that of its line, or else its own. Raise InputError for files with neither.
 
-    own: {file: Spacing or None} that holds for files without a line. Raise InputError for files with neither.
+    own: {file: Spacing or None}.
     """
+    matched = {file: spacing or (own or {}).get(file) for file, spacing in look_up(files, found, clips).items()}
+    missing = [file for file, spacing in matched.items() if spacing is None]
+    if missing:
+        raise InputError(f"{path}: no line for {len(missing)} of {len(files)} files: {some(missing)}; add them")
+    return matched
+
+
+def look_up(files, found, clips):
+    """Return {file: Spacing or None} of a table, by file name or else by stem, of the file or else of its clip."""
     stems = {}
     for name, spacing in found.items():
         if stems.setdefault(stem_of(name), spacing) != spacing:
             stems[stem_of(name)] = None  # lines of one stem differ, so only the full name counts
 
-    def look_up(name):
+    def of(name):
         return found.get(name) or stems.get(stem_of(name))
 
-    matched = {file: look_up(file) or (look_up(clips[file]) if file in clips else None) for file in files}
-    matched = {file: spacing or (own or {}).get(file) for file, spacing in matched.items()}
-    missing = [file for file, spacing in matched.items() if spacing is None]
-    if missing:
-        raise InputError(f"{path}: no line for {len(missing)} of {len(files)} files: {some(missing)}; add them")
-    return matched
+    return {file: of(file) or (of(clips[file]) if file in clips else None) for file in files}
 
 
 def read_table(path):

@@ -36,7 +36,7 @@ class Volume(Sequence):
         need(path, "volumes", "SimpleITK")
         import SimpleITK
 
-        header, end = _read_header(path)
+        header, end, self._held = _read_header(path)
         self._lock = threading.Lock()
         self._whole = None
         reader = SimpleITK.ImageFileReader()
@@ -63,7 +63,7 @@ class Volume(Sequence):
 
         size: bytes of the pixels that the header declares. data_offset: of them in a MetaImage without compression.
         """
-        held = self.path.stat().st_size
+        held = self._held
         if not self._by_slice and size > MOST_IN_MEMORY:
             raise InputError(
                 f"{self.path}: must be decoded as a whole, which needs {size / 2**30:.0f} GB of memory; save it as "
@@ -153,7 +153,9 @@ def _check_direction(path, direction, axes, notes):
 
 
 def _read_header(path):
-    """Return the first bytes of a file, and the offset after its text header if it is a MetaImage or NRRD.
+    """Return the first bytes of a file, the offset after its text header, and the size of the file with the pixels.
+
+    The offset is None if the file is no MetaImage or NRRD with pixels of its own.
 
     Raise InputError if the header says that its pixels are anywhere but in the file itself or in one beside it.
     """
@@ -166,7 +168,9 @@ def _read_header(path):
         raise InputError(
             f"{path}: its pixels are in '{one_line(name)}', which is not read; save header and pixels anew"
         )
-    return header, found.end() + 1 if found else None
+    if beside:
+        return header, None, (path.parent / name).stat().st_size
+    return header, found.end() + 1 if found else None, path.stat().st_size
 
 
 def _unpacked_size(path, wanted):

@@ -29,6 +29,11 @@ def cut(path, share=1 / 3):
     return path
 
 
+def renamed(path, old, new):
+    path.write_bytes(path.read_bytes().replace(old, new))
+    return path
+
+
 def dicom(**elements):
     return lambda folder: write_dicom(folder / "cine", FRAMES, **elements)
 
@@ -107,6 +112,14 @@ for _name, _list in (
     ("clip.mp4", "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nhttp://127.0.0.1:1/a.mp4\n#EXT-X-ENDLIST\n"),
 ):
     add(f"a list of other files named {_name}", "unet/predict", alone(text(_name, _list)), _name, "cannot be read")
+add(
+    "a video without a decoder",
+    "unet/predict",
+    alone(lambda folder: renamed(write_video(folder / "clip.mkv", FRAMES), b"V_FFV1", b"V_XXXX")),
+    "clip.mkv",
+    "no decoder is installed",
+    "MP4 with H.264",
+)
 add("cine.dcm that is text", "unet/predict", alone(text("cine.dcm")), "cine.dcm", "DICOM")
 add(
     "an mp4 without its index",

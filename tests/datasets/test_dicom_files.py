@@ -33,7 +33,7 @@ def all_frames(sequence, channels=1):
     return [sequence.read(k, channels) for k in range(sequence.count)]
 
 
-def equal(found, frames):
+def assert_frames(found, frames):
     assert len(found) == len(frames)
     for one, other in zip(found, frames, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -44,7 +44,7 @@ def equal(found, frames):
 def test_uncompressed_frames_are_read_back(name, kind, tmp_path):
     frames = [frame.astype(kind) * (1 if kind == "u1" else 37) for frame in FRAMES]
     sequence = open_sequence(write_dicom(tmp_path / "cine", frames, UNCOMPRESSED[name]))
-    equal(all_frames(sequence), frames)
+    assert_frames(all_frames(sequence), frames)
     assert sequence.count == sequence.declared == len(frames) and sequence.numbered
 
 
@@ -68,7 +68,7 @@ def test_frames_in_several_fragments_are_told_apart(tmp_path):
     for table in (True, False):
         data.PixelData = pydicom.encaps.encapsulate([encode(frame) for frame in FRAMES], 3, has_bot=table)
         data.save_as(path)
-        equal(all_frames(open_sequence(path)), FRAMES)
+        assert_frames(all_frames(open_sequence(path)), FRAMES)
 
 
 def test_an_extended_offset_table_is_used(tmp_path):
@@ -78,7 +78,7 @@ def test_an_extended_offset_table_is_used(tmp_path):
     content = pydicom.encaps.encapsulate_extended([encode(frame) for frame in FRAMES])
     data.PixelData, data.ExtendedOffsetTable, data.ExtendedOffsetTableLengths = content
     data.save_as(path)
-    equal(all_frames(open_sequence(path)), FRAMES)
+    assert_frames(all_frames(open_sequence(path)), FRAMES)
 
 
 def test_one_frame_is_no_clip(tmp_path):
@@ -135,12 +135,12 @@ def test_colours_are_right_whatever_the_file_stores(tmp_path):
 def test_grey_images_stored_as_luminance_keep_every_grey_level(tmp_path):
     stored = np.stack([FRAMES[0], np.full(SIZE, 128, np.uint8), np.full(SIZE, 128, np.uint8)], axis=2)
     sequence = open_sequence(write_dicom(tmp_path / "a.dcm", [stored], photometric="YBR_FULL"))
-    equal(all_frames(sequence), FRAMES[:1])
+    assert_frames(all_frames(sequence), FRAMES[:1])
 
 
 def test_white_at_zero_is_turned(tmp_path):
     sequence = open_sequence(write_dicom(tmp_path / "a.dcm", [255 - FRAMES[0]], photometric="MONOCHROME1"))
-    equal(all_frames(sequence), FRAMES[:1])
+    assert_frames(all_frames(sequence), FRAMES[:1])
 
 
 def test_a_window_makes_more_than_eight_bits_eight(tmp_path):
@@ -257,7 +257,7 @@ def test_a_truncated_file_gives_the_frames_before_the_damage(name, offsets, frag
         assert 1 <= sequence.count < 8 * share + 0.2 and sequence.declared == len(FRAMES)
         kept = f"ends in frame {sequence.count} of 8; the {sequence.count} frames before it are used"
         assert kept in sequence.warnings[0]
-        equal(all_frames(sequence), FRAMES[: sequence.count])
+        assert_frames(all_frames(sequence), FRAMES[: sequence.count])
 
 
 def test_an_offset_table_of_zeros_is_not_used(tmp_path):
@@ -266,7 +266,7 @@ def test_an_offset_table_of_zeros_is_not_used(tmp_path):
     content = path.read_bytes()
     start = content.index(b"\xfe\xff\x00\xe0") + 8
     path.write_bytes(content[:start] + bytes(4 * len(FRAMES)) + content[start + 4 * len(FRAMES) :])
-    equal(all_frames(open_sequence(path)), FRAMES)
+    assert_frames(all_frames(open_sequence(path)), FRAMES)
 
 
 @pytest.mark.parametrize("how", ["cut", "emptied"])
@@ -382,7 +382,7 @@ def test_the_files_that_a_dicomdir_lists(tmp_path):
     assert len(found) == 3
     for k, (stem, path) in enumerate(sorted(found.items())):
         assert stem == "_".join(path.relative_to(tmp_path / "medium").parts)
-        equal(all_frames(open_sequence(path)), FRAMES[k : k + 1])
+        assert_frames(all_frames(open_sequence(path)), FRAMES[k : k + 1])
     for given in (tmp_path / "medium" / "DICOMDIR", tmp_path / "medium"):
         assert sorted(pair.stem for pair in find_input_pairs([given], partial=True)[0]) == sorted(found)
     names = {pair.image.name for pair in find_input_pairs([tmp_path / "medium"], partial=True)[0]}

@@ -169,6 +169,14 @@ def test_a_slice_is_read_without_the_others(name, tmp_path, monkeypatch):
     np.testing.assert_array_equal(sequence.read(4, 1), FRAMES[4])
 
 
+@pytest.mark.parametrize("name", ["a.mhd", "a.nhdr"])
+def test_pixels_in_a_file_beside_a_short_header(name, tmp_path):
+    """The header alone is a few hundred bytes, however large the volume is."""
+    frames = grey_frames(8, (400, 370))
+    sequence = open_sequence(write_volume(tmp_path / name, frames))
+    np.testing.assert_array_equal(sequence.read(7, 1), frames[7])
+
+
 def test_a_series_of_single_slices_and_a_list_of_images(tmp_path):
     """As PLUS and 3D Slicer save sequences: four axes, or one component per frame."""
     image = SimpleITK.GetImageFromArray(STACK[:, None], isVector=False)

@@ -275,6 +275,20 @@ def test_predictions_of_clips_are_scored_in_millimetres_and_in_part(masks, plain
         assert evaluate.main([str(each) for each in line]) == 0
         assert list(rows_of(tmp_path / "some")["file"]) == [f"sweep_{k:06d}" for k in (3, 4, 7)]
     assert "--region apply to a model" in refused(evaluate.main, [*line, "--region"])
+    (tmp_path / "masks" / "sweep_000009.png").write_bytes((plain / "masks" / "sweep_000001.png").read_bytes())
+    if masks == "frames":
+        assert "so there is no frame 9; rename the masks" in refused(evaluate.main, line)
+
+
+def test_doubts_about_the_scale_of_clips_are_said_when_predictions_are_scored(plain, reference, tmp_path, capsys):
+    write_volume(tmp_path / "images" / "sweep.mha", pictures(plain), spacing=(1, 1, 1))
+    shutil.copytree(plain / "masks", tmp_path / "masks")
+    line = ["--predictions", reference[0] / "masks", "--input", tmp_path, "--output", tmp_path / "out"]
+    assert evaluate.main([str(each) for each in line]) == 0
+    said = capsys.readouterr().err
+    assert "sweep.mha: gives pixels of exactly 1 x 1 mm" in said and "predict with --pixels-per-mm 1" in said
+    assert evaluate.main([str(each) for each in [*line, "--pixels-per-mm", 1]]) == 0, "the remedy"
+    assert set(rows_of(tmp_path / "out")["pixels_per_mm"]) == {1}
 
 
 def test_of_a_clip_in_which_some_frames_have_a_mask_these_are_scored(plain, best, reference, tmp_path, capsys, refused):

@@ -78,6 +78,12 @@ def test_of_two_folders_one_of_which_has_none(frames, best, tmp_path, capsys, re
     assert "1 of 6 files have no spacing (D_001.png), the others have 8 to 9 px per mm" in capsys.readouterr().err
 
 
+def test_a_table_of_other_names_is_pointed_out(frames, best, tmp_path, capsys):
+    (frames / "spacing.csv").write_text("file,pixels_per_mm\nX_000.png,8\n")
+    assert "hd_px" in run(predict.main, best, [frames], tmp_path / "out")
+    assert f"{frames / 'spacing.csv'}: has no line for any of 4 files (C_000.png" in capsys.readouterr().err
+
+
 def test_training_and_folds_take_the_subjects(tmp_path, refused, capsys):
     for part, names in (("train", "ABC"), ("validation", "DE")):
         make_folder(tmp_path / part, subjects=names, frames=2, seed=ord(part[0]))
