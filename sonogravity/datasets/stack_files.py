@@ -112,7 +112,10 @@ class TiffStack(Sequence):
 
 
 def _refuse_circle(file):
-    """Raise ValueError if a directory of a damaged file leads back to an earlier one; tifffile would never end."""
+    """Raise ValueError if a directory of a damaged file leads back to an earlier one.
+
+    tifffile would count too few frames, or never end.
+    """
     seen = set()
     for page in file.pages:
         if page.offset in seen:

@@ -82,6 +82,20 @@ def two_sizes(folder):
     return folder / "stack.tif"
 
 
+def circle(folder):
+    """A stack whose last directory names the first as its next, as damage to 4 bytes may leave it."""
+    path = folder / "stack.tif"
+    with tifffile.TiffWriter(path, byteorder="<") as pages:
+        for frame in FRAMES[:3]:
+            pages.write(frame, contiguous=False)
+    with tifffile.TiffFile(path) as stack:
+        first, last = stack.pages[0], stack.pages[2]
+        at = last.offset + 2 + 12 * len(last.tags)
+    data = path.read_bytes()
+    path.write_bytes(data[:at] + first.offset.to_bytes(4, "little") + data[at + 4 :])
+    return path
+
+
 def promised(folder):
     """An array that promises a million frames of 8000x8000."""
     with zipfile.ZipFile(folder / "a.npz", "w") as archive, archive.open("a.npy", "w") as member:
@@ -157,6 +171,7 @@ add(
     "leave --region out",
 )
 add("frames of two sizes", "unet/predict", alone(two_sizes), "stack.tif", "different sizes", "separate files")
+add("a stack without an end", "unet/predict", alone(circle), "stack.tif", "form a circle")
 add("a volume of four axes", "unet/predict", alone(four_axes), "scan.nii.gz", "more than three axes")
 add(
     "flipped axes of NIfTI",
