@@ -154,6 +154,17 @@ def write_volume(path, frames, spacing=(0.1, 0.1, 1.0), direction=None, compress
     return path
 
 
+def write_segmentation(path, labels, segments):
+    """Write labels, (N, H, W) or with layers (N, H, W, L), as 3D Slicer 5 does. segments: {name: (value, layer)}."""
+    image = SimpleITK.GetImageFromArray(labels, isVector=labels.ndim == 4)
+    for number, (name, (value, layer)) in enumerate(segments.items()):
+        for key, text in (("ID", f"Segment_{number + 1}"), ("Name", name), ("LabelValue", value), ("Layer", layer)):
+            image.SetMetaData(f"Segment{number}_{key}", str(text))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    SimpleITK.WriteImage(image, str(path), True)
+    return path
+
+
 def example(name):
     """The path of a real DICOM file that pydicom brings along."""
     return pydicom.data.get_testdata_file(name, download=False)

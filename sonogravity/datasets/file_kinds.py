@@ -1,6 +1,7 @@
 """Kinds of files, by their suffix or content: images, sequences of frames, and others. The stem that names a file."""
 
 import json
+import re
 import unicodedata
 
 from sonogravity.common.messages import some
@@ -17,14 +18,18 @@ KINDS = {
     "NPZ": ((".npz",), CONVERT),
     "MATLAB": ((".mat",), "save their slices as PNG"),
     "archive": ((".zip", ".tar", ".tar.gz", ".tgz", ".gz", ".7z", ".rar"), "unpack them"),
-    "LabelMe annotation": ((), "draw them into mask files"),
+    "LabelMe annotation": ((), CONVERT),
+    "COCO annotation": ((), CONVERT),
+    "CVAT annotation": ((), CONVERT),
     "JSON": ((".json",), ""),
+    "XML": ((".xml",), ""),
     "folder": ((), SAME_FOLDER),
     "other": ((), ""),
 }
 SEQUENCES = ("DICOM", "video", "GIF", "volume", "NPZ")  # kinds that predict and evaluate read
 TWO_SUFFIXES = (".nii.gz", ".seg.nrrd", ".seq.nrrd", ".seq.mha", ".igs.mha", ".igs.nrrd")
 SUFFIXES = (*EXTENSIONS, *(suffix for kind in SEQUENCES for suffix in KINDS[kind][0]))
+START = 4096  # bytes, in which the first element of an XML file stands
 DICOM_PREFIX = 128  # bytes before the letters DICM
 DICOMDIR = "DICOMDIR"  # the name of the file that lists the DICOM files of a medium
 
@@ -59,8 +64,10 @@ def kind_of(path):
         return "folder"
     name = path.name.lower()
     found = next((kind for kind, (suffixes, _) in KINDS.items() if name.endswith(suffixes)), None)
-    if found == "JSON" and _is_labelme(path):
-        return "LabelMe annotation"
+    if found == "JSON":
+        return _kind_of_json(path)
+    if found == "XML" and _is_cvat(path):
+        return "CVAT annotation"
     if found is None and _is_dicom(path):
         return "DICOM"
     return found or "other"
@@ -79,9 +86,20 @@ def _is_dicom(path):
         return False
 
 
-def _is_labelme(path):
+def _kind_of_json(path):
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return "JSON"
+    held = {key for key, value in content.items() if isinstance(value, list)} if isinstance(content, dict) else set()
+    if "shapes" in held:
+        return "LabelMe annotation"
+    return "COCO annotation" if held >= {"images", "annotations", "categories"} else "JSON"
+
+
+def _is_cvat(path):
+    try:
+        with open(path, "rb") as file:
+            return re.search(rb"<annotations[\s>]", file.read(START)) is not None
+    except OSError:
         return False
-    return isinstance(content, dict) and "shapes" in content

@@ -8,6 +8,7 @@ from sonogravity.common.files import absolute
 from sonogravity.common.messages import InputError, say, some, warn
 from sonogravity.common.processes import is_first_process
 from sonogravity.common.workers import decoding_threads
+from sonogravity.datasets.class_tables import refuse_other_classes
 from sonogravity.datasets.facts import look_again, look_at
 from sonogravity.datasets.file_kinds import SEQUENCES, describe, kind_of
 from sonogravity.datasets.frames import FrameStore
@@ -117,6 +118,7 @@ def open_data(options, known_labels=None, seen=None):
         ignored=options.ignore or (),
         known=known_labels,
     )
+    refuse_other_classes(labels, folders)
     findings = examine(
         *facts,
         labels,

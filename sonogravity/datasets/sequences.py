@@ -81,6 +81,7 @@ class Sequence:
     alone. numbered: frames are named by stem and number, because the file may hold several. declared: number of frames
     that the header gives. warnings, scale_warnings: what the user should know of the file and of its scale.
     identifying: header elements whose values the file's name holds. geometry: of a volume, for masks of the same one.
+    segments: named structures, of masks of 3D Slicer.
     """
 
     times = None
@@ -90,6 +91,7 @@ class Sequence:
     numbered = True
     identifying = ()
     geometry = None
+    segments = ()
     stays_open = False  # a reader that keeps a file open between frames, which ``close`` closes
 
     def __init__(self, path, count, size):

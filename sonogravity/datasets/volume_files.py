@@ -29,8 +29,20 @@ class Geometry:
     direction: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class Segment:
+    """A structure in a ``.seg.nrrd`` file of 3D Slicer. value: of its pixels in its layer; layers may overlap."""
+
+    name: str
+    value: int
+    layer: int
+
+
 class Volume(Sequence):
-    """The slices of a volume, along its last axis. A volume of two axes is one image."""
+    """The slices of a volume, along its last axis. A volume of two axes is one image.
+
+    segments: of a ``.seg.nrrd`` file, in its order.
+    """
 
     def __init__(self, path):
         need(path, "volumes", "SimpleITK")
@@ -44,7 +56,9 @@ class Volume(Sequence):
         reader.ReadImageInformation()
         notes = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
         self._shape, components = list(reader.GetSize()), reader.GetNumberOfComponents()
-        self._listed = components > 1 and (path.name.endswith(".seq.nrrd") or components not in COLOURS)
+        self.segments = _segments(path, notes, components)
+        is_list = path.name.endswith(".seq.nrrd") or components not in COLOURS
+        self._listed = components > 1 and is_list and not self.segments
         self._channels = (components,) if components > 1 and not self._listed else ()
         height, width, declared = _check_axes(path, self._shape, components if self._listed else None)
         _check_direction(path, reader.GetDirection(), reader.GetDimension(), notes)
@@ -120,6 +134,54 @@ class Volume(Sequence):
     def _read(self, number, grey):
         return self._stored(number)
 
+    def _read_values(self, number):
+        if not (self.segments and self._channels):
+            return self._stored(number)
+        values = {segment.name: segment.value for segment in self.segments}
+        if len(set(values.values())) < len(values):
+            raise InputError(
+                f"{self.path}: segments in different layers have the same value; in 3D Slicer export it as a label "
+                "map, or run python -m sonogravity.convert with --class-names"
+            )
+        return self.drawn(number, values)
+
+    def drawn(self, number, values):
+        """Return the (H, W) mask values of a frame. values: {name of segment: mask value}; 0 elsewhere.
+
+        If segments overlap, the last one in the file's order counts. Raise InputError if a pixel belongs to none.
+        """
+        stored = self._stored(number)
+        layers = stored if self._channels else stored[:, :, None]
+        mask = np.zeros(self.size, np.uint8 if max(values.values()) < 256 else np.int32)
+        rest = layers != 0
+        for segment in self.segments:
+            own = layers[:, :, segment.layer] == segment.value
+            mask[own] = values[segment.name]
+            rest[:, :, segment.layer] &= ~own
+        if rest.any():
+            stray = layers[rest][0]
+            raise InputError(
+                f"{self.path}, frame {number}: holds the value {stray}, which no segment has; save it again"
+            )
+        return mask
+
+
+def _segments(path, notes, layers):
+    """Return the Segments that the header of a ``.seg.nrrd`` file lists. notes: {key: text}."""
+    if not path.name.lower().endswith(".seg.nrrd"):
+        return ()
+    found = []
+    while (name := notes.get(f"Segment{len(found)}_Name")) is not None:
+        number = len(found)  # earlier versions of 3D Slicer store a layer per segment, and neither value nor layer
+        value = notes.get(f"Segment{number}_LabelValue", 1)
+        layer = notes.get(f"Segment{number}_Layer", number if layers > 1 else 0)
+        found.append(Segment(name.strip(), int(value), int(layer)))
+    if layers > 1 and not found:
+        raise InputError(
+            f"{path}: holds {layers} layers, but names no segments; in 3D Slicer, export it as a label map"
+        )
+    return tuple(found)
+
 
 def _check_axes(path, shape, listed):
     """Return (height, width, number of frames). listed: number of frames that are components of the pixels, or None.
@@ -128,8 +190,6 @@ def _check_axes(path, shape, listed):
     """
     lengths = shape[:2] + [length for length in shape[2:] if length > 1]  # a series of single slices has four axes
     lengths += [] if listed is None else [listed]
-    if listed is not None and path.name.endswith(".seg.nrrd"):
-        raise InputError(f"{path}: holds {listed} layers of segments; in 3D Slicer, export it as a label map")
     if not 2 <= len(lengths) <= 3:
         text = "x".join(map(str, [*shape, *([] if listed is None else [listed])]))
         raise InputError(f"{path}: has more than three axes ({text}); save each time point or layer as a file")

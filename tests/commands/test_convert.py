@@ -1,13 +1,16 @@
 """convert: the frames of clips become images that training reads, with their scale, and nothing is replaced."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import train_arguments
+from conftest import train_arguments, write_frame
 from PIL import Image
 from sequence_files import grey_frames, region, write_dicom, write_video
 
 from sonogravity.commands import convert
+from sonogravity.common import files
 from unet import train
 
 FRAMES = grey_frames(6, (40, 36))
@@ -36,11 +39,11 @@ def test_frames_are_written_as_they_are_with_their_scale(clips, tmp_path, capsys
         np.testing.assert_array_equal(written[f"P3_clip_{k:06d}"], FRAMES[k])
     np.testing.assert_array_equal(written["P2_image"], FRAMES[0].astype(np.uint16) * 200)
     said = capsys.readouterr().out
-    assert "written: 7 images" in said and not (tmp_path / "new" / "subjects.csv").exists()
+    assert "written:    7 images to" in said and not (tmp_path / "new" / "subjects.csv").exists()
     assert "no subjects.csv: the names of 1 of 7 images give no subject (P2_image.png); --subject-regex" in said
     table = pd.read_csv(tmp_path / "new" / "spacing.csv")
     assert list(table["file"]) == [f"P1_cine_{k:06d}.png" for k in numbers]
-    assert "spacing.csv, the scale of 3 of 7 images" in said
+    assert "spacing:    of 3 of 7 images, in" in said
 
 
 def test_the_scale_is_a_table_beside_the_images(clips, tmp_path):
@@ -58,7 +61,7 @@ def test_frames_of_a_clip_have_the_subject_of_its_name(tmp_path, capsys):
     table = pd.read_csv(tmp_path / "new" / "subjects.csv")
     assert list(table["subject"]) == ["P3", "P3", "P3", "P3", "P4", "P4", "clip", "clip"]
     assert list(table["file"])[:2] == ["P3_07_000000.png", "P3_07_000005.png"]
-    assert "subjects.csv, subjects: P3, P4, clip" in capsys.readouterr().out
+    assert "subjects:   3 (P3, P4, clip), in" in capsys.readouterr().out
     assert run(tmp_path / "clips", "--output", tmp_path / "other", "--subject-regex", "(P.)") == 0
     assert set(pd.read_csv(tmp_path / "other" / "subjects.csv")["subject"]) == {"P3", "P4", "clip"}
 
@@ -71,13 +74,134 @@ def test_the_region_and_a_part_alone(clips, tmp_path):
     np.testing.assert_array_equal(np.array(Image.open(paths[0])), FRAMES[3][3:34, 2:32])
 
 
-def test_nothing_is_replaced(clips, tmp_path, refused):
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_second_conversion_adds_and_replaces_nothing(clips, tmp_path):
     line = [clips, "--output", tmp_path / "new"]
     assert run(*line, "--every", 3) == 0
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "new").rglob("*.*")}
-    said = refused(convert.main, [*line, "--every", 2])
-    assert f"{tmp_path / 'new'}: 4 of the files to write exist" in said
-    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "new").rglob("*.*")}
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "new" / "images").iterdir()}
+    assert run(*line) == 0
+    assert len(list((tmp_path / "new" / "images").iterdir())) == 13
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
+    assert run(clips, "--output", tmp_path / "once") == 0
+    once, new = contents(tmp_path / "once"), contents(tmp_path / "new")
+    tables = [path for path in once if path.suffix == ".csv"]  # their rows are in another order
+    assert all(sorted(once[path].split()) == sorted(new[path].split()) for path in tables)
+    assert all(once[path] == new[path] for path in once if path not in tables) and once.keys() == new.keys()
+
+
+def test_a_file_that_differs_is_named_and_nothing_is_written(clips, tmp_path, refused):
+    line = [clips / "P1_cine", "--output", tmp_path / "new"]
+    assert run(*line, "--every", 3) == 0
+    before = contents(tmp_path / "new")
+    said = refused(convert.main, [*line, "--region"])
+    assert "P1_cine_000000.png: exists, but holds other pixels than" in said and "give another --output" in said
+    assert contents(tmp_path / "new") == before
+    table = tmp_path / "new" / "spacing.csv"
+    table.write_text(table.read_text().replace("5.0", "6.0"))
+    said = refused(convert.main, line)
+    assert "spacing.csv: says P1_cine_000000.png, 6.0" in said and "but here it is P1_cine_000000.png, 5.0" in said
+
+
+def test_an_interrupted_conversion_is_resumed(clips, tmp_path, monkeypatch):
+    line = [clips / "P1_cine", "--output", tmp_path / "new"]
+    written, whole = [], files.write_whole
+
+    def stop_at_four(path, *arguments):
+        if path.suffix == ".png" and len(written) == 4:
+            raise KeyboardInterrupt
+        written.append(path)
+        whole(path, *arguments)
+
+    monkeypatch.setattr(files, "write_whole", stop_at_four)
+    with pytest.raises(SystemExit) as stopped:
+        run(*line)
+    monkeypatch.undo()
+    assert stopped.value.code == 130 and 0 < len(list((tmp_path / "new" / "images").iterdir())) < 6
+    assert run(*line) == 0
+    assert run(clips / "P1_cine", "--output", tmp_path / "once") == 0
+    assert contents(tmp_path / "new") == contents(tmp_path / "once")
+
+
+def test_images_of_which_the_table_of_subjects_knows_nothing_are_refused(clips, tmp_path, refused):
+    (tmp_path / "new" / "images").mkdir(parents=True)
+    Image.fromarray(FRAMES[0]).save(tmp_path / "new" / "images" / "mine.png")
+    said = refused(convert.main, [clips / "P1_cine", "--output", tmp_path / "new"])
+    assert "holds 1 images that subjects.csv does not list (mine.png)" in said
+    assert [path.name for path in (tmp_path / "new" / "images").iterdir()] == ["mine.png"]
+
+
+def test_a_tree_of_folders_gives_names_and_subjects(tmp_path, capsys):
+    root = tmp_path / "tree"
+    write_video(root / "Ann" / "scan.mkv", FRAMES)
+    write_video(root / "Ben" / "day 2" / "scan.mkv", FRAMES)
+    for number in (1, 2):
+        write_frame(root / "Cy", f"a_{number}", FRAMES[number], (FRAMES[number] > 99).astype(np.uint8))
+    (root / "Cy" / "notes.txt").write_text("hello")
+    assert run(root, "--every", 5, "--output", tmp_path / "new") == 0
+    table = pd.read_csv(tmp_path / "new" / "subjects.csv").set_index("file")["subject"]
+    assert dict(table) == {"Cy_a_1.png": "Cy", "Cy_a_2.png": "Cy"}  # only these have masks
+    said = capsys.readouterr()
+    assert "4 of 6 images are not annotated, and are left out: 2 frames of Ann_scan, 2 frames of Ben_day 2" in said.out
+    assert "not read, because not images: 1 other file (notes.txt)" in said.err
+    np.testing.assert_array_equal(np.array(Image.open(tmp_path / "new" / "masks" / "Cy_a_2.png")), FRAMES[2] > 99)
+    shutil.rmtree(root / "Cy")
+    assert run(root, "--every", 5, "--output", tmp_path / "other") == 0
+    table = pd.read_csv(tmp_path / "other" / "subjects.csv").set_index("file")["subject"]
+    expected = {f"Ann_scan_{k:06d}.png": "Ann" for k in (0, 5)} | {f"Ben_day 2_scan_{k:06d}.png": "Ben" for k in (0, 5)}
+    assert dict(table) == expected
+    assert run(root, "--every", 5, "--output", tmp_path / "third", "--subject-regex", "(day .)") == 0
+    assert set(pd.read_csv(tmp_path / "third" / "subjects.csv")["subject"]) == {"Ann_scan", "day 2"}
+
+
+def test_files_of_two_folders_with_one_name_are_refused(tmp_path, refused):
+    for folder in ("a", "b"):
+        write_video(tmp_path / folder / "scan.mkv", FRAMES)
+    said = refused(convert.main, [tmp_path / "a", tmp_path / "b", "--output", tmp_path / "new"])
+    assert "would have the same name, scan; rename one, or give the folder above both" in said
+    assert run(tmp_path, "--output", tmp_path.parent / f"{tmp_path.name}_new") == 0  # the remedy
+
+
+def test_tables_beside_images_are_used(tmp_path):
+    for number in (1, 2):
+        write_frame(tmp_path / "old", f"scan{number}", FRAMES[number], (FRAMES[number] > 99).astype(np.uint8))
+    (tmp_path / "old" / "subjects.csv").write_text("file,subject\nscan1.png,Ann\nscan2.png,Ben\n")
+    (tmp_path / "old" / "spacing.csv").write_text("file,pixels_per_mm\nscan1.png,7.5\n")
+    assert run(tmp_path / "old", "--output", tmp_path / "new") == 0
+    assert list(pd.read_csv(tmp_path / "new" / "subjects.csv")["subject"]) == ["Ann", "Ben"]
+    table = pd.read_csv(tmp_path / "new" / "spacing.csv")
+    assert table.values.tolist() == [["scan1.png", 7.5, 7.5]]
+
+
+def test_new_names_tell_nothing_and_stay_the_same(tmp_path, capsys):
+    root = tmp_path / "tree"
+    for person in ("Jones", "Smith"):
+        write_video(root / person / f"{person} lumbar.mkv", FRAMES)
+        write_frame(root / person, f"{person}_1", FRAMES[1], FRAMES[1])
+    for path in root.rglob("masks"):
+        shutil.rmtree(path)
+    line = [root, "--every", 5, "--rename", "--output", tmp_path / "new"]
+    assert run(*line) == 0
+    names = sorted(path.name for path in (tmp_path / "new" / "images").iterdir())
+    assert names == [
+        f"S00{s}_00{n}{frame}.png" for s in (1, 2) for n, frame in ((1, "_000000"), (1, "_000005"), (2, ""))
+    ]
+    assert set(pd.read_csv(tmp_path / "new" / "subjects.csv")["subject"]) == {"S001", "S002"}
+    written = b"".join(contents(tmp_path / "new").values()) + "".join(map(str, contents(tmp_path / "new"))).encode()
+    assert b"Jones" not in written and b"Smith" not in written
+    key = pd.read_csv(tmp_path / "new_names.csv")
+    assert list(key["original"]) == ["Jones_Jones lumbar", "Jones_Jones_1", "Smith_Smith lumbar", "Smith_Smith_1"]
+    assert "new_names.csv tells which file has which name; keep it apart from" in capsys.readouterr().out
+    before = contents(tmp_path / "new")
+    write_video(root / "Abel" / "first.mkv", FRAMES)  # comes before the others, but must not take their names
+    assert run(*line) == 0
+    after = contents(tmp_path / "new")
+    assert {path: after[path] for path in before if path.suffix == ".png"} == {
+        path: content for path, content in before.items() if path.suffix == ".png"
+    }
+    assert {path.name for path in after.keys() - before.keys()} == {"S003_001_000000.png", "S003_001_000005.png"}
 
 
 def test_the_result_is_read_by_training(clips, sets, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import SimpleITK
 import tifffile
 from PIL import Image
-from sequence_files import SIZE, grey_frames, write_volume
+from sequence_files import SIZE, grey_frames, write_segmentation, write_volume
 
 from sonogravity.common.messages import InputError
 from sonogravity.datasets import volume_files
@@ -214,15 +214,36 @@ def test_a_scale_in_other_units_than_mm_is_not_used(tmp_path):
 
 def test_segments_of_3d_slicer_are_labels(tmp_path):
     labels = np.stack([frame // 100 for frame in FRAMES])
-    image = SimpleITK.GetImageFromArray(labels)
-    image.SetMetaData("Segment0_LabelValue", "1")
-    image.SetMetaData("Segment0_Name", "bone")
-    SimpleITK.WriteImage(image, str(tmp_path / "a.seg.nrrd"))
-    np.testing.assert_array_equal(open_sequence(tmp_path / "a.seg.nrrd").read_values(4), labels[4])
-    layers = SimpleITK.GetImageFromArray(np.stack([labels, labels], axis=3), isVector=True)
-    SimpleITK.WriteImage(layers, str(tmp_path / "b.seg.nrrd"))
-    with pytest.raises(InputError, match="2 layers of segments; in 3D Slicer, export it as a label map"):
-        open_sequence(tmp_path / "b.seg.nrrd")
+    path = write_segmentation(tmp_path / "a.seg.nrrd", labels, {"bone": (1, 0), "ligament": (2, 0)})
+    sequence = open_sequence(path)
+    np.testing.assert_array_equal(sequence.read_values(4), labels[4])
+    assert [(each.name, each.value) for each in sequence.segments] == [("bone", 1), ("ligament", 2)]
+    np.testing.assert_array_equal(sequence.drawn(4, {"bone": 9, "ligament": 300}), np.array([0, 9, 300])[labels[4]])
+    stray = open_sequence(write_segmentation(tmp_path / "c.seg.nrrd", labels, {"bone": (1, 0)}))
+    with pytest.raises(InputError, match="frame 4: holds the value 2, which no segment has"):
+        stray.drawn(4, {"bone": 1})
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])  # three or four layers are no colours
+def test_overlapping_segments_lie_in_layers_and_the_last_one_counts(count, tmp_path):
+    labels = np.stack([(frame > 50 * k).astype(np.uint8) * (k + 1) for k in range(count) for frame in FRAMES])
+    layers = np.moveaxis(labels.reshape(count, len(FRAMES), *FRAMES[0].shape), 0, 3)
+    names = {f"part {k}": (k + 1, k) for k in range(count)}
+    sequence = open_sequence(write_segmentation(tmp_path / "b.seg.nrrd", layers, names))
+    assert sequence.count == len(FRAMES)
+    np.testing.assert_array_equal(sequence.read_values(4), layers[4].max(-1))
+
+
+def test_layers_whose_segments_have_one_value_have_no_labels(tmp_path):
+    layers = np.stack([np.stack(FRAMES) > 50, np.stack(FRAMES) > 100], axis=3).astype(np.uint8)
+    sequence = open_sequence(write_segmentation(tmp_path / "b.seg.nrrd", layers, {"a": (1, 0), "b": (1, 1)}))
+    with pytest.raises(InputError, match=r"same value; in 3D Slicer export it as a label map, or run .* --class-names"):
+        sequence.read_values(4)
+    np.testing.assert_array_equal(sequence.drawn(4, {"a": 1, "b": 2}), layers[4].sum(-1))
+    nameless = SimpleITK.GetImageFromArray(layers, isVector=True)
+    SimpleITK.WriteImage(nameless, str(tmp_path / "c.seg.nrrd"))
+    with pytest.raises(InputError, match="2 layers, but names no segments; in 3D Slicer, export it as a label map"):
+        open_sequence(tmp_path / "c.seg.nrrd")
 
 
 @pytest.mark.parametrize(

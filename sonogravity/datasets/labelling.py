@@ -1,0 +1,144 @@
+"""The masks of images and frames, drawn by an annotation tool or stored as labels."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from sonogravity.common.messages import InputError, some
+from sonogravity.common.workers import ahead, decoding_threads
+from sonogravity.datasets.annotation_pairs import list_missing, match, read_annotations
+from sonogravity.datasets.annotations import Annotations, Drawing, class_values
+from sonogravity.datasets.frame_files import FrameFile, read_mask_file
+from sonogravity.datasets.inputs import open_frames, refuse_misfits
+from sonogravity.datasets.label_discovery import Palettes
+from sonogravity.datasets.labels import values_in
+from sonogravity.datasets.shapes import draw
+
+
+@dataclass
+class Labelling:
+    """The labels of images, by identity: drawings, or masks in files. values: {label: mask value} of named labels.
+
+    Several threads may call ``mask_of``. too_small: Drawings of which a shape holds no pixel centre, as far as seen.
+    """
+
+    drawings: dict[str, Drawing]
+    masks: dict[str, FrameFile]
+    values: dict[str, int]
+    too_small: list[Drawing] = field(default_factory=list)
+    _palettes: Palettes = field(default_factory=lambda: Palettes({}))
+
+    def __contains__(self, identity):
+        return identity in self.drawings or identity in self.masks
+
+    def mask_of(self, image, size):
+        """Return the (H, W) mask values of an image of (H, W). Raise InputError if the mask has another size."""
+        if image.stem in self.drawings:
+            drawing = self.drawings[image.stem]
+            if drawing.size not in (None, size):
+                raise InputError(
+                    f"{drawing.source}: {drawing} was annotated as {drawing.size[1]}x{drawing.size[0]}, but {image} is "
+                    f"{size[1]}x{size[0]} (width x height); annotate the image as it is, or give the annotated one"
+                )
+            areas = [shape.area for shape in drawing.shapes]
+            mask, empty = draw(areas, [self.values[shape.label] for shape in drawing.shapes], size)
+            if empty:
+                self.too_small.append(drawing)
+            return mask
+        file = self.masks[image.stem]
+        mask = self._stored(file)
+        if mask.shape != size:
+            raise InputError(
+                f"{file}: the mask is {mask.shape[1]}x{mask.shape[0]}, but {image} is {size[1]}x{size[0]} (width x "
+                "height); save the mask at the size of the image"
+            )
+        return mask
+
+    def _stored(self, file):
+        if segments_of(file):
+            return file.sequence.drawn(file.number, self.values)
+        mask, palette = read_mask_file(file)
+        if palette:
+            self._palettes.add(file, palette, values_in(mask))
+        return mask
+
+    def without_labels(self):
+        """Return the identities of frames on which nothing is drawn, of drawings and of stacks of masks.
+
+        A mask in a file of its own counts as drawn, because it was saved for its image.
+        """
+
+        def is_empty(item):
+            identity, mask = item
+            return identity, mask.is_numbered and not self._stored(mask).any()
+
+        empty = {identity for identity, drawing in self.drawings.items() if not drawing.shapes}
+        return empty | {
+            each for each, nothing in ahead(is_empty, self.masks.items(), decoding_threads(None)) if nothing
+        }
+
+
+def find_labelling(sources, images, names=None, known=None):
+    """Return the Labelling of images, None if the sources hold neither annotations nor masks, and notes.
+
+    sources: a Sources. images: {identity: FrameFile} of the frames to convert. names, known: as of class_values. Raise
+    InputError if no label fits an image, or if labels contradict each other.
+    """
+    if not sources.annotations and not sources.masks:
+        return None, []
+    files = [read_annotations(path) for path in sources.annotations]
+    notes = [note for file in files for note in file.notes()]
+    found = match([drawing for file in files for drawing in file.drawings], images)
+    masks, more = open_frames(sources.masks)
+    notes += [*found.notes, *list_missing(found), *more]
+    refuse_misfits(images, masks)
+    own = {identity: mask for identity, mask in masks.items() if identity in images}
+    notes += _missing_images(masks, images)
+    if both := sorted(own.keys() & found.drawings.keys()):
+        raise InputError(
+            f"{found.drawings[both[0]].source} and {own[both[0]].path}: {len(both)} images have a drawing and a mask "
+            f"({some(both)}); give one of the two"
+        )
+    nameless = [mask for mask in own.values() if not segments_of(mask)]
+    segmented = {mask.path: mask for mask in own.values() if segments_of(mask)}
+    named = [*files, *(_declared(mask) for mask in segmented.values())]
+    if nameless and any(file.values for file in named):
+        raise InputError(
+            f"{nameless[0].path}: holds values without names, but {named[0].source} holds names, so it is not clear "
+            "which belong together; convert them separately"
+        )
+    if not own and not any(drawing.shapes for drawing in found.drawings.values()):
+        raise InputError(
+            f"{_first_path(sources)}: nothing in it fits one of {len(images)} images ({some(images)}); the names, "
+            "without extension, must be equal"
+        )
+    return Labelling(found.drawings, own, class_values(named, names, known)), notes
+
+
+def segments_of(mask):
+    """Return the segments of a mask file of 3D Slicer, () for other masks."""
+    return mask.sequence.segments if mask.sequence else ()
+
+
+def _declared(mask):
+    """Return the Annotations with the names, and with the values if they are unique, of the segments of a file."""
+    segments = mask.sequence.segments
+    values = {segment.name: segment.value for segment in segments}
+    unique = len(set(values.values())) == len(values)
+    return Annotations(mask.path, values=values if unique else dict.fromkeys(values), declares_order=True)
+
+
+def _missing_images(masks, images):
+    """Return notes on masks that fit no image. Masks of frames that are left out are not named."""
+    clips = {image.file_stem for image in images.values() if image.is_numbered}
+    missing = defaultdict(list)
+    for identity, mask in masks.items():
+        if identity not in images and mask.file_stem not in clips and identity.rpartition("_")[0] not in clips:
+            missing[mask.path.parent].append(mask.name)
+    return [
+        f"{folder}: {len(names)} masks have no image of the same name: {some(names)}"
+        for folder, names in missing.items()
+    ]
+
+
+def _first_path(sources):
+    return next(iter([*sources.annotations, *sources.masks.values()]))

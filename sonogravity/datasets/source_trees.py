@@ -1,0 +1,124 @@
+"""Find the images, masks and annotations in files and in trees of folders, such as one folder per patient."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sonogravity.common.files import absolute, is_litter
+from sonogravity.common.messages import InputError, some
+from sonogravity.datasets import class_tables, spacing, subjects
+from sonogravity.datasets.file_kinds import SUFFIXES, describe, is_frames, kind_of, stem_of
+from sonogravity.datasets.pairs import check_name
+from sonogravity.datasets.readers import is_dicomdir, members_of
+
+ANNOTATIONS = ("LabelMe annotation", "COCO annotation", "CVAT annotation")
+SEGMENTATION = ".seg.nrrd"  # of 3D Slicer: labels, never an image
+TABLES = (class_tables.TABLE, spacing.TABLE, subjects.TABLE)
+
+
+@dataclass
+class Sources:
+    """What lies in files and folders.
+
+    images, masks: {identity: path}; an identity joins the names of the folders and the stem by ``_``. annotations:
+    paths. subjects: {identity: folder of a tree, or None}. folders: those that hold images. others: {folder: paths of
+    what is neither}.
+    """
+
+    images: dict[str, Path] = field(default_factory=dict)
+    masks: dict[str, Path] = field(default_factory=dict)
+    annotations: list[Path] = field(default_factory=list)
+    subjects: dict[str, str | None] = field(default_factory=dict)
+    folders: dict[Path, None] = field(default_factory=dict)
+    others: dict[Path, list[Path]] = field(default_factory=dict)
+
+    def notes(self):
+        """Return notes on files that are not read."""
+        return [f"{folder}: not read, because not images: {describe(paths)}" for folder, paths in self.others.items()]
+
+
+def find_sources(paths, masks=()):
+    """Return the Sources in files and folders. masks: further files and folders, of masks. Raise InputError.
+
+    A folder ``images`` does not enter the names. A folder ``masks`` beside it holds masks.
+    """
+    found = Sources()
+    for path in paths:
+        _look_at(found, path, found.images)
+    for path in masks:
+        _look_at(found, path, found.masks)
+    if not found.images:
+        listed = [other for others in found.others.values() for other in others]
+        held = f", but {describe(listed)}" if listed else ""
+        raise InputError(f"{some(paths)}: holds no images{held}; add images of type {', '.join(SUFFIXES)}")
+    return found
+
+
+def _look_at(found, path, kind):
+    """Add what a path that the user gave is, or holds. kind: the images or masks of ``found``."""
+    if path.is_dir():
+        _walk(found, path, (), kind)
+    elif not path.is_file():
+        raise InputError(f"{path}: no such file or folder; give images, clips or annotations, or a folder of them")
+    elif is_dicomdir(path):
+        _add_members(found, path, ())
+    elif not _add(found, path, (), kind):
+        raise InputError(f"{path}: not an image: {describe([path])}; give a file of type {', '.join(SUFFIXES)}")
+
+
+def _walk(found, folder, parts, kind, above=()):
+    """Add the files in a folder and in those below it. parts: of the identity. above: the folders that hold it."""
+    here = absolute(folder)
+    if here in above:
+        raise InputError(f"{folder}: is a link to a folder that holds it; remove the link")
+    entries = sorted(path for path in folder.iterdir() if not is_litter(path.name))
+    names = {path.name for path in entries}
+    listed = set()
+    for path in entries:
+        if is_dicomdir(path):
+            listed |= _add_members(found, path, parts)
+    for path in entries:
+        if path.is_dir():
+            inner = parts if path.name in ("images", "masks") else (*parts, path.name)
+            of_masks = path.name == "masks" and "images" in names
+            _walk(found, path, inner, found.masks if of_masks else kind, (*above, here))
+        elif path in listed or path.name in TABLES or is_dicomdir(path) or _add(found, path, parts, kind):
+            continue
+        else:
+            found.others.setdefault(folder, []).append(path)
+
+
+def _add_members(found, dicomdir, parts):
+    """Add the images that a DICOMDIR lists. Return their paths."""
+    members = members_of(dicomdir)
+    for stem, path in members.items():
+        _enter(found, found.images, "_".join((*parts, stem)), path, parts)
+    return {Path(os.path.normpath(path)) for path in members.values()} | set(members.values())
+
+
+def _add(found, path, parts, kind):
+    """Add a file. Return whether it is an image, a mask or an annotation."""
+    if kind_of(path) in ANNOTATIONS:
+        found.annotations.append(path)
+        return True
+    if not is_frames(path):
+        return False
+    if not path.is_file():
+        raise InputError(f"{path}: is a broken link or not a regular file; repair or remove it")
+    kind = found.masks if path.name.lower().endswith(SEGMENTATION) else kind
+    _enter(found, kind, "_".join((*parts, stem_of(path.name))), path, parts)
+    return True
+
+
+def _enter(found, kind, identity, path, parts):
+    check_name(path)
+    twin = kind.get(identity)
+    if twin is not None and absolute(twin) != absolute(path):
+        raise InputError(
+            f"{path} and {twin} would have the same name, {identity}; rename one, or give the folder above both, whose "
+            "folders then belong to the names"
+        )
+    kind[identity] = path
+    if kind is found.images:
+        found.subjects[identity] = parts[0] if parts else None
+        found.folders[path.parent] = None

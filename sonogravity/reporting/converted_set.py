@@ -1,0 +1,250 @@
+"""The data set that convert writes: images/, masks/ and tables. Existing files are compared, never replaced."""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sonogravity.common import files, progress
+from sonogravity.common.csv_tables import read_table
+from sonogravity.common.file_names import frame_name
+from sonogravity.common.files import is_litter
+from sonogravity.common.messages import InputError, some
+from sonogravity.common.workers import ahead, decoding_threads
+from sonogravity.datasets import class_tables, spacing, subjects
+from sonogravity.datasets.frame_files import FrameFile, read_image
+from sonogravity.datasets.image_files import decode_image
+from sonogravity.datasets.labels import COLOUR, rgb_of, values_in
+from sonogravity.datasets.mask_files import read_mask, write_mask
+from sonogravity.datasets.spacing import Spacing
+
+COLUMNS = {
+    subjects.TABLE: ("file", "subject"),
+    spacing.TABLE: ("file", "pixels_per_mm_x", "pixels_per_mm_y"),
+    class_tables.TABLE: class_tables.COLUMNS,
+}
+ANOTHER = "give another --output, or move these files away"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of the data set. name: without extension. subject, spacing: None if they are not known."""
+
+    image: FrameFile
+    name: str
+    subject: str | None
+    spacing: Spacing | None
+
+    @property
+    def file(self):
+        """Return the name of the image and of the mask."""
+        return f"{self.name}.png"
+
+
+class ConvertedSet:
+    """A folder with images/, masks/ and tables. classes: {label: mask value} of an earlier conversion into it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.images, self.masks = folder / "images", folder / "masks"
+        self.classes = class_tables.read_classes(folder / class_tables.TABLE)
+
+    def write(self, items, labelling, channels):
+        """Write Items, with their masks if there is a Labelling. Return the mask values of the whole set, sorted.
+
+        What exists must be equal to what would be written, so an interrupted conversion can be resumed, and another one
+        added. Raise InputError, before anything is written, if it differs.
+        """
+        _check_names(items)
+        tables = self._tables(items, labelling)
+        kept = self._compare(items, labelling, channels)
+        for path, text in tables.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_whole(path, _write_text, text)
+        for folder in (self.images, self.masks)[: 1 if labelling is None else 2]:
+            folder.mkdir(parents=True, exist_ok=True)
+
+        def convert(item):
+            array, mask = _pixels_of(item.image, labelling, channels)
+            if mask is not None and not (self.masks / item.file).exists():  # first: training notices a missing mask
+                files.write_whole(self.masks / item.file, _write_mask, mask)
+            if not (self.images / item.file).exists():
+                files.write_whole(self.images / item.file, _write_png, array, item.image)
+            return values_in(mask) if mask is not None else ()
+
+        rest = [item for item in items if item.name not in kept]
+        done = ahead(convert, rest, decoding_threads(None))
+        found = set().union(*kept.values(), *progress.bar(done, "converting", len(rest), "frame"))
+        return sorted(found | self._values_of_others(items))
+
+    def _compare(self, items, labelling, channels):
+        """Return {name: mask values} of Items that exist as a whole. Raise InputError for a file that differs."""
+
+        def equal(item):
+            image, mask = self.images / item.file, self.masks / item.file
+            array, drawn = _pixels_of(item.image, labelling, channels)
+            if has_image := image.exists():
+                _refuse_other(image, decode_image(image, channels), array, item.image)
+            if (has_mask := mask.exists()) and drawn is not None:
+                _refuse_other(mask, read_mask(mask).values, drawn, item.image)
+            is_whole = has_image and (has_mask or drawn is None)
+            return item.name, is_whole, values_in(drawn) if drawn is not None else ()
+
+        existing = [item for item in items if (self.images / item.file).exists() or (self.masks / item.file).exists()]
+        if not existing:
+            return {}
+        done = progress.bar(ahead(equal, existing, decoding_threads(None)), "comparing", len(existing), "frame")
+        return {name: values for name, is_whole, values in done if is_whole}
+
+    def _values_of_others(self, items):
+        """Return the mask values of masks in the folder that other conversions wrote."""
+        own = {item.file for item in items}
+        paths = [path for path in self.masks.iterdir() if path.name not in own] if self.masks.is_dir() else []
+        paths = [path for path in paths if not is_litter(path.name)]
+        return set().union(*ahead(lambda path: values_in(read_mask(path).values), paths, decoding_threads(None)))
+
+    def _tables(self, items, labelling):
+        """Return {path: text} of the tables to write. Raise InputError if an existing table contradicts."""
+        found = {}
+        scales = [(item.file, repr(item.spacing.x), repr(item.spacing.y)) for item in items if item.spacing]
+        known = all(item.subject for item in items)
+        if known or (self.folder / subjects.TABLE).exists():
+            self._check_subjects(items)
+            found[subjects.TABLE] = [(item.file, item.subject) for item in items]
+        if scales:
+            found[spacing.TABLE] = scales
+        if labelling is not None and labelling.values:
+            found[class_tables.TABLE] = [(str(value), label) for label, value in labelling.values.items() if value]
+        texts = {self.folder / name: _extended(self.folder / name, COLUMNS[name], rows) for name, rows in found.items()}
+        return {path: text for path, text in texts.items() if text is not None}
+
+    def _check_subjects(self, items):
+        """Raise InputError if subjects.csv would not name the subject of every image in the folder."""
+        table = self.folder / subjects.TABLE
+        if without := [item.file for item in items if not item.subject]:
+            raise InputError(
+                f"{table}: needs the subject of every image, but {len(without)} names give none ({some(without)}); "
+                "--subject-regex tells how to read it"
+            )
+        rows = read_table(table, table.name, [("subject",)]).rows if table.exists() else []
+        listed = {row["file"] for _, row in rows}
+        own = {item.file for item in items}
+        held = [path.name for path in self.images.iterdir()] if self.images.is_dir() else []
+        strange = sorted(name for name in held if name not in own and name not in listed and not is_litter(name))
+        if strange:
+            raise InputError(
+                f"{self.images}: holds {len(strange)} images that {table.name} does not list ({some(strange)}); list "
+                "them there, or give another --output"
+            )
+
+
+class Rename:
+    """Names that do not tell who a patient is: S001_002 is the second file of the first subject.
+
+    A table beside the output folder tells which file has which name, and keeps the names in a later conversion.
+    """
+
+    def __init__(self, folder):
+        self.table = folder.parent / f"{folder.name}_names.csv"
+        rows = []
+        if self.table.exists():
+            with open(self.table, newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+        self._names = {row["original"]: row["name"] for row in rows}
+        self._subjects = {row["subject"]: row["name"].split("_")[0] for row in rows if row["subject"]}
+        self._rows = [(row["name"], row["original"], row["subject"]) for row in rows]
+
+    def of(self, file_stem, subject):
+        """Return the new name of a file, without extension, and of its subject (None if it has none)."""
+        if subject and subject not in self._subjects:
+            self._subjects[subject] = f"S{len(self._subjects) + 1:03d}"
+        group = self._subjects[subject] if subject else "F"
+        if file_stem not in self._names:
+            count = sum(name.startswith(group) for name in self._names.values()) + 1
+            self._names[file_stem] = f"{group}_{count:03d}" if subject else f"F{count:03d}"
+            self._rows.append((self._names[file_stem], file_stem, subject or ""))
+        return self._names[file_stem], group if subject else None
+
+    def save(self):
+        """Write the table."""
+        self.table.parent.mkdir(parents=True, exist_ok=True)
+        files.write_whole(self.table, _write_text, _csv([("name", "original", "subject"), *self._rows]))
+
+
+def name_items(images, subjects_of, spacings, rename=None):
+    """Return the Items of FrameFiles. subjects_of, spacings: one per image. rename: a Rename, or None."""
+    items = []
+    for image, subject, scale in zip(images, subjects_of, spacings, strict=True):
+        stem = image.file_stem
+        if rename is not None:
+            stem, subject = rename.of(stem, subject)
+        items.append(Item(image, frame_name(stem, image.number) if image.is_numbered else stem, subject, scale))
+    return items
+
+
+def _check_names(items):
+    """Raise InputError for names that are too long, or that some file systems take for one."""
+    seen = {}
+    for item in items:
+        if len(item.file.encode()) > 240:
+            raise InputError(f"{item.image}: its name in the data set, {item.file}, is too long; give --rename")
+        twin = seen.setdefault(item.name.casefold(), item)
+        if twin is not item:
+            raise InputError(f"{item.image} and {twin.image} would both be {item.file}; rename one, or give --rename")
+
+
+def _pixels_of(image, labelling, channels):
+    """Return the pixels of a FrameFile, and its mask values (None without a Labelling), of its region if it has one."""
+    array = read_image(image, channels)
+    mask = None if labelling is None else labelling.mask_of(image, array.shape[:2])
+    region = image.sequence and image.sequence.region
+    if region is None:
+        return array, mask
+    return region.of(array), None if mask is None else region.of(mask)
+
+
+def _refuse_other(path, held, expected, image):
+    if held.shape != expected.shape or (held != expected).any():
+        raise InputError(f"{path}: exists, but holds other pixels than {image} gives; {ANOTHER}")
+
+
+def _extended(path, head, rows):
+    """Return the text of a table with further rows, None if it has them all. Raise InputError if it contradicts."""
+    if not path.exists():
+        return _csv([head, *rows])
+    text = path.read_text(encoding="utf-8-sig")
+    held = list(csv.reader(io.StringIO(text)))
+    if not held or tuple(held[0]) != head:
+        raise InputError(f"{path}: has other columns than {', '.join(head)}, so no row can be added; {ANOTHER}")
+    by_key = {row[0]: tuple(row) for row in held[1:] if row}
+    for row in rows:
+        if by_key.get(row[0], row) != row:
+            raise InputError(f"{path}: says {', '.join(by_key[row[0]])}, but here it is {', '.join(row)}; {ANOTHER}")
+    new = [row for row in rows if row[0] not in by_key]
+    return f"{text.rstrip()}\n{_csv(new)}" if new else None
+
+
+def _csv(rows):
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _write_text(path, text):
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def _write_mask(path, mask):
+    stored = rgb_of(mask) if mask.max() >= COLOUR else mask
+    write_mask(path, stored.astype(np.uint8 if stored.max() < 256 else np.uint16))
+
+
+def _write_png(path, array, image):
+    if array.dtype == np.float32:
+        raise InputError(f"{image}: holds floats, which PNG cannot hold; save it as uint8 or uint16")
+    if array.dtype == np.uint16 and array.ndim == 3:
+        raise InputError(f"{image}: is 16-bit in colour, which PNG images here cannot be; convert with --channels 1")
+    Image.fromarray(array).save(path, format="PNG")
