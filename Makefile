@@ -42,5 +42,5 @@ test: .venv/installed-test lint
 
 soak: .venv/installed-test
 	$(BIN)/python -m pytest -s --soak tests/robustness/test_killing.py tests/robustness/test_fuzz.py \
-		tests/robustness/test_fuzz_sequences.py \
+		tests/robustness/test_fuzz_sequences.py tests/robustness/test_fuzz_annotations.py \
 		tests/training/test_recipes.py

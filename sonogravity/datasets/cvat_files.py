@@ -13,11 +13,11 @@ import numpy as np
 from sonogravity.common.messages import InputError
 from sonogravity.datasets.annotations import Annotations, Drawing, Shape, label_of, shape_at, size_of
 from sonogravity.datasets.sequences import readable
-from sonogravity.datasets.shapes import Ellipse, polygon, rectangle, runs
+from sonogravity.datasets.shapes import ellipse, polygon, rectangle, runs
 
 WITHOUT_AREA = ("polyline", "points", "cuboid", "skeleton", "tag")
 WITH_AREA = ("polygon", "box", "mask", "ellipse")
-MOST_FRAMES = 10_000_000  # of a video; 90 hours at 30 frames per second
+MOST_FRAMES = 2_000_000  # of a video; 18 hours at 30 frames per second
 FRAME = re.compile(r"frame_(\d{6,})(\.\w+)?", re.IGNORECASE)  # the name that CVAT gives a frame of a video
 
 
@@ -84,9 +84,13 @@ def _frames_of(found, track, step):
     for before, after in zip(elements, [*elements[1:], None], strict=True):
         if before.get("outside") == "1":
             continue
-        first = int(before.get("frame"))
+        first, end = (int(each.get("frame")) if each is not None else 0 for each in (before, after))
+        if not (0 <= first < MOST_FRAMES and end < MOST_FRAMES):
+            raise InputError(
+                f"{found.source}: track {track.get('id')} has a shape in frame {max(first, end)}; correct it"
+            )
         yield first, before, None
-        for number in range(first + step, int(after.get("frame")) if after is not None else 0, step):
+        for number in range(first + step, end, step):
             if after.get("outside") == "1" or before.tag not in ("polygon", "box"):
                 yield number, before, None
                 continue
@@ -96,7 +100,7 @@ def _frames_of(found, track, step):
                     f"{found.source}: track {track.get('id')} has no shape in frame {number}, and those around it have "
                     "other numbers of corners; export it from CVAT as 'CVAT for video 1.1', which lists every frame"
                 )
-            share = (number - first) / (int(after.get("frame")) - first)
+            share = (number - first) / (end - first)
             yield number, before, here + share * (there - here)
 
 
@@ -120,8 +124,7 @@ def _area(element, corners):
     if element.tag == "box":
         return rectangle(*corners.ravel().tolist(), degrees)
     if element.tag == "ellipse":
-        centre, radii = ([float(element.get(name)) for name in names] for names in (("cx", "cy"), ("rx", "ry")))
-        return Ellipse(tuple(centre), tuple(radii), degrees)
+        return ellipse(*(float(element.get(name)) for name in ("cx", "cy", "rx", "ry")), degrees)
     place = [int(element.get(name)) for name in ("top", "left", "height", "width")]
     return runs([int(length) for length in element.get("rle").split(",")], *place)
 

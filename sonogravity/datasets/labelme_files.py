@@ -8,7 +8,7 @@ from PIL import Image
 
 from sonogravity.datasets.annotations import Annotations, Drawing, Shape, label_of, read_json, shape_at, size_of
 from sonogravity.datasets.sequences import readable
-from sonogravity.datasets.shapes import Bitmap, Ellipse, polygon, rectangle
+from sonogravity.datasets.shapes import Bitmap, check_numbers, ellipse, polygon, rectangle
 
 
 def read_labelme(path):
@@ -21,7 +21,7 @@ def read_labelme(path):
         for number, stored in enumerate(content["shapes"], 1):
             with shape_at(f"{path}: shape {number}"):
                 kind = stored.get("shape_type") or "polygon"
-                area = _area(kind, np.asarray(stored["points"], np.float64), stored)
+                area = _area(kind, np.asarray(stored["points"], np.float64).reshape(-1, 2), stored)
             if area is None:
                 found.left_out[kind] += 1
                 continue
@@ -35,6 +35,7 @@ def read_labelme(path):
 
 def _area(kind, points, stored):
     """Return the area of a shape, None if its kind has none. points: (n, 2)."""
+    check_numbers(points)
     if kind in ("polygon", "oriented_rectangle"):
         return polygon(points)
     if kind == "rectangle":
@@ -43,7 +44,7 @@ def _area(kind, points, stored):
     if kind == "circle":
         centre, edge = points
         radius = float(np.hypot(*(edge - centre)))
-        return Ellipse(tuple(centre.tolist()), (radius, radius))
+        return ellipse(*centre.tolist(), radius, radius)
     if kind == "mask":
         (left, top), (right, bottom) = points.astype(int)
         with Image.open(io.BytesIO(base64.b64decode(stored["mask"], validate=True))) as picture:

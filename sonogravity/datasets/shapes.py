@@ -12,6 +12,9 @@ import numpy as np
 
 from sonogravity.datasets.image_files import MAX_PIXELS
 
+FARTHEST = 1e6  # px, of a coordinate
+SMALLEST = 1e-6  # px, of the radius of an ellipse that is drawn
+
 
 @dataclass(frozen=True)
 class Polygons:
@@ -37,7 +40,7 @@ class Ellipse:
 
     def fill(self, size):
         """Return the (H, W) bool pixels of the shape. size: (H, W)."""
-        if not min(self.radii) > 0:
+        if min(self.radii) < SMALLEST:
             return np.zeros(size, bool)
         x = np.arange(size[1])[None] + 0.5 - self.centre[0]
         y = np.arange(size[0])[:, None] + 0.5 - self.centre[1]
@@ -88,12 +91,25 @@ def polygon(corners):
 
 
 def polygons(parts):
-    """Return the Polygons of lists of corners. Raise ValueError if one has fewer than three, or other than numbers."""
+    """Return the Polygons of lists of corners. Raise ValueError if one has fewer than three."""
     arrays = tuple(np.asarray(part, np.float64).reshape(-1, 2) for part in parts)
     for array in arrays:
-        if len(array) < 3 or not np.isfinite(array).all():
-            raise ValueError(f"a polygon has {len(array)} corners, or corners that are no numbers")
+        if len(array) < 3:
+            raise ValueError(f"a polygon has {len(array)} corners")
+        check_numbers(array)
     return Polygons(arrays)
+
+
+def ellipse(x, y, radius_x, radius_y, degrees=0.0):
+    """Return the Ellipse about (x, y). Raise ValueError if one is no number."""
+    check_numbers([x, y, radius_x, radius_y, degrees])
+    return Ellipse((x, y), (radius_x, radius_y), degrees)
+
+
+def check_numbers(values):
+    """Raise ValueError for coordinates that are no numbers, or that no image can have."""
+    if not (np.abs(values) <= FARTHEST).all():  # this form also refuses NaN
+        raise ValueError("a coordinate is no number, or far outside the image")
 
 
 def rectangle(left, top, right, bottom, degrees=0.0):

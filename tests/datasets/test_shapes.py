@@ -112,6 +112,10 @@ def test_the_last_shape_lies_on_top():
 
 
 def test_polygons_need_three_corners_that_are_numbers():
-    for wrong in ([(0, 0), (1, 1)], [(0, 0), (1, 1), (np.nan, 2)], [(0, 0), (1, np.inf), (1, 2)]):
-        with pytest.raises(ValueError, match="corners"):
-            shapes.polygon(wrong)
+    with pytest.raises(ValueError, match="2 corners"):
+        shapes.polygon([(0, 0), (1, 1)])
+    for wrong in (np.nan, np.inf, -1e9):
+        with pytest.raises(ValueError, match="a coordinate is no number, or far outside"):
+            shapes.polygon([(0, 0), (1, 1), (wrong, 2)])
+        with pytest.raises(ValueError, match="a coordinate is no number, or far outside"):
+            shapes.ellipse(1, 1, wrong, 2)
