@@ -38,7 +38,7 @@ def check_times(images):
     if not clips:
         raise InputError(
             "--smooth averages over successive frames of a clip, but no input has several frames of one clip; leave "
-            "it out"
+            "--smooth out"
         )
     for path, times in clips.items():
         if None in times:

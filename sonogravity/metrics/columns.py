@@ -142,8 +142,8 @@ COLUMNS = {
     "clip": Column("file that holds the frames of the clip, without its extension"),
     "frames": Column("number of frames of the clip in the sheet Files", form=WHOLE),
     FLICKER: Column(
-        "share of the pixels that the network sees whose label differs from that of the frame before, mean over the "
-        "flicker_n pairs",
+        "share of the pixels (with --region those of the region) whose label differs from that of the frame before, "
+        "mean over the flicker_n pairs of frames",
         "0 to 1",
         FINE,
     ),

@@ -167,7 +167,7 @@ def images_of(*clips):
 
 
 def test_what_cannot_be_smoothed_is_refused():
-    with pytest.raises(InputError, match="no input has several frames of one clip; leave it out"):
+    with pytest.raises(InputError, match="no input has several frames of one clip; leave --smooth out"):
         check_times([FrameFile(Path("a.png")), *images_of(clip_of([1]))])
     with pytest.raises(InputError, match=r"stack.mkv: has no times, .*; leave --smooth out, or save the clip"):
         check_times(images_of(clip_of([1, 1], every(2)), clip_of([1, 1], None, "stack")))

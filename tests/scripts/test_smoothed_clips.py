@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import openpyxl
@@ -69,7 +70,7 @@ def maps_of(folder):
 
 
 def share(maps):
-    return np.mean([np.mean(one != other) for one, other in zip(maps, maps[1:], strict=False)])
+    return np.mean([np.mean(one != other) for one, other in pairwise(maps)])
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def test_the_flicker_of_a_region_is_the_share_of_its_pixels(best, frames, tmp_pa
     maps = maps_of(output / "masks")
     assert maps[0].shape == (height, 2 * width)
     entry = summary_of(output)["clips"]["cine"]
-    assert entry["flicker"] == pytest.approx(2 * share(maps)) and 0 < entry["flicker"]
+    assert entry["flicker"] == pytest.approx(2 * share(maps)) and entry["flicker"] > 0
     assert entry["flicker"] < entry["flicker_without_smoothing"] and "true_flicker" not in entry
 
 
@@ -251,7 +252,7 @@ def test_inputs_that_cannot_be_smoothed_are_refused(best, frames, tmp_path, refu
     line = ["--load", best, "--output", tmp_path / "out", "--smooth", "0.1", "--input"]
     for script in (predict, evaluate):
         said = refused(script.main, [*line, tmp_path / "images"])
-        assert "no input has several frames of one clip; leave it out" in said
+        assert "no input has several frames of one clip; leave --smooth out" in said
     said = refused(predict.main, [*line, tmp_path / "stack.npz"])
     assert f"{tmp_path / 'stack.npz'}: has no times, so --smooth cannot be used; leave --smooth out" in said
     still = write_dicom(tmp_path / "still", frames[0], FrameTimeVector=[0] * FRAMES)
