@@ -111,6 +111,15 @@ def test_batches_and_threads_change_no_smoothed_label(options, best, labelled, s
     assert list(rows_of(tmp_path / "out")["dice"]) == list(rows_of(smoothed)["dice"])
 
 
+def test_the_mean_of_several_views_is_smoothed(best, labelled, smoothed, tmp_path):
+    plain, both = (
+        summary_of(run(evaluate, best, [labelled], tmp_path / name, "--tta", "flip", *options))["clips"]["sweep"]
+        for name, options in (("plain", []), ("both", ["--smooth", 0.1]))
+    )
+    assert both["flicker"] < both["flicker_without_smoothing"] == plain["flicker"]
+    assert both["flicker"] != summary_of(smoothed)["clips"]["sweep"]["flicker"]
+
+
 def test_evaluate_gives_the_scores_of_predict_also_if_some_frames_have_no_mask(
     best, frames, smoothed, plain, tmp_path, capsys, monkeypatch
 ):
