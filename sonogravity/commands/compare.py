@@ -24,7 +24,7 @@ from sonogravity.datasets.file_kinds import stem_of
 from sonogravity.datasets.labels import Labels
 from sonogravity.datasets.subjects import Subjects
 from sonogravity.metrics.columns import SOURCE, is_metric
-from sonogravity.metrics.comparability import incomparable
+from sonogravity.metrics.comparability import differing_smoothing, incomparable
 from sonogravity.reporting.comparison import INDEPENDENT, ScoredRun, refuse_foreign, write_comparison
 
 FEWEST_SUBJECTS = 6  # with fewer, no outcome of the test can reach p < 0.05
@@ -39,7 +39,7 @@ def open_run(path):
             folder = file.parent
             name = folder.parent.name if folder.name in scripts else folder.name
             panels = [each / PANELS for each in (folder, folder.parent / "predict", folder / "predict")]
-            return ScoredRun(name, read_scores(file), panels, read_labels(folder / SETTINGS))
+            return ScoredRun(name, read_scores(file), panels, *read_settings(folder / SETTINGS))
     raise InputError(f"{path}: no files.csv in it or in its folders {', '.join(scripts)}; run evaluate.py first")
 
 
@@ -58,13 +58,21 @@ def read_scores(file):
     return table.set_index("file")
 
 
-def read_labels(path):
-    """Return the Labels in a settings.json, or None, with a warning, if it cannot be read."""
+def read_settings(path):
+    """Return the Labels and the seconds of --smooth (or None) in a settings.json.
+
+    If it cannot be read, return None for both, with a warning.
+    """
     try:
-        return Labels.from_dict(json.loads(path.read_text(encoding="utf-8"))["labels"])
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        seconds = settings.get("used", {}).get("smooth_seconds")
+        return Labels.from_dict(settings["labels"]), None if seconds is None else float(seconds)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, InputError):
-        warn(f"{path}: cannot be read, so whether the runs have the same classes and ignored values is not checked")
-        return None
+        warn(
+            f"{path}: cannot be read, so whether the runs have the same classes, ignored values and smoothing is not "
+            "checked"
+        )
+        return None, None
 
 
 def _files_of_one_only(reference, run):
@@ -154,6 +162,7 @@ def main(argv=None):
     shared = [file for file in reference.table.index if any(file in run.table.index for run in others)]
     names, naming = _names_of(shared, runs), Subjects.given(args)
     subjects, independent = dict(zip(shared, naming.or_stems(*names), strict=True)), naming.unknown(*names)
+    cautions += differing_smoothing({run.name: run.smooth_seconds for run in runs})
     cautions += [*left_out, *_caution(subjects.values(), independent)]
     default = RESULTS / "compare" / ("_".join(run.name.replace("/", "-") for run in runs) + ".xlsx")
     output = args.output or default

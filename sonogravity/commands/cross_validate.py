@@ -113,13 +113,15 @@ def score_folds(request, files, model_class, device, seen=None):
     def open_fold(file):
         return open_predictor(file, model_class, device=device, amp=None, scale=None, mask_values=None)[0]
 
+    requested = segmentation.Requested(certainty=True, reliability=True)
+
     def results():
         for fold, file in enumerate(files, 1):
             predictor = first if fold == 1 else open_fold(file)
             own = [pair for pair in pairs if groups[pair.stem]["fold"] == fold]
             threads = workers.threads_beside(request.workers, predictor.device)
             frames = (frame for frame, _ in segmentation.read_frames(predictor, own, threads))
-            yield from segmentation.segment(predictor, frames, request.batch_size, certain=True, calibrate=True)
+            yield from segmentation.segment(predictor, frames, request.batch_size, requested=requested)
 
     first = open_fold(files[0])
     settings = describe_settings(request, first.labels) | {

@@ -12,6 +12,7 @@ from sonogravity.common.files import absolute, short
 from sonogravity.common.messages import InputError, say, some, warn
 from sonogravity.common.threads import say_if_busy
 from sonogravity.common.workers import ahead, decoding_threads, threads_beside
+from sonogravity.datasets.clips import check_times, with_unlabelled
 from sonogravity.datasets.facts import count_values
 from sonogravity.datasets.frame_files import read_mask_file
 from sonogravity.datasets.inputs import WHOLE, Part, find_input_pairs
@@ -25,6 +26,7 @@ from sonogravity.inference import segmentation
 from sonogravity.inference.engines import fastest, use
 from sonogravity.inference.ensemble import Ensemble
 from sonogravity.inference.predictor import open_all
+from sonogravity.inference.smoothing import Smoothing
 from sonogravity.metrics.file_scores import Measure
 from sonogravity.modeling.checkpoints import find_checkpoint
 from sonogravity.reporting import score_files
@@ -58,6 +60,7 @@ class Request:
     engine: str = "torch"
     int8: bool = False
     tta: str = "none"
+    smooth_seconds: float | None = None
     grey_masks: bool = False
 
     @property
@@ -68,6 +71,10 @@ class Request:
     def output_folder(self, model_name, run):
         """Return the folder of the results."""
         return self.output or folders.RESULTS / model_name / run / self.script
+
+    def describe_smoothing(self):
+        """Return the smoothing over time, for settings.json and summary.json; empty without it."""
+        return {} if self.smooth_seconds is None else {"smooth_seconds": self.smooth_seconds}
 
     def has_panel(self, pair):
         """Return whether a panel of the frame is written: for frames of clips only if the user asked for panels."""
@@ -123,10 +130,11 @@ def score_inputs(opened, request):
     )
     for note in notes:
         warn(note)
+    seen = pairs if request.smooth_seconds is None else _frames_to_smooth(pairs, request)
     first, main_checkpoint = next(iter(opened.values()))
     measure = request.measure(first.labels, pairs)
     predictor = _together(opened, pairs, request)
-    _describe(opened, predictor)
+    _describe(opened, predictor, request.smooth_seconds)
     sources = [
         {"path": str(absolute(checkpoint.path)), "run": checkpoint.run, "epoch": checkpoint.epoch}
         for _, checkpoint in opened.values()
@@ -135,17 +143,23 @@ def score_inputs(opened, request):
 
     def frames():
         threads = threads_beside(request.workers, predictor.device)
-        for frame, image in segmentation.read_frames(predictor, pairs, threads):
+        for frame, image in segmentation.read_frames(predictor, seen, threads):
             if request.has_panel(frame.pair):
                 natives[frame.pair.stem] = image
             yield frame
 
     results = segmentation.segment(
-        predictor, frames(), request.batch_size, certain=True, calibrate=not request.predicting
+        predictor,
+        frames(),
+        request.batch_size,
+        requested=segmentation.Requested(certainty=True, reliability=not request.predicting),
+        smoothing=request.smooth_seconds and Smoothing(request.smooth_seconds),
     )
+    if len(seen) > len(pairs):
+        results = (result for result in results if result.truth is not None)
     settings = describe_settings(request, predictor.labels) | {
         "checkpoint": sources[0] if len(sources) == 1 else sources,
-        "used": predictor.describe(),
+        "used": predictor.describe() | request.describe_smoothing(),
     }
     run = short("_and_".join(checkpoint.run or checkpoint.path.stem for _, checkpoint in opened.values()))
     folder = request.output_folder(main_checkpoint.model_name, run)
@@ -153,13 +167,27 @@ def score_inputs(opened, request):
     return score_files.write_scores(results, pairs, folder, measure, settings, request, natives, more=columns)
 
 
-def _describe(opened, predictor):
+def _frames_to_smooth(pairs, request):
+    """Return the Pairs of the frames that the network sees if their logits are smoothed over time.
+
+    The label of a frame depends on the frames before it. Therefore evaluate also needs those that it does not score, to
+    give a frame the score that predict gives it.
+    """
+    seen = pairs if request.predicting else with_unlabelled(pairs, request.part)
+    for note in check_times(pair.image for pair in seen):
+        warn(note)
+    return seen
+
+
+def _describe(opened, predictor, smooth_seconds):
     """Print which models are used, and how."""
     for _, checkpoint in opened.values():
         epoch = "" if checkpoint.epoch is None else f", epoch {checkpoint.epoch}"
         say(f"model:      {checkpoint.path}, {checkpoint.model_name}{epoch}")
     used = predictor.describe()
     say(f"runs on:    {describe_use(used['device'], used['mixed_precision'])}, engine {used['engine']}")
+    if smooth_seconds is not None:
+        say(f"smoothing:  logits of the frames of clips, time constant {smooth_seconds:g} s (causal)")
     say_if_busy()
 
 

@@ -22,6 +22,7 @@ from sonogravity.common.option_types import (
     margin_width,
     number_type,
     scale_factor,
+    smoothing_time,
     worker_number,
 )
 from sonogravity.datasets.inputs import Part
@@ -136,6 +137,12 @@ def _add_frames(group):
     _add_masks(add)
     add_part(group)
     add(
+        "--smooth",
+        type=smoothing_time,
+        metavar="SECONDS",
+        help="average the logits of each frame of a clip with those of the frames before, with this time constant",
+    )
+    add(
         "--mask-values",
         type=mask_values,
         metavar="V,V,...",
@@ -226,12 +233,12 @@ def scoring_values(args):
     )
     values = {name: getattr(args, name, None) for name in names}
     panels = getattr(args, "panels", "none")
-    own = (args.scale, args.normalise, args.amp, args.engine, args.int8, args.tta, args.region)
-    of_a_model = own != (None, None, None, "torch", False, "none", None)
+    own = (args.scale, args.normalise, args.amp, args.engine, args.int8, args.tta, args.smooth, args.region)
+    of_a_model = own != (None, None, None, "torch", False, "none", None, None)
     if getattr(args, "predictions", None) and of_a_model:
         raise InputError(
-            "--scale, --normalise, --amp, --engine, --int8, --tta and --region apply to a model, but --predictions "
-            "uses none; leave them out"
+            "--scale, --normalise, --amp, --engine, --int8, --tta, --smooth and --region apply to a model, but "
+            "--predictions uses none; leave them out"
         )
     named = [name for name in PREDICTIONS_ONLY if getattr(args, name, None) is not None]
     if named and not args.predictions:
@@ -247,6 +254,7 @@ def scoring_values(args):
         "margin_mm": getattr(args, "margin_mm", None),
         "panels": None if panels == "none" else panels,
         "panels_of_clips": "panels" in args.given,
+        "smooth_seconds": args.smooth,
         "part": Part(args.region, args.first, args.last),
         "grey_masks": getattr(args, "grey_masks", False),
         "options": _without_folders(stored_options.options_as_dict(args), inputs),

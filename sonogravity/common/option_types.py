@@ -39,6 +39,7 @@ fold_count = number_type(int, 2, math.inf, False, "a number of folds of at least
 class_count = number_type(int, 2, 255, False, "a number of classes from 2 to 255, background included")
 positive_float = number_type(float, 0, math.inf, True, "a number above 0")
 non_negative_float = number_type(float, 0, math.inf, False, "a number of at least 0")
+smoothing_time = number_type(float, 0, 60, True, "a number of seconds above 0 and up to 60")
 margin_width = number_type(float, 0, 100, True, "a margin above 0 and up to 100 mm")
 scale_factor = number_type(float, 0, 4, True, "a scale above 0 and up to 4")
 

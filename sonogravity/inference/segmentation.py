@@ -31,7 +31,8 @@ class FileResult:
     pixels that no score counts, which are background in truth; None if there are none.
 
     seconds: time of the network and of resizing to native size, per frame; None if the mask was read from a file.
-    certainty, reliability: of metrics/confidence.py, None if not requested.
+    certainty, reliability: of metrics/confidence.py, None if not requested. unsmoothed: the prediction without
+    smoothing over time, None if the frame was not smoothed.
     """
 
     frame: Frame
@@ -43,6 +44,18 @@ class FileResult:
     certainty: dict | None = None
     reliability: np.ndarray | None = None
     ignored: np.ndarray | None = None
+    unsmoothed: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Requested:
+    """The confidence figures that a FileResult contains. reliability: of frames with a truth."""
+
+    certainty: bool = False
+    reliability: bool = False
+
+
+NOTHING = Requested()
 
 
 def batches_of_equal_size(frames, batch_size):
@@ -77,29 +90,52 @@ def _parts_that_fit(predictor, batch):
         yield from _parts_that_fit(predictor, half)
 
 
-def segment(predictor, frames, batch_size, criterion=None, certain=False, calibrate=False):
+def _smoothed(parts, smoothing):
+    """Yield (frames, logits, label maps, seconds per frame, maps without smoothing or Nones) of _parts_that_fit.
+
+    Frames of clips are smoothed one by one, so the result depends neither on batches nor on their halves.
+    """
+    for batch, logits, maps, seconds in parts:
+        if smoothing is None:
+            yield batch, logits, maps, seconds, [None] * len(batch)
+            continue
+        for i, frame in enumerate(batch):
+            own, plain, image = logits[i : i + 1], maps[i : i + 1], frame.pair.image
+            if image.clip is None or image.time_s is None:  # an image, or the only frame of its file
+                yield [frame], own, plain, seconds, [None]
+                continue
+            own = smoothing.smooth(logits[i], image.time_s, image.path)[None]
+            yield [frame], own, to_label_maps(own), seconds, plain
+
+
+def segment(predictor, frames, batch_size, criterion=None, requested=NOTHING, smoothing=None):
     """Yield the FileResults of frames, in order. criterion: also compute the loss of each frame, at native size.
 
-    certain: also compute the confidence of each prediction. calibrate: also compute the sums for the calibration of its
-    probabilities, if it has a truth. A batch that does not fit into memory is halved; the results do not depend on it.
+    smoothing: a Smoothing of the logits of successive frames of clips, at native size; None for none. All results of a
+    frame are those of its smoothed logits. A batch that does not fit into memory is halved; the results do not depend
+    on it.
     """
     labels = predictor.labels
     batches = batches_of_equal_size(frames, batch_size)
-    for batch, logits, maps, seconds in (part for whole in batches for part in _parts_that_fit(predictor, whole)):
-        rows = confidence.certainty(logits, maps, labels) if certain else [None] * len(batch)
+    parts = (part for whole in batches for part in _parts_that_fit(predictor, whole))
+    for batch, logits, maps, seconds, plain in _smoothed(parts, smoothing):
+        rows = confidence.certainty(logits, maps, labels) if requested.certainty else [None] * len(batch)
         for i, (frame, prediction) in enumerate(zip(batch, maps, strict=True)):
             truth = confusion = loss = bins = ignored = None
             prediction = frame.at_file_size(prediction, labels.background)
+            unsmoothed = None if plain[i] is None else frame.at_file_size(plain[i], labels.background)
             if frame.truth is not None:
                 drawn = labels.to_classes(frame.truth, frame.pair.mask, UNKNOWN_VALUES)
                 truth, confusion, ignored = overlap.count(drawn, prediction, labels)
                 if criterion is not None:
                     target = torch.from_numpy(drawn).to(logits.device, torch.int64)
                     loss = float(criterion(logits[i : i + 1], target[None]))
-                if calibrate:
+                if requested.reliability:
                     left_out = None if ignored is None else frame.seen(ignored)
                     bins = confidence.reliability(logits[i], frame.seen(truth), labels, left_out)
-            yield FileResult(frame, prediction, truth, confusion, loss, seconds, rows[i], bins, ignored)
+            yield FileResult(
+                frame, prediction, truth, confusion, loss, seconds, rows[i], bins, ignored, unsmoothed=unsmoothed
+            )
 
 
 def read_frames(predictor, pairs, workers):

@@ -7,11 +7,12 @@ its start.
 from dataclasses import dataclass, replace
 
 from sonogravity.metrics import summary
+from sonogravity.metrics.flicker import FLICKER, PAIRS, UNSMOOTHED
 from sonogravity.metrics.margin import VARIANTS
 from sonogravity.metrics.measurements import SD_IN_LIMITS, TRUE, columns_in
 
 SOURCE, TIME = "source", "time_s"  # columns of frames that are in one file with others
-WHOLE, SCORE, MEASUREMENT = "0", "0.0000", "0.00"  # number formats
+WHOLE, SCORE, FINE, MEASUREMENT = "0", "0.0000", "0.00000", "0.00"  # number formats
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,16 @@ COLUMNS = {
         "s",
         "0.000",
     ),
+    "clip": Column("file that holds the frames of the clip, without its extension"),
+    "frames": Column("number of frames of the clip in the sheet Files", form=WHOLE),
+    FLICKER: Column(
+        "share of the pixels (with --region those of the region) whose label differs from that of the frame before, "
+        "mean over the flicker_n pairs of frames",
+        "0 to 1",
+        FINE,
+    ),
+    PAIRS: Column("number of pairs of successive frames (numbers k - 1 and k) in flicker", form=WHOLE),
+    UNSMOOTHED: Column("flicker of the same frames without smoothing over time (--smooth)", "0 to 1", FINE),
     # Columns of groups of files, of the sheets Summary, Sweep and Calibration, and of comparisons.
     "n": Column("number of values in the mean", form=WHOLE),
     "files": Column("number of files", form=WHOLE),
@@ -211,11 +222,19 @@ MARGIN_NOTES = (
     "Sweep: margins of 0 to 3 mm. Means over files of tolerant Dice (against the chosen variant) and of nsd with the "
     "margin as tolerance, and the number of files for which each variant was chosen.",
 )
+SMOOTHING_NOTES = (
+    "Smoothing (--smooth): the logits of each frame of a clip are averaged with those of the frames before it: s_k = a "
+    "s_(k-1) + (1 - a) x_k with a = exp(-(t_k - t_(k-1)) / smooth_seconds); x are the logits of the model at native "
+    "size, t the times of the frames in s, and s the smoothed logits, with s_0 = x_0. If a time is not after the one "
+    "before, s_k = x_k. All scores, entropy, expected_dice and the calibration are those of the smoothed logits. "
+    "Frames that are in no clip are not smoothed.",
+)
 
 
-def notes_of_files(with_margin, grouped):
+def notes_of_files(with_margin, grouped, smoothed):
     """Return the notes below the definitions of scored files. grouped: there are sheets by group."""
-    return NOTES + MEASUREMENT_NOTES + (MARGIN_NOTES if with_margin else ()) + (GROUP_NOTES if grouped else ())
+    conditional = ((MARGIN_NOTES, with_margin), (GROUP_NOTES, grouped), (SMOOTHING_NOTES, smoothed))
+    return NOTES + MEASUREMENT_NOTES + tuple(note for notes, wanted in conditional if wanted for note in notes)
 
 
 def find(name, classes):

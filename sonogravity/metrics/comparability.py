@@ -1,4 +1,7 @@
-"""Which scores of two runs can be compared: those of the same spacing, tolerance, ignored values and classes."""
+"""Which scores of two runs can be compared: those of the same spacing, tolerance, ignored values and classes.
+
+Runs of different smoothing over time are compared, with a remark.
+"""
 
 from sonogravity.common.messages import some
 from sonogravity.metrics.columns import COLUMNS
@@ -17,6 +20,17 @@ def incomparable(names, reference, other):
     for reason, concerns in _differences(*zip(reference, other, strict=True)):
         reasons = {name: reason for name in names if concerns(name)} | reasons
     return reasons
+
+
+def differing_smoothing(seconds):
+    """Return the lines, at most one, on runs that smooth the logits of clips unlike each other (--smooth).
+
+    seconds: {run: time constant, or None without smoothing}. Their scores can be compared, but they also differ by it.
+    """
+    if len(set(seconds.values())) < 2:
+        return []
+    texts = [f"{run} {'none' if value is None else f'{value:g} s'}" for run, value in seconds.items()]
+    return [f"the runs differ in smoothing over time (--smooth): {', '.join(texts)}; so a difference may be due to it"]
 
 
 def _differences(tables, labels):

@@ -47,12 +47,16 @@ DEFINITIONS = (
 
 @dataclass
 class ScoredRun:
-    """Scores of one run. table: files.csv, indexed by file. panels: folders. labels: None if unknown."""
+    """Scores of one run. table: files.csv, indexed by file. panels: folders. labels: None if unknown.
+
+    smooth_seconds: of the logits of clips, None without smoothing.
+    """
 
     name: str
     table: pd.DataFrame
     panels: list
     labels: Labels | None
+    smooth_seconds: float | None = None
 
 
 def compare_column(reference, other, subjects, independent=False):

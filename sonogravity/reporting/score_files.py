@@ -11,9 +11,10 @@ from sonogravity.common.messages import say, some, warn
 from sonogravity.datasets.label_checks import background_warning
 from sonogravity.datasets.spacing import ASSUMED, doubts
 from sonogravity.metrics import columns, confidence
+from sonogravity.metrics.flicker import Flicker
 from sonogravity.metrics.measurements import TRUE
 from sonogravity.metrics.summary import FEW_SUBJECTS, group_means, pooled, summarise, summarise_measurements
-from sonogravity.reporting import output_folder, pictures, workbook
+from sonogravity.reporting import clips, output_folder, pictures, workbook
 from sonogravity.reporting.mask_output import MaskOutput
 
 UNLIKE = "unlike_training"
@@ -57,10 +58,14 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
             if wanted:
                 (unfinished / name).mkdir()
         files.write_whole(unfinished / file_names.SETTINGS, workbook.write_json, settings)
+        flicker = Flicker()
         rows, confusions, measured, empty, reliability = _score_each(
-            results, names, pairs, unfinished, measure, request, natives, groups
+            clips.counted(results, flicker), names, pairs, unfinished, measure, request, natives, groups
         )
         summary, few = _summarise(rows, confusions, measured, measure, subjects)
+        summary |= request.describe_smoothing()
+        if of_clips := flicker.summary():
+            summary["clips"] = of_clips
         if reliability is not None:
             summary["calibration"] = confidence.calibration(reliability, measure.labels)
         files.write_whole(unfinished / file_names.FILES_CSV, workbook.write_csv, rows)
@@ -157,6 +162,8 @@ def _write_panel(folder, kind, image, result, found, row, labels):
     maps, caption = {}, stem
     if result.frame.region is not None:
         caption += f"  {result.frame.region}"
+    if result.unsmoothed is not None:
+        caption += "  smoothed over time"
     if found is not None:
         maps["truth"] = result.truth
         caption += f"  Dice {row['dice']:.4f}"
@@ -212,7 +219,7 @@ def _summarise_scores(rows, confusions, measured, measure):
 
 def _report(rows, summary, few, empty, measure, folder):
     """Print the summary and the warnings on the terminal."""
-    labels = measure.labels
+    labels, smoothed = measure.labels, clips.smoothed_over(summary)
     if "metrics" in summary:
         if summary["files"] < len(rows):
             say(f"{len(rows) - summary['files']} of {len(rows)} files have no mask: their scores are blank")
@@ -221,13 +228,14 @@ def _report(rows, summary, few, empty, measure, folder):
         independent = ", files taken as independent" if summary["files_independent"] else ""
         of_classes = {c: summary["classes"][labels.names[c]]["dice"]["mean"] for c in labels.foreground}
         classes = ", ".join(f"{labels.title(c)} {mean:.4f}" for c, mean in of_classes.items())
-        say(f"Dice {dice['mean']:.4f} (95 % interval {low:.4f} to {high:.4f}{independent}), n {dice['n']}; {classes}")
+        interval = f"95 % interval {low:.4f} to {high:.4f}{independent}"
+        say(f"Dice {dice['mean']:.4f}{smoothed} ({interval}), n {dice['n']}; {classes}")
         if "margin" in summary:
             margin_mm, chosen = summary["margin"]["mm"], summary["margin"]["chosen"]
             assumed = f" ({ASSUMED.x} pixels per mm ASSUMED)" if summary["margin"]["assumed"] else ""
             say(
                 f"tolerant Dice {summary['metrics']['tolerant_dice']['mean']:.4f} at a margin of {margin_mm:g} "
-                f"mm{assumed}; chosen: {', '.join(f'{name} {count}' for name, count in chosen.items())}"
+                f"mm{assumed}{smoothed}; chosen: {', '.join(f'{name} {count}' for name, count in chosen.items())}"
             )
         for name in list(measure.boundary_names.values())[1:]:
             entry = summary["metrics"][name]
@@ -237,9 +245,12 @@ def _report(rows, summary, few, empty, measure, folder):
             mean, sd = groups[-2:]
             if mean.get("n_dice", 0) < 2:
                 continue
-            say(f"Dice over {mean['n_dice']} {by}s: mean {mean['dice']:.4f}, standard deviation {sd['dice']:.4f}")
+            over = f"Dice over {mean['n_dice']} {by}s{smoothed}"
+            say(f"{over}: mean {mean['dice']:.4f}, standard deviation {sd['dice']:.4f}")
         if few is not None:
             warn(f"only {few} subject{'s' * (few > 1)}: the interval is unreliable")
+    for line in clips.describe_flicker(summary.get("clips", {})):
+        say(line)
     if unseen := workbook.least_certain_first(rows):
         known = {row["file"]: row["expected_dice"] for row in unseen[:LOOK_FIRST]}
         first = [f"{file} ({'nothing found' if math.isnan(dice) else f'{dice:.2f}'})" for file, dice in known.items()]

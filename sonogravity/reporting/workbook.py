@@ -93,13 +93,16 @@ def write_files(path, rows, summary, settings, few_subjects):
     groups = summary.get("groups", {})
     for by, table in groups.items():
         add_table(book.create_sheet(f"By {by}"), table, marked=(len(table) - 2, len(table) - 1))
+    if clips := summary.get("clips"):
+        add_table(book.create_sheet("Clips"), [{"clip": clip, **entry} for clip, entry in clips.items()])
     if "calibration" in summary:
         _calibration(book.create_sheet("Calibration"), summary["calibration"])
     if "margin" in summary:
         _sweep(book.create_sheet("Sweep"), summary["margin"])
     _settings(book.create_sheet("Settings"), settings)
-    notes = notes_of_files(with_margin="margin" in summary, grouped=bool(groups))
-    _definitions(book.create_sheet("Definitions"), column_names(rows), settings, notes)
+    notes = notes_of_files("margin" in summary, bool(groups), "smooth_seconds" in summary)
+    names = [*column_names(rows), *(column_names([{"clip": 0} | entry for entry in clips.values()]) if clips else ())]
+    _definitions(book.create_sheet("Definitions"), names, settings, notes)
     book.save(path)
 
 
@@ -231,6 +234,8 @@ def _summary(sheet, summary, few_subjects):
         lines.append("No file has a subject: files are taken as independent by intervals and limits.")
     elif few_subjects is not None:
         lines.append(f"Only {few_subjects} subjects: the ci95 interval and the limits of subjects are unreliable.")
+    if "smooth_seconds" in summary:
+        lines.append(f"Frames of clips: logits smoothed over {summary['smooth_seconds']:g} s (--smooth).")
     for offset, line in enumerate(lines, below):
         write_cell(sheet, offset, 1, line).font = NOTE_FONT
     if "margin" in summary:

@@ -73,6 +73,11 @@ OUT_OF_RANGE = {
         ("--tta", "vertical"),
         ("--normalise", "imagenet"),
         ("--normalise", "imagnet"),
+        ("--smooth", "0"),
+        ("--smooth", "-0.1"),
+        ("--smooth", "61"),
+        ("--smooth", "nan"),
+        ("--smooth", "0.1"),
     ),
     "unet/evaluate": (("--engine", "auto"), ("--engine", "")),
 }
@@ -115,6 +120,13 @@ add(
     lambda s: ["--predictions", s.validation / "masks", "--engine", "onnx"],
     "--engine",
     "no",
+)
+add(
+    "--smooth for masks",
+    "unet/evaluate",
+    lambda s: ["--predictions", s.validation / "masks", "--smooth", "0.1"],
+    "--smooth",
+    "leave them out",
 )
 add("--snap-masks without --classes", "unet/train", lambda s: ["--snap-masks"], "--classes")
 add(

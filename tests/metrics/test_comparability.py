@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from sonogravity.datasets.labels import Labels
-from sonogravity.metrics.comparability import incomparable
+from sonogravity.metrics.comparability import differing_smoothing, incomparable
 
 NAMES = ["dice", "accuracy", "hd_mm", "nsd", "dice_128", "nsd_128", "hd_mm_128", "dice_background"]
 LABELS = Labels.create([0, 128, 255], 0)
@@ -80,3 +80,9 @@ def test_exchanged_names_leave_their_classes_out_but_other_codings_do_not():
         "class bone is the mask value 128 in one run, 255 in the other"
     )
     assert not found([0, 1, 2], ["bone", "ligament"])
+
+
+def test_another_smoothing_is_pointed_out():
+    assert differing_smoothing({"a": None, "b": None}) == differing_smoothing({"a": 0.1, "b": 0.1}) == []
+    [line] = differing_smoothing({"a": None, "b": 0.3})
+    assert line.startswith("the runs differ in smoothing over time (--smooth): a none, b 0.3 s; ")

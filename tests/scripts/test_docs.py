@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import make_folder
 from PIL import Image
+from sequence_files import write_video
 from torchvision.models import segmentation
 
 from sonogravity import models
@@ -45,6 +46,8 @@ OTHERS = {
     "--counts",
     "--scales",
     "--masks",
+    "--images",
+    "--rate",
 }
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
@@ -166,6 +169,12 @@ def weights_of_torchvision(root):
     return root / "OLD.pth"
 
 
+def clip_of(small, root):
+    """A clip of the validation frames, for the options that apply to clips."""
+    frames = [np.array(Image.open(path)) for path in sorted((small / "validation" / "images").iterdir())]
+    return write_video(root / "clip.mkv", frames)
+
+
 def overridden(script, arguments, small, root):
     """The command on small data: options given again count, so folders and sizes are put behind."""
     model, name = script.split(".")
@@ -195,7 +204,7 @@ def overridden(script, arguments, small, root):
         ]
         more += ["--base-channels", 4] if model == "unet" else ["--backbone", "mobilenet_v3_large"]
         return [*(["--load", best] if "--load" in arguments else []), *more]
-    more = ["--input", small / "validation"]
+    more = ["--input", clip_of(small, root) if "--smooth" in arguments else small / "validation"]
     if name == "export":
         return [*more, "--load", shutil.copy(best, root), "--calibration-frames", small / "train"]
     if "--predictions" in arguments:
