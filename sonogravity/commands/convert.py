@@ -71,7 +71,8 @@ def main(argv=None):
         warn(note)
     if labelling is not None:
         images = _labelled(images, labelling, options.keep_empty)
-    for note in notes_on_images(images.values()):
+        labelling.refuse_other_sizes(images.values())
+    for note in notes_on_images(images.values(), names_remain=not options.rename):
         warn(note)
     rename = Rename(options.output) if options.rename else None
     frames = list(images.values())

@@ -43,6 +43,8 @@ def read_cvat(path):
 
 def _drawing_of_image(found, image, source):
     name, number = image.get("name"), None
+    if not name:
+        raise InputError(f"{found.source}: image {image.get('id')} has no name; export the file again")
     if source and (frame := FRAME.fullmatch(name)):
         name, number = source, int(frame[1])
     size = size_of(image.get("height"), image.get("width"))

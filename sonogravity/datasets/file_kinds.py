@@ -8,7 +8,10 @@ from sonogravity.common.messages import some
 from sonogravity.datasets.image_files import EXTENSIONS
 
 CONVERT = "convert them with python -m sonogravity.convert"
-SAME_FOLDER = "move their files into this folder, the subject first in each name, as P1_001.png"
+SAME_FOLDER = (
+    "python -m sonogravity.convert makes one folder of them, with the folders as subjects; or move their files into "
+    "this folder, the subject first in each name, as P1_001.png"
+)
 # Suffixes of each kind that is no plain image, and the remedy if only images are read.
 KINDS = {
     "DICOM": ((".dcm", ".dicom", ".ima"), CONVERT),

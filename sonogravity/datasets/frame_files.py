@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from PIL import Image
+
 from sonogravity.common.file_names import frame_name
+from sonogravity.common.files import BROKEN_FILE
 from sonogravity.datasets.file_kinds import stem_of
 from sonogravity.datasets.image_files import decode_image
 from sonogravity.datasets.mask_files import MaskFile, mask_of_array, read_mask
@@ -60,6 +63,17 @@ class FrameFile:
 def read_image(file, channels):
     """Return the image of a FrameFile as image_files.decode_image returns it."""
     return file.sequence.read(file.number, channels) if file.sequence else decode_image(file.path, channels)
+
+
+def size_of(file):
+    """Return the (H, W) of a FrameFile. Raise InputError if it cannot be read."""
+    if file.sequence:
+        return file.sequence.size
+    try:
+        with Image.open(file.path) as image:  # reads the header only
+            return image.height, image.width
+    except (*BROKEN_FILE, Image.DecompressionBombError):  # an array, or a file that decode_image explains
+        return decode_image(file.path, 1).shape[:2]
 
 
 def read_mask_file(file):

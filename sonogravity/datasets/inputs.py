@@ -265,8 +265,11 @@ def _refuse_twins(pairs):
             raise InputError(f"{pair.image} and {twin} have the same stem, so the same output name; rename one")
 
 
-def notes_on_images(images):
-    """Return notes on the scale of files, on pixels outside the tissue, and on names that hold header values."""
+def notes_on_images(images, names_remain=True):
+    """Return notes on the scale of files, on pixels outside the tissue, and on names that hold header values.
+
+    names_remain: outputs are named after the files.
+    """
     sequences = {image.path: image.sequence for image in images if image.sequence}
     telling = {path: held for path, sequence in sequences.items() if (held := sequence.identifying)}
     more = [path.name for path, sequence in sequences.items() if sequence.region is None and sequence.shows_more]
@@ -276,12 +279,12 @@ def notes_on_images(images):
             f"{len(more)} files hold pixels outside the tissue region ({some(more)}): text there may name the patient, "
             "and pictures that are written show it; --region leaves it out"
         )
-    if not telling:
+    if not (telling and names_remain):
         return notes
     keywords = sorted({keyword for held in telling.values() for keyword in held})
     return [
         *notes,
         f"the names of {len(telling)} files or of their folders hold values of the DICOM header "
-        f"({', '.join(keywords)}), and outputs are named after the files; rename the files if the outputs leave your "
-        "hands",
+        f"({', '.join(keywords)}), and outputs are named after the files; if the outputs leave your hands, rename the "
+        "files, or convert them with --rename",
     ]

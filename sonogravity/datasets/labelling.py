@@ -7,7 +7,7 @@ from sonogravity.common.messages import InputError, some
 from sonogravity.common.workers import ahead, decoding_threads
 from sonogravity.datasets.annotation_pairs import list_missing, match, read_annotations
 from sonogravity.datasets.annotations import Annotations, Drawing, class_values
-from sonogravity.datasets.frame_files import FrameFile, read_mask_file
+from sonogravity.datasets.frame_files import FrameFile, read_mask_file, size_of
 from sonogravity.datasets.inputs import open_frames, refuse_misfits
 from sonogravity.datasets.label_discovery import Palettes
 from sonogravity.datasets.labels import values_in
@@ -31,27 +31,33 @@ class Labelling:
         return identity in self.drawings or identity in self.masks
 
     def mask_of(self, image, size):
-        """Return the (H, W) mask values of an image of (H, W). Raise InputError if the mask has another size."""
-        if image.stem in self.drawings:
-            drawing = self.drawings[image.stem]
-            if drawing.size not in (None, size):
-                raise InputError(
-                    f"{drawing.source}: {drawing} was annotated as {drawing.size[1]}x{drawing.size[0]}, but {image} is "
-                    f"{size[1]}x{size[0]} (width x height); annotate the image as it is, or give the annotated one"
-                )
-            areas = [shape.area for shape in drawing.shapes]
-            mask, empty = draw(areas, [self.values[shape.label] for shape in drawing.shapes], size)
-            if empty:
-                self.too_small.append(drawing)
-            return mask
-        file = self.masks[image.stem]
-        mask = self._stored(file)
-        if mask.shape != size:
-            raise InputError(
-                f"{file}: the mask is {mask.shape[1]}x{mask.shape[0]}, but {image} is {size[1]}x{size[0]} (width x "
-                "height); save the mask at the size of the image"
-            )
+        """Return the (H, W) mask values of an image of (H, W)."""
+        if image.stem in self.masks:
+            return self._stored(self.masks[image.stem])
+        drawing = self.drawings[image.stem]
+        areas = [shape.area for shape in drawing.shapes]
+        mask, empty = draw(areas, [self.values[shape.label] for shape in drawing.shapes], size)
+        if empty:
+            self.too_small.append(drawing)
         return mask
+
+    def refuse_other_sizes(self, images):
+        """Raise InputError if an image is larger or smaller than its mask, or than what was annotated."""
+
+        def sizes(image):
+            if image.stem in self.masks:
+                mask = self.masks[image.stem]
+                return image, size_of(image), size_of(mask), f"{mask}: the mask"
+            drawing = self.drawings[image.stem]
+            own = size_of(image)
+            return image, own, drawing.size or own, f"{drawing.source}: {drawing}, as it was annotated,"
+
+        for image, own, other, what in ahead(sizes, images, decoding_threads(None)):
+            if own != other:
+                raise InputError(
+                    f"{what} is {other[1]}x{other[0]}, but {image} is {own[1]}x{own[0]} (width x height); give the "
+                    "image that was annotated"
+                )
 
     def _stored(self, file):
         if segments_of(file):

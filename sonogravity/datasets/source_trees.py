@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sonogravity.common.files import absolute, is_litter
-from sonogravity.common.messages import InputError, some
+from sonogravity.common.messages import InputError, first_line, some
 from sonogravity.datasets import class_tables, spacing, subjects
+from sonogravity.datasets.annotations import read_json
 from sonogravity.datasets.file_kinds import SUFFIXES, describe, is_frames, kind_of, stem_of
 from sonogravity.datasets.pairs import check_name
 from sonogravity.datasets.readers import is_dicomdir, members_of
@@ -48,7 +49,7 @@ def find_sources(paths, masks=()):
     for path in masks:
         _look_at(found, path, found.masks)
     if not found.images:
-        listed = [other for others in found.others.values() for other in others]
+        listed = [*found.annotations, *(other for others in found.others.values() for other in others)]
         held = f", but {describe(listed)}" if listed else ""
         raise InputError(f"{some(paths)}: holds no images{held}; add images of type {', '.join(SUFFIXES)}")
     return found
@@ -101,6 +102,7 @@ def _add(found, path, parts, kind):
     if kind_of(path) in ANNOTATIONS:
         found.annotations.append(path)
         return True
+    _refuse_damaged_json(path)
     if not is_frames(path):
         return False
     if not path.is_file():
@@ -108,6 +110,16 @@ def _add(found, path, parts, kind):
     kind = found.masks if path.name.lower().endswith(SEGMENTATION) else kind
     _enter(found, kind, "_".join((*parts, stem_of(path.name))), path, parts)
     return True
+
+
+def _refuse_damaged_json(path):
+    """Raise InputError for a JSON file that cannot be read, because it may be an annotation."""
+    if path.suffix.lower() != ".json":
+        return
+    try:
+        read_json(path)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is no JSON ({first_line(error)}); export it again, or remove it") from error
 
 
 def _enter(found, kind, identity, path, parts):

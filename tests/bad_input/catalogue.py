@@ -22,6 +22,7 @@ SECTIONS = (
     "given_masks",
     "settings",
     "sequences",
+    "annotations",
 )
 for section in SECTIONS:
     importlib.import_module(f"cases_{section}")

@@ -44,7 +44,9 @@ def checkpoints(tmp_path_factory):
 def command_line(scene, script, options):
     """A good command line for the script, then the case's own options."""
     model, kind = script.split("/")
-    if kind == "train":
+    if kind == "convert":
+        line = ["--output", scene.output]
+    elif kind == "train":
         line = ["--checkpoints", scene.output / "checkpoints", "--results", scene.output / "results"]
         if not {"--resume", "--repeat"} & set(map(str, options)):
             data = ["--train", scene.train, "--validation", scene.validation]

@@ -8,14 +8,16 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from annotation_files import write_coco, write_cvat_images, write_cvat_video, write_labelme
 from conftest import make_folder
 from PIL import Image
-from sequence_files import write_video
+from sequence_files import grey_frames, write_segmentation, write_video
 from torchvision.models import segmentation
 
 from sonogravity import models
 from sonogravity.commands import compare, convert
 from sonogravity.common import folders
+from unet import train
 
 PAGES = [folders.ROOT / "README.md", *sorted((folders.ROOT / "docs").glob("*.md"))]
 SCRIPTS = ("train", "predict", "predict_w_margin", "evaluate", "evaluate_w_margin", "export")
@@ -229,6 +231,71 @@ def test_commands_run_on_small_frames(command, small, tmp_path):
     script, *arguments = command
     line = [*arguments, *overridden(script, arguments, small, tmp_path)]
     assert importlib.import_module(script).main([str(each) for each in line]) == 0
+
+
+def conversions_of(page):
+    """The arguments of the commands that run convert, in blocks and in tables."""
+    blocks, cells = code_of(page), "\n".join(re.findall(r"`([^`\n]+)`", text_of(page)))
+    lines = dict.fromkeys(line.strip() for line in f"{blocks}\n{cells}".splitlines())
+    found = [re.fullmatch(r"python -m sonogravity\.convert (.+)", line) for line in lines]
+    return [shlex.split(each[1]) for each in found if each]
+
+
+CONVERSIONS = sorted({tuple(each) for page in PAGES for each in conversions_of(page)})
+SIZE, SQUARE = (40, 48), [(4, 5), (20, 5), (20, 21), (4, 21)]
+LABELS = [("bone", SQUARE), ("ligament", [(22, 5), (40, 5), (40, 30)])]
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """The folder in which a user of the pages stands, with clips, images and the exports of annotation tools."""
+    frames, names = grey_frames(12, SIZE), [label for label, _ in LABELS]
+    tracks = [(label, {0: corners, 11: corners}) for label, corners in LABELS]
+    for person in ("P1", "P2", "P3", "P4", "P5"):
+        write_video(tmp_path / "patients" / person / "sweep.mkv", frames)
+    write_video(tmp_path / "sweep.mp4", frames, "libx264", "yuv420p")
+    write_cvat_video(tmp_path / "annotations.xml", tracks, SIZE, names, "sweep.mp4", (0, 11))
+    for folder in ("labelme", "frames", "slicer", "scans"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(frames[0]).save(tmp_path / folder / "P1_a.png")
+    write_labelme(tmp_path / "labelme" / "P1_a.json", LABELS, SIZE, "P1_a.png")
+    write_coco(tmp_path / "instances.json", {"P1_a.png": LABELS}, SIZE, {"bone": 1, "ligament": 2})
+    drawn = (frames[0] // 100).astype(np.uint8)
+    write_segmentation(tmp_path / "slicer" / "P1_a.seg.nrrd", drawn[None], {"bone": (1, 0), "ligament": (2, 0)})
+    (tmp_path / "labels").mkdir()
+    Image.fromarray(drawn).save(tmp_path / "labels" / "P1_a.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_there_are_conversions():
+    assert len(CONVERSIONS) > 7
+
+
+@pytest.mark.parametrize("command", [each for each in CONVERSIONS if "data/frames" not in each[:1]], ids=" ".join)
+def test_conversions_run_on_files_made_on_the_spot(command, desk):
+    assert convert.main(list(command)) == 0
+    output = desk / command[command.index("--output") + 1]
+    images, masks = ({path.name for path in (output / kind).glob("*")} for kind in ("images", "masks"))
+    assert images and masks in (images, set())
+
+
+def test_from_the_scanner_to_training_as_the_page_says(desk, capsys):
+    """The commands of the section in order; what the user draws in between is written on the spot."""
+    section = text_of(folders.ROOT / "docs" / "scanner-files.md").split("## Training")[1].split("`convert` writes:")[0]
+    commands = [shlex.split(line) for line in re.findall(r"^ +(python .+)$", section, re.MULTILINE)]
+    assert [command[1] for command in commands] == ["-m", "-m", "unet/train.py"]
+    assert convert.main(commands[0][3:]) == 0
+    images = sorted((desk / "data" / "frames" / "images").iterdir())
+    assert len(images) == 10
+    drawings = {path.name: LABELS for path in images}
+    write_cvat_images(desk / "annotations.xml", drawings, SIZE, [label for label, _ in LABELS])
+    capsys.readouterr()
+    assert convert.main(commands[1][3:]) == 0
+    assert capsys.readouterr().out.split("next: ")[1].strip() == shlex.join(commands[2])
+    small = ["--epochs", 1, "--base-channels", 4, "--device", "cpu", "--workers", 0, "--name", "run", "--scale", 0.5]
+    small += ["--checkpoints", desk / "c", "--results", desk / "r"]
+    assert train.main([*commands[2][2:], *map(str, small)]) == 0
 
 
 def test_the_python_of_the_front_page_runs(small, monkeypatch, tmp_path):
