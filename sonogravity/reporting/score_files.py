@@ -13,7 +13,7 @@ from sonogravity.datasets.spacing import ASSUMED, doubts
 from sonogravity.metrics import columns, confidence
 from sonogravity.metrics.measurements import TRUE
 from sonogravity.metrics.summary import FEW_SUBJECTS, group_means, pooled, summarise, summarise_measurements
-from sonogravity.reporting import output_folder, pictures, workbook
+from sonogravity.reporting import output_folder, pictures, plots, workbook
 from sonogravity.reporting.mask_output import MaskOutput
 
 UNLIKE = "unlike_training"
@@ -66,10 +66,10 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
         files.write_whole(unfinished / file_names.FILES_CSV, workbook.write_csv, rows)
         files.write_whole(unfinished / file_names.SUMMARY, workbook.write_json, summary)
         if "margin" in summary:
-            files.write_whole(unfinished / file_names.SWEEP, pictures.write_sweep, summary["margin"])
+            files.write_whole(unfinished / file_names.SWEEP, plots.write_sweep, summary["margin"])
         if reliability is not None:
             path = unfinished / file_names.CALIBRATION
-            files.write_whole(path, pictures.write_calibration, summary["calibration"], measure.labels)
+            files.write_whole(path, plots.write_calibration, summary["calibration"], measure.labels)
         files.write_whole(unfinished / file_names.FILES_XLSX, workbook.write_files, rows, summary, settings, few)
         (unfinished / file_names.ROWS_DONE).unlink()
     _report(rows, summary, few, empty, measure, folder)
