@@ -27,7 +27,7 @@ from sonogravity.inference.ensemble import Ensemble
 from sonogravity.inference.predictor import open_all
 from sonogravity.metrics.file_scores import Measure
 from sonogravity.modeling.checkpoints import find_checkpoint
-from sonogravity.reporting import score_files
+from sonogravity.reporting import overlay_video, score_files
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Request:
     part: Part = WHOLE
     panels: str | None = None
     panels_of_clips: bool = False
+    video: bool = False
     mask_format: str | None = None
     margin_mm: float | None = None
     engine: str = "torch"
@@ -72,6 +73,14 @@ class Request:
     def has_panel(self, pair):
         """Return whether a panel of the frame is written: for frames of clips only if the user asked for panels."""
         return self.panels is not None and (self.panels_of_clips or not pair.image.is_numbered)
+
+    def has_video(self, pair):
+        """Return whether the frame is part of an overlay video."""
+        return self.video and pair.image.is_of_several and overlay_video.is_small_enough(pair.image)
+
+    def is_shown(self, pair):
+        """Return whether the frame's image is needed after the network has seen it."""
+        return self.has_panel(pair) or self.has_video(pair)
 
     def measure(self, labels, pairs):
         """Return the Measure of the pairs' files. Say which spacing is used; warn if the margin assumes one."""
@@ -123,6 +132,7 @@ def score_inputs(opened, request):
     )
     for note in notes:
         warn(note)
+    request = _without_impossible_video(request, pairs)
     first, main_checkpoint = next(iter(opened.values()))
     measure = request.measure(first.labels, pairs)
     predictor = _together(opened, pairs, request)
@@ -131,12 +141,12 @@ def score_inputs(opened, request):
         {"path": str(absolute(checkpoint.path)), "run": checkpoint.run, "epoch": checkpoint.epoch}
         for _, checkpoint in opened.values()
     ]
-    natives = {}  # {stem: image at native size}, for the panels of the frames in progress
+    natives = {}  # {stem: image at native size}, for panels and videos of the frames in progress
 
     def frames():
         threads = threads_beside(request.workers, predictor.device)
         for frame, image in segmentation.read_frames(predictor, pairs, threads):
-            if request.has_panel(frame.pair):
+            if request.is_shown(frame.pair):
                 natives[frame.pair.stem] = image
             yield frame
 
@@ -151,6 +161,23 @@ def score_inputs(opened, request):
     folder = request.output_folder(main_checkpoint.model_name, run)
     columns = score_files.columns_of(predictor)
     return score_files.write_scores(results, pairs, folder, measure, settings, request, natives, more=columns)
+
+
+def _without_impossible_video(request, pairs):
+    """Return the Request, without overlay videos if none can be written here. Warn of clips that get none."""
+    clips = {pair.image.path: pair for pair in pairs if pair.image.is_of_several} if request.video else {}
+    if not clips:
+        return request
+    if reason := overlay_video.reason_for_none():
+        warn(f"no overlay video is written: {reason}")
+        return replace(request, video=False)
+    large = [path.name for path, pair in clips.items() if not request.has_video(pair)]
+    if large:
+        warn(
+            f"no overlay video is written of {len(large)} clips ({some(large)}): their frames are more than "
+            f"{overlay_video.LARGEST_SIDE} pixels wide or high"
+        )
+    return request
 
 
 def _describe(opened, predictor):

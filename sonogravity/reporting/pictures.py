@@ -10,10 +10,9 @@ OVERLAY = 0.45  # opacity of the class colour
 FAINT = 0.15  # opacity inside contours, so that the tissue stays visible
 GAP = 6  # pixels between the pictures of a panel
 LINE_OF_HEIGHT = 400  # rows of a frame per pixel of a contour's width
-OUTLINE = 0  # grey level of the line beside a contour
 # The colours of the classes, in everything that shows them. With any colour vision they are told apart from each other
-# and from every grey level, so on bright and on dark tissue (tests/reporting/test_class_colours.py). The first two are
-# of Okabe and Ito's palette; the others of that palette were too near to each other, or to grey. The background is
+# and from every grey level, so on bright and on dark tissue (tests/reporting/test_class_colours.py). Orange and the two
+# blues are of Okabe and Ito's palette; its other colours are too near to each other or to grey. The background is
 # black. From the eighth foreground class on, the colours repeat.
 PALETTE = (
     (230, 159, 0),
@@ -40,26 +39,31 @@ def mask_colours(labels):
     return {value: labels.palette.get(value, colour) for value, colour in shown.items() if value < 256}
 
 
-def grey_to_rgb(image, maximum=None):
-    """Return an (H, W) or (H, W, 3) image of any supported type as (H, W, 3) uint8 for display.
+def to_8_bit(image, maximum=None):
+    """Return an (H, W) or (H, W, 3) image of any supported type as uint8 for display.
 
-    maximum: the 16-bit grey level that is shown white, of the frame itself if it is not given.
+    maximum: the 16-bit grey level that is shown white, of the image itself if it is not given.
     """
     if image.dtype == np.float32:
-        image = np.rint(image * 255).astype(np.uint8)
-    elif image.dtype == np.uint16:
+        return np.rint(image * 255).astype(np.uint8)
+    if image.dtype == np.uint16:
         white = max(1, int(image.max()) if maximum is None else maximum)
-        image = (image.astype(np.float32) * (255 / white)).clip(0, 255).astype(np.uint8)
-    return np.array(Image.fromarray(image).convert("RGB"))
+        return (image.astype(np.float32) * (255 / white)).clip(0, 255).astype(np.uint8)
+    return image
 
 
-def overlay(image, classes, labels, opacity=OVERLAY):
+def grey_to_rgb(image):
+    """Return an (H, W) or (H, W, 3) image of any supported type as (H, W, 3) uint8 for display."""
+    return np.array(Image.fromarray(to_8_bit(image)).convert("RGB"))
+
+
+def overlay(image, classes, labels):
     """Return the (H, W, 3) uint8 frame with the colours of (H, W) class indices. The background does not change."""
     laid = image.copy()
     places = np.flatnonzero(classes != labels.background)  # few pixels: mixing the whole frame takes ten times as long
     mixed = laid.reshape(-1, 3)
     colours = class_colours(labels)[classes.ravel()[places]]
-    mixed[places] = (mixed[places] * (1 - opacity) + colours * opacity).astype(np.uint8)
+    mixed[places] = (mixed[places] * (1 - OVERLAY) + colours * OVERLAY).astype(np.uint8)
     return laid
 
 
@@ -81,7 +85,7 @@ def contours(classes, background, width=1):
 
 
 def _grown(places, classes, width):
-    """Return places and those of the same class within ``width`` - 1 steps of them."""
+    """Return places and those of the same class within ``width`` - 1 steps of them, some of them twice."""
     height, row_length = classes.shape
     flat, found, front = classes.ravel(), [places], places
     for _ in range(width - 1):
@@ -92,19 +96,29 @@ def _grown(places, classes, width):
         same = [flat[at] == flat[front[exists]] for at, (exists, _) in zip(near, steps, strict=True)]
         front = np.concatenate([at[kept] for at, kept in zip(near, same, strict=True)])
         found.append(front)
-    return np.unique(np.concatenate(found))
+    return np.concatenate(found)
+
+
+def contour_marks(classes, labels):
+    """Return what contours and a faint fill change in a frame: places, the class of each, and opacities from 0 to 1.
+
+    classes: (H, W) class indices. places: indices of the flat frame. A dark outline beside the contours sets them off
+    on bright tissue: opaque background.
+    """
+    lines, outline = contours(classes, labels.background, max(1, round(classes.shape[0] / LINE_OF_HEIGHT)))
+    kinds = (classes != labels.background).ravel().view(np.uint8)
+    kinds[lines] = kinds[outline] = 2
+    places = np.flatnonzero(kinds.view(bool))
+    return places, classes.ravel()[places], np.array([0, FAINT, 1], np.float32)[kinds[places]]
 
 
 def contour_overlay(image, classes, labels):
-    """Return the (H, W, 3) uint8 frame with contours of (H, W) class indices and a faint fill.
-
-    A dark outline beside the contours sets them off on bright tissue.
-    """
-    laid = overlay(image, classes, labels, FAINT)
+    """Return the (H, W, 3) uint8 frame with contours of (H, W) class indices and a faint fill."""
+    laid = image.copy()
     drawn = laid.reshape(-1, 3)
-    lines, outline = contours(classes, labels.background, max(1, round(classes.shape[0] / LINE_OF_HEIGHT)))
-    drawn[outline] = OUTLINE
-    drawn[lines] = class_colours(labels)[classes.ravel()[lines]]
+    places, of_class, opacities = contour_marks(classes, labels)
+    wanted = class_colours(labels)[of_class].astype(np.float32)
+    drawn[places] = np.rint(drawn[places] + opacities[:, None] * (wanted - drawn[places]))
     return laid
 
 

@@ -79,5 +79,5 @@ def test_the_contour_is_opaque_and_the_tissue_inside_stays_visible():
 
 def test_16_bit_levels_of_a_clip_are_shown_at_one_scale():
     levels = np.array([[0, 500, 1000, 3000]], np.uint16)
-    assert pictures.grey_to_rgb(levels, 1000)[0, :, 0].tolist() == [0, 127, 255, 255]
-    assert pictures.grey_to_rgb(levels)[0, :, 0].tolist() == [0, 42, 85, 255]
+    assert pictures.to_8_bit(levels, 1000)[0].tolist() == [0, 127, 255, 255]
+    assert pictures.to_8_bit(levels)[0].tolist() == [0, 42, 85, 255]
