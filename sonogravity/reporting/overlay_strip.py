@@ -13,7 +13,7 @@ GROUND, TEXT, WARNING = (24, 24, 24), (235, 235, 235), (255, 190, 90)
 NARROWEST = 24  # font sizes: a smaller frame gets a strip that is wider than itself
 HEADING = f"confidence ({EXPECTED_DICE}):"
 UNLIKE = "unlike the training images"
-NOT_PREDICTED = "–"
+NOT_PREDICTED = "-"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Pictures of frames: overlays, contours and panels, and the colours of the classes."""
 
+import math
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -9,7 +11,7 @@ from sonogravity.datasets.frames import read_pair
 OVERLAY = 0.45  # opacity of the class colour
 FAINT = 0.15  # opacity inside contours, so that the tissue stays visible
 GAP = 6  # pixels between the pictures of a panel
-LINE_OF_HEIGHT = 400  # rows of a frame per pixel of a contour's width
+ROWS_PER_PIXEL = 450  # of a contour's width: 2 px at 800 rows. A video halves the resolution of colour
 # The colours of the classes, in everything that shows them. With any colour vision they are told apart from each other
 # and from every grey level, so on bright and on dark tissue (tests/reporting/test_class_colours.py). Orange and the two
 # blues are of Okabe and Ito's palette; its other colours are too near to each other or to grey. The background is
@@ -105,7 +107,7 @@ def contour_marks(classes, labels):
     classes: (H, W) class indices. places: indices of the flat frame. A dark outline beside the contours sets them off
     on bright tissue: opaque background.
     """
-    lines, outline = contours(classes, labels.background, max(1, round(classes.shape[0] / LINE_OF_HEIGHT)))
+    lines, outline = contours(classes, labels.background, math.ceil(classes.shape[0] / ROWS_PER_PIXEL))
     kinds = (classes != labels.background).ravel().view(np.uint8)
     kinds[lines] = kinds[outline] = 2
     places = np.flatnonzero(kinds.view(bool))

@@ -5,7 +5,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 from sequence_files import region, write_dicom, write_video
 from tifffile import imwrite
 
@@ -17,7 +17,7 @@ from sonogravity.datasets.pairs import Pair
 from sonogravity.datasets.readers import open_sequence
 from sonogravity.inference.segmentation import FileResult
 from sonogravity.reporting import pictures
-from sonogravity.reporting.overlay_strip import Details, Strip
+from sonogravity.reporting.overlay_strip import HEADING, NOT_PREDICTED, UNLIKE, Details, Strip
 from sonogravity.reporting.overlay_video import RATE, TICKS, OverlayVideos, end_times, reason_for_none
 
 LABELS = Labels.create([0, 128, 255], class_names=["bone", "ligament"])
@@ -260,6 +260,14 @@ def test_the_strip_tells_confidence_name_time_and_warning_each_at_its_place():
     assert places["bone"][3] < places["ligament"][2] and places["name"][3] < places["time"][2] < places["unlike"][2]
     assert places["ligament"][1] < places["name"][0], "two rows"
     assert places["time"][3] < places["unlike"][2] < places["unlike"][3] < 740
+
+
+def test_the_font_has_all_characters_of_the_strip():
+    font = ImageFont.load_default(20)
+    missing = bytes(font.getmask("\U0010ffff"))
+    for character in set(f"{HEADING}{UNLIKE}{NOT_PREDICTED}0123456789._") - {" "}:
+        assert bytes(font.getmask(character)) != missing, character
+    assert bytes(font.getmask("–")) == missing, "this would have been found"
 
 
 @pytest.mark.parametrize("size", [(48, 64), (1, 1), (800, 740), (40, 2000), (2000, 100)])
