@@ -108,7 +108,10 @@ def decoded(path):
 def test_every_frame_has_the_time_of_its_source(write, tmp_path, capsys):
     source = write(tmp_path, [grey(k) for k in range(COUNT)])
     sequence = open_sequence(source)
-    frames, times, of_stream, of_file = decoded(video_of(source))
+    video = video_of(source)
+    frames, times, of_stream, of_file = decoded(video)
+    content = video.read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat"), "a browser plays it before it has all of it"
     assert len(frames) == COUNT == sequence.count
     np.testing.assert_allclose(times, sequence.times, atol=0.51 / TICKS)
     last = {gif: 0.3, cine: 0.033333, mp4: 1 / 30, cine_of_vector: np.median(np.diff(STAMPS)) / 1000}
