@@ -41,7 +41,10 @@ def reason_for_none():
     import av
 
     if ENCODER not in av.codecs_available:
-        return f"the installed PyAV has no encoder {ENCODER}; {EXTRA}, or leave the videos out with --no-video"
+        # The line of the extra would do nothing, because PyAV is installed.
+        return (
+            f"the installed PyAV has no encoder {ENCODER}, as its own wheels have; run pip install --force-reinstall av"
+        )
     return None
 
 
