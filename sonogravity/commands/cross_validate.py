@@ -6,7 +6,7 @@ Frames of one subject are near copies, so folds that split frames rather than su
 
 from dataclasses import replace
 
-from sonogravity.commands.score import Request, describe_settings
+from sonogravity.commands.request import Request, describe_settings
 from sonogravity.common import claims, workers
 from sonogravity.common.file_names import LAST, fold_run_name
 from sonogravity.common.files import absolute

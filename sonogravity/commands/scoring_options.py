@@ -78,6 +78,9 @@ def scoring_parser(script_name, documentation):
             default="png",
             help="file format of the panels: image, truth and prediction; of the frames of clips only if it is given",
         )
+        add_switch(
+            output, "--video", True, "write the overlay video of each clip; --no-video saves time and disk space"
+        )
         output.add_argument(
             "--mask-format",
             choices=MASK_SUFFIXES,
@@ -255,6 +258,7 @@ def scoring_values(args):
         "panels": None if panels == "none" else panels,
         "panels_of_clips": "panels" in args.given,
         "smooth_seconds": args.smooth,
+        "video": getattr(args, "video", False),
         "part": Part(args.region, args.first, args.last),
         "grey_masks": getattr(args, "grey_masks", False),
         "options": _without_folders(stored_options.options_as_dict(args), inputs),

@@ -20,6 +20,7 @@ UNFINISHED = "partial"  # the folder inside an output folder that holds all of t
 OUTPUT_FOLDERS = (MASKS, PANELS)
 OUTPUT_FILES = (FILES_XLSX, FILES_CSV, ROWS_DONE, SUMMARY, SETTINGS, SWEEP, CALIBRATION)
 PANEL_KINDS = ("png", "jpg")
+OVERLAY = "_overlay.mp4"  # ending of the name of a clip's overlay video
 MASK_SUFFIXES = {"png": ".png", "tiff": ".tif", "nifti": ".nii.gz"}
 
 
@@ -41,6 +42,11 @@ def mask_name(stem, kind="png"):
 def panel_name(stem, kind):
     """Return the name of a frame's panel. kind: one of PANEL_KINDS."""
     return f"{stem}.{kind}"
+
+
+def overlay_name(clip):
+    """Return the name of the overlay video of a clip. clip: the stem of its file."""
+    return f"{clip}{OVERLAY}"
 
 
 def fold_run_name(name, fold):

@@ -36,6 +36,11 @@ class FrameFile:
         return self.sequence is not None and self.sequence.numbered
 
     @property
+    def is_of_several(self):
+        """Whether the file holds several frames."""
+        return self.is_numbered and self.sequence.count > 1
+
+    @property
     def stem(self):
         """Return the identity of the frame, which pairs images and masks and names outputs."""
         return frame_name(self.file_stem, self.number) if self.is_numbered else self.file_stem

@@ -1,4 +1,4 @@
-"""Convert mask values to class indices, class names and colours, and back. No other module does this.
+"""Convert mask values to class indices and class names, and back. No other module does this.
 
 A mask file holds *values*: grey levels (0, 128, 255, up to 65535) or colours. A colour is stored as
 ``COLOUR + 0xRRGGBB``, so it never equals a grey level. The network uses *class indices*: the positions of the values
@@ -14,16 +14,6 @@ from sonogravity.common.messages import InputError, some
 COLOUR = 1 << 24
 MAX_CLASSES = 255  # indices are uint8, and 255 is IGNORE_INDEX
 IGNORE_INDEX = 255  # the class index of ignored pixels, and of padding
-# Colours of Okabe and Ito, which are distinguishable with any colour vision. The background is black.
-PALETTE = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-)
 
 
 def value_text(value):
@@ -213,18 +203,6 @@ class Labels:
         if max(self.values) >= COLOUR:
             return rgb_of(np.array(self.values)).astype(np.uint8)[classes]
         return np.array(self.values, np.uint8 if max(self.values) < 256 else np.uint16)[classes]
-
-    def colours(self):
-        """Return (C, 3) uint8, the colour of each class in panels."""
-        table = np.zeros((self.count, 3), np.uint8)
-        for k, i in enumerate(self.foreground):
-            table[i] = PALETTE[k % len(PALETTE)]
-        return table
-
-    def mask_colours(self):
-        """Return {value: (red, green, blue)} of the values below 256: as in the training masks, else as in panels."""
-        shown = dict(zip(self.values, map(tuple, self.colours().tolist()), strict=True))
-        return {value: self.palette.get(value, colour) for value, colour in shown.items() if value < 256}
 
 
 def values_in(mask):

@@ -77,14 +77,15 @@ class Sequence:
     """The frames of one file. A reader is a subclass; several threads may call ``read`` at the same time.
 
     path: of the file. count: number of frames. size: (H, W) of every frame. times: (count,) seconds from the first
-    frame, or None. spacing: of the file, or None. regions: those that show tissue in 2D. region: the one that is used
-    alone. numbered: frames are named by stem and number, because the file may hold several. declared: number of frames
-    that the header gives. warnings, scale_warnings: what the user should know of the file and of its scale.
-    identifying: header elements whose values the file's name holds. geometry: of a volume, for masks of the same one.
-    segments: named structures, of masks of 3D Slicer.
+    frame, or None. end_s: when the last frame ends, None if it is not known. spacing: of the file, or None. regions:
+    those that show tissue in 2D. region: the one that is used alone. numbered: frames are named by stem and number,
+    because the file may hold several. declared: number of frames that the header gives. warnings, scale_warnings: what
+    the user should know of the file and of its scale. identifying: header elements whose values the file's name holds.
+    geometry: of a volume, for masks of the same one. segments: named structures, of masks of 3D Slicer.
     """
 
     times = None
+    end_s = None
     spacing = None
     regions = ()
     region = None
@@ -167,6 +168,7 @@ class Sequence:
             raise InputError(f"{self.path}: {reason}, and no frame before; replace or remove the file")
         self.count = count
         self.times = self.times and self.times[:count]
+        self.end_s = None
         self.warnings.append(f"{self.path}: {reason}; the {count} frames before it are used")
 
 

@@ -175,7 +175,7 @@ class PillowStack(InOrder):
                 times.append(times[-1] + image.info.get("duration", 0) / 1000)
         count = len(times) - 1
         self._set(count + bool(damaged), size)
-        self.times = times[:-1] if times[-1] else None
+        self.times, self.end_s = (times[:-1], times[-1]) if times[-1] else (None, None)
         self.numbered = self.declared > 1
         if damaged:
             self.cut_to(count, damaged)

@@ -35,9 +35,12 @@ class Video(InOrder):
         self._container = self._frames = None
         self._number_of = {}  # presentation time stamp -> number; empty if the stamps do not tell the frames apart
         self._stamps = []
+        self._last_s = 0  # duration of the last frame; 0 if it is not known
         size, times, ended = self._look()
         self._set(len(times), size)
         self.times = None if None in times else [time - times[0] for time in times]
+        if self.times and self._last_s:
+            self.end_s = self.times[-1] + self._last_s
         if ended:
             self.cut_to(len(times), ended)
 
@@ -110,6 +113,7 @@ class Video(InOrder):
                 size = shown
                 times.append(frame.time)
                 self._stamps.append(frame.pts)
+                self._last_s = float((frame.duration or 0) * frame.time_base) if frame.time_base else 0
         except av.FFmpegError as error:
             ended = f"the video is damaged in frame {len(times)} ({_reason(error)})"
         missing = self._missing_seconds(times)

@@ -12,6 +12,7 @@ from sonogravity.metrics.margin import VARIANTS
 from sonogravity.metrics.measurements import SD_IN_LIMITS, TRUE, columns_in
 
 SOURCE, TIME = "source", "time_s"  # columns of frames that are in one file with others
+EXPECTED_DICE = "expected_dice"
 WHOLE, SCORE, FINE, MEASUREMENT = "0", "0.0000", "0.00000", "0.00"  # number formats
 
 
@@ -117,7 +118,7 @@ COLUMNS = {
     "entropy": Column(
         "mean over the image's pixels of -sum(p ln p) / ln C over the C classes: 0 is certain, 1 is undecided", "0 to 1"
     ),
-    "expected_dice": Column(
+    EXPECTED_DICE: Column(
         "order of certainty, not an estimate of Dice: 2 sum(p over the pixels labelled with the class) / (number of "
         "these pixels + sum(p over all pixels)), p being the model's probabilities. Mean over the foreground classes "
         "that are predicted; blank if there are none",

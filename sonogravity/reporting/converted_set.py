@@ -20,6 +20,7 @@ from sonogravity.datasets.image_files import decode_image
 from sonogravity.datasets.labels import COLOUR, rgb_of, values_in
 from sonogravity.datasets.mask_files import read_mask, write_mask
 from sonogravity.datasets.spacing import Spacing
+from sonogravity.reporting.pictures import PALETTE
 
 COLUMNS = {
     subjects.TABLE: ("file", "subject"),
@@ -70,7 +71,7 @@ class ConvertedSet:
         def convert(item):
             array, mask = _pixels_of(item.image, labelling, channels)
             if mask is not None and not (self.masks / item.file).exists():  # first: training notices a missing mask
-                files.write_whole(self.masks / item.file, _write_mask, mask)
+                files.write_whole(self.masks / item.file, _write_mask, mask, labelling.values)
             if not (self.images / item.file).exists():
                 files.write_whole(self.images / item.file, _write_png, array, item.image)
             return values_in(mask) if mask is not None else ()
@@ -237,9 +238,12 @@ def _write_text(path, text):
     Path(path).write_text(text, encoding="utf-8")
 
 
-def _write_mask(path, mask):
+def _write_mask(path, mask, values):
+    """Write mask values. values: {label: mask value}; masks with labels are shown in the colours of the classes."""
     stored = rgb_of(mask) if mask.max() >= COLOUR else mask
-    write_mask(path, stored.astype(np.uint8 if stored.max() < 256 else np.uint16))
+    shown = sorted(value for value in values.values() if 0 < value < 256)
+    colours = {value: PALETTE[k % len(PALETTE)] for k, value in enumerate(shown)}
+    write_mask(path, stored.astype(np.uint8 if stored.max() < 256 else np.uint16), colours)
 
 
 def _write_png(path, array, image):

@@ -10,6 +10,7 @@ from sonogravity.datasets.labels import COLOUR
 from sonogravity.datasets.mask_files import write_mask
 from sonogravity.datasets.sequences import MOST_IN_MEMORY, need
 from sonogravity.datasets.volume_files import write_volume
+from sonogravity.reporting.pictures import mask_colours
 
 PNG, TIFF, NIFTI = "png", "tiff", "nifti"
 PACKAGES = {TIFF: "tifffile", NIFTI: "SimpleITK"}
@@ -23,7 +24,7 @@ class MaskOutput:
 
     def __init__(self, folder, kind, labels, pairs, spacings, grey):
         self._folder, self._kind, self._labels, self._spacings = folder, kind, labels, spacings
-        self._colours = None if grey else labels.mask_colours()
+        self._colours = None if grey else mask_colours(labels)
         self._last = {pair.image.path: pair.image.number for pair in pairs}  # the frame that completes its stack
         self._open = ExitStack()
         self._frames = []  # of the NIfTI stack in progress

@@ -14,15 +14,18 @@ from sonogravity.common.file_names import (
     MASK_SUFFIXES,
     OUTPUT_FILES,
     OUTPUT_FOLDERS,
+    OVERLAY,
     PANEL_KINDS,
     ROWS_DONE,
     SETTINGS,
     UNFINISHED,
+    overlay_name,
 )
 from sonogravity.common.files import digest_of_paths, is_litter
 from sonogravity.common.folders import DATA
 from sonogravity.common.messages import InputError, NotWritten, say, some, warn
 from sonogravity.datasets.file_kinds import stem_of
+from sonogravity.datasets.inputs import clip_and_number
 from sonogravity.metrics.columns import SOURCE
 
 
@@ -39,7 +42,7 @@ def _foreign_in_unfinished(folder, script):
     if not _written_by(folder, script):
         return names
     suffixes = "|".join(map(re.escape, (*(f".{kind}" for kind in PANEL_KINDS), *MASK_SUFFIXES.values())))
-    pictures = re.compile(rf"({'|'.join(OUTPUT_FOLDERS)})/[^/]*({suffixes})")
+    pictures = re.compile(rf"({'|'.join(OUTPUT_FOLDERS)})/[^/]*({suffixes})|[^/]*{re.escape(OVERLAY)}")
     return [name for name in names if name not in OUTPUT_FILES and not pictures.fullmatch(name)]
 
 
@@ -93,13 +96,14 @@ def _foreign(folder, script):
     if UNFINISHED in held and (strays := _foreign_in_unfinished(unfinished, script)):
         return [f"{UNFINISHED}/{strays[0]}"]
     held -= {UNFINISHED}
-    unknown = sorted(held - set(OUTPUT_FOLDERS) - set(OUTPUT_FILES))
+    rows = _rows(folder / FILES_CSV)
+    clips = _clips(rows)
+    unknown = sorted(held - set(OUTPUT_FOLDERS) - set(OUTPUT_FILES) - set(map(overlay_name, clips)))
     if unknown or not held:
         return unknown
     if not _written_by(folder, script):
         return [SETTINGS if SETTINGS in held else min(held)]
-    rows = _rows(folder / FILES_CSV)
-    stems = {stem_of(row[column]) for row in rows for column in ("file", SOURCE) if row.get(column)}
+    stems = {stem_of(row["file"]) for row in rows if row.get("file")} | clips
     return sorted(
         f"{part}/{path.name}"
         for part in OUTPUT_FOLDERS
@@ -107,6 +111,11 @@ def _foreign(folder, script):
         for path in (folder / part).iterdir()
         if stem_of(path.name) not in stems and not is_litter(path.name)
     )
+
+
+def _clips(rows):
+    """Return the stems of the clips of which rows of files.csv are frames."""
+    return {clip_and_number(row.get("file") or "")[0] for row in rows if row.get(SOURCE)}
 
 
 def _rows(table):
@@ -164,7 +173,13 @@ def new_output(folder, settings):
 def _replace(folder, unfinished):
     """Move the files of a finished run to the output folder, the workbook last."""
     try:
-        for name in (FILES_XLSX, *OUTPUT_FILES, *OUTPUT_FOLDERS):  # the workbook first: a user may have it open
+        videos = map(overlay_name, _clips(_rows(folder / FILES_CSV)))
+        for name in (
+            FILES_XLSX,
+            *OUTPUT_FILES,
+            *OUTPUT_FOLDERS,
+            *videos,
+        ):  # the workbook first: a user may have it open
             _remove(folder / name)
         for path in sorted(unfinished.iterdir(), key=lambda path: path.name == FILES_XLSX):
             os.replace(path, folder / path.name)

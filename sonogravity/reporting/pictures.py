@@ -1,26 +1,62 @@
-"""Figures: panels of image, truth and prediction, and curves of a run."""
+"""Pictures of frames: overlays, contours and panels, and the colours of the classes."""
 
-import os
+import math
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sonogravity.common.files import short
-from sonogravity.datasets.frames import read_pair
-from sonogravity.metrics.margin import VARIANTS
-from sonogravity.metrics.summary import best_epoch
+from sonogravity.datasets.frame_files import read_image
 
 OVERLAY = 0.45  # opacity of the class colour
+FAINT = 0.15  # opacity inside contours, so that the tissue stays visible
 GAP = 6  # pixels between the pictures of a panel
+ROWS_PER_PIXEL = 450  # of a contour's width: 2 px at 800 rows. A video halves the resolution of colour
+# The colours of the classes, in everything that shows them. With any colour vision they are told apart from each other
+# and from every grey level, so on bright and on dark tissue (tests/reporting/test_class_colours.py). Orange and the two
+# blues are of Okabe and Ito's palette; its other colours are too near to each other or to grey. The background is
+# black. From the eighth foreground class on, the colours repeat.
+PALETTE = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (40, 235, 145),
+    (250, 225, 15),
+    (0, 114, 178),
+    (213, 80, 0),
+    (175, 100, 250),
+)
+
+
+def class_colours(labels):
+    """Return (C, 3) uint8, the colour of each class. The background is black."""
+    table = np.zeros((labels.count, 3), np.uint8)
+    for k, c in enumerate(labels.foreground):
+        table[c] = PALETTE[k % len(PALETTE)]
+    return table
+
+
+def mask_colours(labels):
+    """Return {value: (red, green, blue)} of the values below 256: as in the training masks, else as in panels."""
+    shown = dict(zip(labels.values, map(tuple, class_colours(labels).tolist()), strict=True))
+    return {value: labels.palette.get(value, colour) for value, colour in shown.items() if value < 256}
+
+
+def to_8_bit(image, maximum=None):
+    """Return an (H, W) or (H, W, 3) image of any supported type as uint8 for display.
+
+    maximum: the 16-bit grey level that is shown white, of the image itself if it is not given.
+    """
+    if image.dtype == np.float32:
+        return np.rint(image * 255).astype(np.uint8)
+    if image.dtype == np.uint16:
+        white = max(1, int(image.max()) if maximum is None else maximum)
+        return (image.astype(np.float32) * (255 / white)).clip(0, 255).astype(np.uint8)
+    return image
 
 
 def grey_to_rgb(image):
     """Return an (H, W) or (H, W, 3) image of any supported type as (H, W, 3) uint8 for display."""
-    if image.dtype == np.float32:
-        image = np.rint(image * 255).astype(np.uint8)
-    elif image.dtype == np.uint16:  # stretched to the frame's maximum: for display only
-        image = (image.astype(np.float32) * (255 / max(1, int(image.max())))).astype(np.uint8)
-    return np.array(Image.fromarray(image).convert("RGB"))
+    return np.array(Image.fromarray(to_8_bit(image)).convert("RGB"))
 
 
 def overlay(image, classes, labels):
@@ -28,8 +64,63 @@ def overlay(image, classes, labels):
     laid = image.copy()
     places = np.flatnonzero(classes != labels.background)  # few pixels: mixing the whole frame takes ten times as long
     mixed = laid.reshape(-1, 3)
-    colours = labels.colours()[classes.ravel()[places]]
+    colours = class_colours(labels)[classes.ravel()[places]]
     mixed[places] = (mixed[places] * (1 - OVERLAY) + colours * OVERLAY).astype(np.uint8)
+    return laid
+
+
+def contours(classes, background, width=1):
+    """Return the places (indices of the flat frame) of the classes' contours, and of the outline beside them.
+
+    classes: (H, W) class indices. The contour of a class consists of its pixels that have a pixel of another class
+    above, below, left or right of them. The edge of the image is no contour. A wider contour grows into its class. The
+    outline consists of the background pixels beside contours, half as wide.
+    """
+    differs = np.zeros(classes.shape, bool)
+    for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        apart = classes[one] != classes[other]
+        differs[one] |= apart
+        differs[other] |= apart
+    places = np.flatnonzero(differs)
+    inside = classes.ravel()[places] != background
+    return _grown(places[inside], classes, width), _grown(places[~inside], classes, max(1, width // 2))
+
+
+def _grown(places, classes, width):
+    """Return places and those of the same class within ``width`` - 1 steps of them, some of them twice."""
+    height, row_length = classes.shape
+    flat, found, front = classes.ravel(), [places], places
+    for _ in range(width - 1):
+        rows, columns = np.divmod(front, row_length)
+        steps = ((rows > 0, -row_length), (rows < height - 1, row_length))
+        steps += ((columns > 0, -1), (columns < row_length - 1, 1))
+        near = [front[exists] + step for exists, step in steps]
+        same = [flat[at] == flat[front[exists]] for at, (exists, _) in zip(near, steps, strict=True)]
+        front = np.concatenate([at[kept] for at, kept in zip(near, same, strict=True)])
+        found.append(front)
+    return np.concatenate(found)
+
+
+def contour_marks(classes, labels):
+    """Return what contours and a faint fill change in a frame: places, the class of each, and opacities from 0 to 1.
+
+    classes: (H, W) class indices. places: indices of the flat frame. A dark outline beside the contours sets them off
+    on bright tissue: opaque background.
+    """
+    lines, outline = contours(classes, labels.background, math.ceil(classes.shape[0] / ROWS_PER_PIXEL))
+    kinds = (classes != labels.background).ravel().view(np.uint8)
+    kinds[lines] = kinds[outline] = 2
+    places = np.flatnonzero(kinds.view(bool))
+    return places, classes.ravel()[places], np.array([0, FAINT, 1], np.float32)[kinds[places]]
+
+
+def contour_overlay(image, classes, labels):
+    """Return the (H, W, 3) uint8 frame with contours of (H, W) class indices and a faint fill."""
+    laid = image.copy()
+    drawn = laid.reshape(-1, 3)
+    places, of_class, opacities = contour_marks(classes, labels)
+    wanted = class_colours(labels)[of_class].astype(np.float32)
+    drawn[places] = np.rint(drawn[places] + opacities[:, None] * (wanted - drawn[places]))
     return laid
 
 
@@ -53,7 +144,7 @@ def panel(image, maps, labels, caption=""):
         draw.text((left + 4, strip // 2), title, "black", font, anchor="lm")
     x, y = 4, strip + height + strip // 2
     for c in labels.foreground:
-        draw.rectangle((x, y - size // 2, x + size, y + size // 2), tuple(labels.colours()[c].tolist()), "black")
+        draw.rectangle((x, y - size // 2, x + size, y + size // 2), tuple(class_colours(labels)[c].tolist()), "black")
         draw.text((x + 1.4 * size, y), labels.names[c], "black", font, anchor="lm")
         x += int(2.4 * size + draw.textlength(labels.names[c], font))
     draw.text((x, y), caption, "black", font, anchor="lm")
@@ -70,116 +161,8 @@ def epoch_panels(shown, channels, labels):
     """Return {file name: arguments of write_panel after the path} for (prefix, Dice, FileResult) of frames."""
     panels = {}
     for prefix, dice, result in shown:
-        image, _ = read_pair(result.frame.pair, channels)
+        image = read_image(result.frame.pair.image, channels)
         maps = {"truth": result.truth, "prediction": result.prediction}
         stem = result.frame.pair.stem
         panels[f"{prefix}{short(stem)}.png"] = "png", image, maps, labels, f"{stem}  Dice {dice:.4f}"
     return panels
-
-
-def plain(text):
-    """Return text that matplotlib shows unchanged. A plain dollar sign would begin a formula."""
-    return text.replace("$", r"\$")
-
-
-def empty_figure(size):
-    """Return a matplotlib Figure of (width, height) in inches that draws to files only.
-
-    Without pyplot there is no window and no global state. MPLBACKEND is left out, because a notebook sets it to a
-    backend that may not be installed here.
-    """
-    backend = os.environ.pop("MPLBACKEND", None)
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    finally:
-        if backend is not None:
-            os.environ["MPLBACKEND"] = backend
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def write_progress(path, history, labels):
-    """Draw the losses, the Dice (mean and per class) and the learning rate of a run as PNG."""
-    epochs = [row["epoch"] for row in history]
-    figure = empty_figure((11, 3.6))
-    losses, dice, rate = figure.subplots(1, 3)
-    losses.plot(epochs, [row["train_loss"] for row in history], "o-", ms=3, color="#0072b2", label="training")
-    losses.plot(epochs, [row["val_loss"] for row in history], "s-", ms=3, color="#d55e00", label="validation")
-    losses.set_title("Loss")
-    losses.legend()
-    dice.plot(epochs, [row["dice"] for row in history], "o-", ms=3, color="black", label="mean of foreground")
-    for c in labels.foreground:
-        colour = tuple(labels.colours()[c] / 255)
-        scores = [row[f"dice_{labels.names[c]}"] for row in history]
-        dice.plot(epochs, scores, "-", color=colour, label=plain(labels.names[c]))
-    best = history[best_epoch(history) - 1]
-    if not np.isnan(best["dice"]):
-        dice.plot(best["epoch"], best["dice"], "*", ms=13, color="#d55e00", label=f"best {best['dice']:.4f}")
-    dice.set_title("Validation Dice")
-    dice.set_ylim(0, 1)
-    dice.legend()
-    rate.plot(epochs, [row["learning_rate"] for row in history], "o-", ms=3, color="#009e73")
-    rate.set_title("Learning rate")
-    rate.set_yscale("log")
-    for axes in (losses, dice, rate):
-        axes.set_xlabel("epoch")
-        axes.grid(alpha=0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    figure.savefig(path, dpi=110, format="png")
-
-
-def write_calibration(path, classes, labels):
-    """Draw the reliability diagram as PNG. classes: the ``calibration`` of summary.json."""
-    figure = empty_figure((9, 4.2))
-    curves, counts = figure.subplots(1, 2)
-    curves.plot([0, 1], [0, 1], color="black", lw=1, ls=":", label="perfect calibration")
-    width = 0.8 / len(classes)
-    for i, (c, (name, entry)) in enumerate(zip(labels.foreground, classes.items(), strict=True)):
-        colour = tuple(labels.colours()[c] / 255)
-        filled = [row for row in entry["bins"] if row["pixels"]]
-        given, observed = ([row[what] for row in filled] for what in ("probability", "observed"))
-        curves.plot(given, observed, "o-", ms=4, color=colour, label=f"{plain(name)}, ECE {entry['ece']:.4f}")
-        step = entry["bins"][0]["to"]
-        places = [row["from"] + step * (0.1 + width * (i + 0.5)) for row in entry["bins"]]
-        counts.bar(places, [row["pixels"] for row in entry["bins"]], step * width, color=colour, label=plain(name))
-    curves.set_title("Fraction of pixels that belong to the class")
-    curves.set_ylim(0, 1)
-    curves.set_aspect("equal")
-    counts.set_title("Pixels")
-    counts.set_yscale("log")
-    for axes in (curves, counts):
-        axes.set_xlabel("predicted probability")
-        axes.set_xlim(0, 1)
-        axes.legend()
-        axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110, format="png")
-
-
-def write_sweep(path, margin):
-    """Draw tolerant Dice and NSD against the margin as PNG. margin: the ``margin`` of summary.json."""
-    rows = margin["sweep"]
-    steps = [row["margin_mm"] for row in rows]
-    figure = empty_figure((9, 3.8))
-    scores, chosen = figure.subplots(1, 2)
-    scores.plot(steps, [row["tolerant_dice"] for row in rows], "o-", ms=4, color="#0072b2", label="tolerant Dice")
-    up_to = [row["tolerant_dice_up_to"] for row in rows]
-    scores.plot(steps, up_to, "--", color="#0072b2", label="tolerant Dice, best margin up to this one")
-    scores.plot(steps, [row["nsd"] for row in rows], "s-", ms=4, color="#d55e00", label="NSD")
-    scores.axvline(margin["mm"], color="black", lw=1, ls=":", label=f"margin {margin['mm']:g} mm")
-    scores.set_title("Mean over files")
-    scores.set_ylim(0, 1.02)
-    scores.legend(loc="lower right")
-    below = np.zeros(len(rows))
-    for name, variant in VARIANTS.items():
-        counts = np.array([row[name] for row in rows])
-        chosen.bar(steps, counts, 0.2, below, color=variant.colour, label=name)
-        below += counts
-    chosen.set_title("Files by the variant chosen")
-    chosen.set_ylim(0, 1.15 * max(below))
-    chosen.legend(loc="upper center", ncols=3, frameon=False)
-    for axes in (scores, chosen):
-        axes.set_xlabel("margin, mm" + (" (pixels per mm assumed)" if margin["assumed"] else ""))
-        axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110, format="png")

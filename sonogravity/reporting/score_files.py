@@ -14,8 +14,9 @@ from sonogravity.metrics import columns, confidence
 from sonogravity.metrics.flicker import Flicker
 from sonogravity.metrics.measurements import TRUE
 from sonogravity.metrics.summary import FEW_SUBJECTS, group_means, pooled, summarise, summarise_measurements
-from sonogravity.reporting import clips, output_folder, pictures, workbook
+from sonogravity.reporting import clips, output_folder, pictures, plots, workbook
 from sonogravity.reporting.mask_output import MaskOutput
+from sonogravity.reporting.overlay_video import OverlayVideos
 
 UNLIKE = "unlike_training"
 LOOK_FIRST = 5  # number of files named on the terminal
@@ -44,8 +45,9 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
     """Score every FileResult; write masks and panels if requested, the worksheets and summary.json.
 
     Return the summary, without metrics if no file has a mask. The files stay in folder/partial until all are written.
-    natives: {stem: native image} for panels, filled while results arrive. groups: {stem: {"fold": 1, "subject": "D2"}},
-    columns by which scores are also averaged, one sheet each. more: columns that the results fill besides scores.
+    natives: {stem: native image} for panels and videos, filled while results arrive. groups: {stem: {"fold": 1,
+    "subject": "D2"}}, columns by which scores are also averaged, one sheet each. more: columns that the results fill
+    besides scores.
     """
     names = _column_names(pairs, measure, groups, more)
     columns.check(names, measure.labels.column_names)
@@ -71,10 +73,10 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
         files.write_whole(unfinished / file_names.FILES_CSV, workbook.write_csv, rows)
         files.write_whole(unfinished / file_names.SUMMARY, workbook.write_json, summary)
         if "margin" in summary:
-            files.write_whole(unfinished / file_names.SWEEP, pictures.write_sweep, summary["margin"])
+            files.write_whole(unfinished / file_names.SWEEP, plots.write_sweep, summary["margin"])
         if reliability is not None:
             path = unfinished / file_names.CALIBRATION
-            files.write_whole(path, pictures.write_calibration, summary["calibration"], measure.labels)
+            files.write_whole(path, plots.write_calibration, summary["calibration"], measure.labels)
         files.write_whole(unfinished / file_names.FILES_XLSX, workbook.write_files, rows, summary, settings, few)
         (unfinished / file_names.ROWS_DONE).unlink()
     _report(rows, summary, few, empty, measure, folder)
@@ -125,17 +127,23 @@ def _score_each(results, names, pairs, folder, measure, request, natives, groups
         row |= measure.measurements(pair.image.name, result.prediction, result.truth, result.ignored)
         row["seconds"] = result.seconds
         values = masks.write(pair, result.prediction) if masks else None
+        image = natives.pop(pair.stem) if request.is_shown(pair) else None
         if request.has_panel(pair):
-            _write_panel(folder, request.panels, natives.pop(pair.stem), result, found, row, labels)
+            _write_panel(folder, request.panels, image, result, found, row, labels)
+        picture = videos.draw(result, row, image) if request.has_video(pair) else None
         is_empty = (result.prediction == labels.background).all()
-        return row, found, result.confusion, is_empty, result.reliability, (pair, values)
+        return row, found, result.confusion, is_empty, result.reliability, (pair, values), (pair, picture)
 
+    videos = OverlayVideos(folder, labels, [pair for pair in pairs if request.has_video(pair)])
     scored = workers.ahead(score_and_write, results, workers.decoding_threads(request.workers))
-    with PartialCsv(folder, names) as partial, _mask_output(folder, measure, pairs, request) as masks:
-        for row, found, confusion, is_empty, of_file, mask in progress.bar(scored, "frames", len(pairs), "frame"):
+    with PartialCsv(folder, names) as partial, _mask_output(folder, measure, pairs, request) as masks, videos:
+        for row, found, confusion, is_empty, of_file, mask, shown in progress.bar(
+            scored, "frames", len(pairs), "frame"
+        ):
             rows.append(row)
             if masks:
                 masks.append(*mask)
+            videos.append(*shown)
             if found is not None:
                 confusions.append(confusion)
                 measured.append(found)

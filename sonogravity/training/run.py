@@ -14,7 +14,7 @@ from sonogravity.common.processes import is_first_process
 from sonogravity.datasets.labels import Labels
 from sonogravity.metrics.summary import best_epoch
 from sonogravity.modeling import checkpoints
-from sonogravity.reporting import pictures, workbook
+from sonogravity.reporting import pictures, plots, workbook
 from sonogravity.reporting.write_queue import Outbox
 
 LAST_EPOCHS = 5  # of which the time left is estimated
@@ -180,7 +180,7 @@ class Run:
         put(self.results / names.SETTINGS, workbook.write_json, self.settings)
         put(self.results / names.EPOCHS_CSV, workbook.write_csv, self.history)
         put(self.results / names.EPOCHS_XLSX, workbook.write_epochs, self.history, self.settings)
-        put(self.results / names.PROGRESS, pictures.write_progress, self.history, self.labels)
+        put(self.results / names.PROGRESS, plots.write_progress, self.history, self.labels)
 
     def _how_to_resume(self):
         """Return the message after an interruption."""
