@@ -143,15 +143,15 @@ class _Clip:
         self._labels, self._file, self._size = labels, file, size
         times = file.sequence.times if end_times(file.sequence, numbers) else None
         self._last_time = times[numbers[-1]] if times else None
-        longest = Details(
-            {}, file_names.frame_name(file.file_stem, numbers[-1]), self._time_text(self._last_time), True
-        )
+        time = self._time_text(self._last_time, smoothed=True)
+        longest = Details({}, file_names.frame_name(file.file_stem, numbers[-1]), time, True)
         self._strip = Strip(labels, size, longest)
         self._lock = threading.Lock()
         self._white = None
 
-    def _time_text(self, time_s):
-        return f"no times, {RATE} frames per s" if self._last_time is None else f"{time_s:.3f} s"
+    def _time_text(self, time_s, smoothed):
+        text = f"no times, {RATE} frames per s" if self._last_time is None else f"{time_s:.3f} s"
+        return text + ", smoothed over time" * smoothed
 
     def _maximum(self, image):
         """Return the 16-bit level that is white in all frames of the clip: the most that its first frame's bits hold.
@@ -173,7 +173,7 @@ class _Clip:
         details = Details(
             {c: row.get(name, math.nan) for c, name in columns.items()},
             file.stem,
-            self._time_text(file.time_s),
+            self._time_text(file.time_s, smoothed=result.unsmoothed is not None),
             (result.frame.unlike or 0) > 1,
         )
         planes = planes_of(even_sized(to_8_bit(image, self._maximum(image))))
