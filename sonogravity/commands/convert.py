@@ -62,7 +62,7 @@ def build_parser():
 @script.script
 def main(argv=None):
     options = build_parser().parse_args(argv)
-    sources = find_sources(options.source, options.masks)
+    sources = find_sources(options.source, options.masks, options.output)
     images, notes = open_frames(sources.images, Part(options.region, options.first, options.last))
     images = {key: each for key, each in images.items() if not each.is_numbered or each.number % options.every == 0}
     output = ConvertedSet(options.output)

@@ -57,7 +57,7 @@ class _Index:
     """Images by the names that annotation files may give them."""
 
     def __init__(self, images):
-        self._by_stem, self._clips = defaultdict(dict), defaultdict(dict)
+        self._by_stem, self._clips, self._clips_of = defaultdict(dict), defaultdict(dict), defaultdict(dict)
         for image in images:
             own = stem_of(image.path.name)
             names = {image.stem, frame_name(own, image.number)} if image.is_numbered else {image.stem, own}
@@ -65,6 +65,7 @@ class _Index:
                 self._by_stem[name][image.stem] = image
             if image.is_numbered:
                 self._clips[image.path][image.number] = image
+                self._clips_of[own][image.path] = None
         self.notes = []
 
     def of(self, drawing):
@@ -93,7 +94,7 @@ class _Index:
         """Return the clips of a name; without a name the only clip, if there is one."""
         if name is None:
             return list(self._clips) if len(self._clips) == 1 else []
-        return [clip for clip in self._clips if stem_of(clip.name) == _parts(name)[-1]]
+        return list(self._clips_of.get(_parts(name)[-1], ()))
 
     def leaves_out(self, drawing):
         """Return whether a Drawing is of a frame that its clip has, but that is not converted."""

@@ -3,8 +3,10 @@
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from sonogravity.common.csv_tables import tables_beside_images
 from sonogravity.common.messages import InputError, some
 from sonogravity.common.workers import ahead, decoding_threads
+from sonogravity.datasets import class_tables
 from sonogravity.datasets.annotation_pairs import list_missing, match, read_annotations
 from sonogravity.datasets.annotations import Annotations, Drawing, class_values
 from sonogravity.datasets.frame_files import FrameFile, read_mask_file, size_of
@@ -104,20 +106,34 @@ def find_labelling(sources, images, names=None, known=None):
             f"{found.drawings[both[0]].source} and {own[both[0]].path}: {len(both)} images have a drawing and a mask "
             f"({some(both)}); give one of the two"
         )
-    nameless = [mask for mask in own.values() if not segments_of(mask)]
     segmented = {mask.path: mask for mask in own.values() if segments_of(mask)}
     named = [*files, *(_declared(mask) for mask in segmented.values())]
-    if nameless and any(file.values for file in named):
-        raise InputError(
-            f"{nameless[0].path}: holds values without names, but {named[0].source} holds names, so it is not clear "
-            "which belong together; convert them separately"
-        )
-    if not own and not any(drawing.shapes for drawing in found.drawings.values()):
+    if nameless := [mask for mask in own.values() if not segments_of(mask)]:
+        named = _names_of_values(nameless[0], named, sources, names)
+    if not own and not found.drawings:
         raise InputError(
             f"{_first_path(sources)}: nothing in it fits one of {len(images)} images ({some(images)}); the names, "
             "without extension, must be equal"
         )
-    return Labelling(found.drawings, own, class_values(named, names, known)), notes
+    has_names = any(file.values for file in named)
+    return Labelling(found.drawings, own, class_values(named, names, known) if has_names else {}), notes
+
+
+def _names_of_values(mask, named, sources, names):
+    """Return the Annotations with the names of the values of masks, which only a table beside images/ can give.
+
+    mask: one of them, for messages. named: Annotations that have names. names: of --class-names. Raise InputError if it
+    is not clear which name belongs to which value.
+    """
+    if others := [file for file in named if file.values]:
+        raise InputError(
+            f"{mask.path}: holds values without names, but {others[0].source} holds names, so it is not clear which "
+            "belong together; convert them separately"
+        )
+    if names:
+        raise InputError(f"--class-names: {mask.path} holds values without names; give the names to train.py instead")
+    tables = tables_beside_images(sources.folders, class_tables.TABLE)
+    return [Annotations(table, values=class_tables.read_classes(table), declares_order=True) for table in tables]
 
 
 def segments_of(mask):

@@ -23,7 +23,7 @@ class Sources:
 
     images, masks: {identity: path}; an identity joins the names of the folders and the stem by ``_``. annotations:
     paths. subjects: {identity: folder of a tree, or None}. folders: those that hold images. others: {folder: paths of
-    what is neither}.
+    what is neither}. left_out: a folder that is not looked into, unless the user gave it.
     """
 
     images: dict[str, Path] = field(default_factory=dict)
@@ -32,18 +32,20 @@ class Sources:
     subjects: dict[str, str | None] = field(default_factory=dict)
     folders: dict[Path, None] = field(default_factory=dict)
     others: dict[Path, list[Path]] = field(default_factory=dict)
+    left_out: Path | None = None
 
     def notes(self):
         """Return notes on files that are not read."""
         return [f"{folder}: not read, because not images: {describe(paths)}" for folder, paths in self.others.items()]
 
 
-def find_sources(paths, masks=()):
+def find_sources(paths, masks=(), output=None):
     """Return the Sources in files and folders. masks: further files and folders, of masks. Raise InputError.
 
-    A folder ``images`` does not enter the names. A folder ``masks`` beside it holds masks.
+    A folder ``images`` does not enter the names. A folder ``masks`` beside it holds masks. output: a folder that is no
+    source, although it may lie in one.
     """
-    found = Sources()
+    found = Sources(left_out=None if output is None else absolute(output))
     for path in paths:
         _look_at(found, path, found.images)
     for path in masks:
@@ -80,6 +82,8 @@ def _walk(found, folder, parts, kind, above=()):
             listed |= _add_members(found, path, parts)
     for path in entries:
         if path.is_dir():
+            if absolute(path) == found.left_out:
+                continue
             inner = parts if path.name in ("images", "masks") else (*parts, path.name)
             of_masks = path.name == "masks" and "images" in names
             _walk(found, path, inner, found.masks if of_masks else kind, (*above, here))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +12,11 @@ from PIL import Image
 from sonogravity.common import files, progress
 from sonogravity.common.csv_tables import read_table
 from sonogravity.common.file_names import frame_name
-from sonogravity.common.files import is_litter
 from sonogravity.common.messages import InputError, some
 from sonogravity.common.workers import ahead, decoding_threads
 from sonogravity.datasets import class_tables, spacing, subjects
 from sonogravity.datasets.frame_files import FrameFile, read_image
-from sonogravity.datasets.image_files import decode_image
+from sonogravity.datasets.image_files import EXTENSIONS, read_file
 from sonogravity.datasets.labels import COLOUR, rgb_of, values_in
 from sonogravity.datasets.mask_files import read_mask, write_mask
 from sonogravity.datasets.spacing import Spacing
@@ -27,6 +27,8 @@ COLUMNS = {
     spacing.TABLE: ("file", "pixels_per_mm_x", "pixels_per_mm_y"),
     class_tables.TABLE: class_tables.COLUMNS,
 }
+NAMES = ("name", "original", "subject")  # columns of the table of new names
+NO_SUBJECT = "F"  # first letter of the new name of a file without a subject
 ANOTHER = "give another --output, or move these files away"
 
 
@@ -88,7 +90,7 @@ class ConvertedSet:
             image, mask = self.images / item.file, self.masks / item.file
             array, drawn = _pixels_of(item.image, labelling, channels)
             if has_image := image.exists():
-                _refuse_other(image, decode_image(image, channels), array, item.image)
+                _refuse_other(image, np.array(read_file(image)), array, item.image)
             if (has_mask := mask.exists()) and drawn is not None:
                 _refuse_other(mask, read_mask(mask).values, drawn, item.image)
             is_whole = has_image and (has_mask or drawn is None)
@@ -100,12 +102,27 @@ class ConvertedSet:
         done = progress.bar(ahead(equal, existing, decoding_threads(None)), "comparing", len(existing), "frame")
         return {name: values for name, is_whole, values in done if is_whole}
 
+    def _others(self, folder, items):
+        """Return the files in a folder of the set that are not of the Items."""
+        own = {item.file for item in items}
+        held = folder.iterdir() if folder.is_dir() else ()
+        return [path for path in held if path.name not in own and path.suffix.lower() in EXTENSIONS]
+
     def _values_of_others(self, items):
         """Return the mask values of masks in the folder that other conversions wrote."""
-        own = {item.file for item in items}
-        paths = [path for path in self.masks.iterdir() if path.name not in own] if self.masks.is_dir() else []
-        paths = [path for path in paths if not is_litter(path.name)]
+        paths = self._others(self.masks, items)
         return set().union(*ahead(lambda path: values_in(read_mask(path).values), paths, decoding_threads(None)))
+
+    def _check_classes(self, items, labelling):
+        """Raise InputError if the set holds masks whose values cannot be compared with those of the Labelling."""
+        table = self.folder / class_tables.TABLE
+        if labelling.values and not table.exists() and (others := self._others(self.masks, items)):
+            raise InputError(
+                f"{self.masks}: holds {len(others)} masks of another origin ({some(path.name for path in others)}), "
+                f"and no {table.name} tells what their values mean; {ANOTHER}"
+            )
+        if not labelling.values and table.exists():
+            raise InputError(f"{table}: names the values of the set, but these masks have no names; {ANOTHER}")
 
     def _tables(self, items, labelling):
         """Return {path: text} of the tables to write. Raise InputError if an existing table contradicts."""
@@ -117,6 +134,8 @@ class ConvertedSet:
             found[subjects.TABLE] = [(item.file, item.subject) for item in items]
         if scales:
             found[spacing.TABLE] = scales
+        if labelling is not None:
+            self._check_classes(items, labelling)
         if labelling is not None and labelling.values:
             found[class_tables.TABLE] = [(str(value), label) for label, value in labelling.values.items() if value]
         texts = {self.folder / name: _extended(self.folder / name, COLUMNS[name], rows) for name, rows in found.items()}
@@ -132,9 +151,7 @@ class ConvertedSet:
             )
         rows = read_table(table, table.name, [("subject",)]).rows if table.exists() else []
         listed = {row["file"] for _, row in rows}
-        own = {item.file for item in items}
-        held = [path.name for path in self.images.iterdir()] if self.images.is_dir() else []
-        strange = sorted(name for name in held if name not in own and name not in listed and not is_litter(name))
+        strange = sorted(path.name for path in self._others(self.images, items) if path.name not in listed)
         if strange:
             raise InputError(
                 f"{self.images}: holds {len(strange)} images that {table.name} does not list ({some(strange)}); list "
@@ -150,29 +167,36 @@ class Rename:
 
     def __init__(self, folder):
         self.table = folder.parent / f"{folder.name}_names.csv"
-        rows = []
-        if self.table.exists():
-            with open(self.table, newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-        self._names = {row["original"]: row["name"] for row in rows}
-        self._subjects = {row["subject"]: row["name"].split("_")[0] for row in rows if row["subject"]}
-        self._rows = [(row["name"], row["original"], row["subject"]) for row in rows]
+        self._names, self._subjects, self._counts, self._rows = {}, {}, Counter(), []
+        if not self.table.exists():
+            return
+        with open(self.table, newline="", encoding="utf-8-sig") as file:
+            head, *rows = list(csv.reader(file)) or [()]
+        if tuple(head) != NAMES or any(len(row) != len(NAMES) or ("_" not in row[0] and row[2]) for row in rows):
+            raise InputError(f"{self.table}: is no table of the columns {', '.join(NAMES)}; restore or remove it")
+        for name, original, subject in rows:
+            self._add(name, original, subject)
+
+    def _add(self, name, original, subject):
+        group = name.split("_")[0] if subject else NO_SUBJECT
+        if subject:
+            self._subjects[subject] = group
+        self._names[original] = name
+        self._counts[group] += 1
+        self._rows.append((name, original, subject))
 
     def of(self, file_stem, subject):
         """Return the new name of a file, without extension, and of its subject (None if it has none)."""
-        if subject and subject not in self._subjects:
-            self._subjects[subject] = f"S{len(self._subjects) + 1:03d}"
-        group = self._subjects[subject] if subject else "F"
+        group = self._subjects.get(subject, f"S{len(self._subjects) + 1:03d}") if subject else NO_SUBJECT
         if file_stem not in self._names:
-            count = sum(name.startswith(group) for name in self._names.values()) + 1
-            self._names[file_stem] = f"{group}_{count:03d}" if subject else f"F{count:03d}"
-            self._rows.append((self._names[file_stem], file_stem, subject or ""))
+            number = f"{self._counts[group] + 1:03d}"
+            self._add(f"{group}_{number}" if subject else f"{group}{number}", file_stem, subject or "")
         return self._names[file_stem], group if subject else None
 
     def save(self):
         """Write the table."""
         self.table.parent.mkdir(parents=True, exist_ok=True)
-        files.write_whole(self.table, _write_text, _csv([("name", "original", "subject"), *self._rows]))
+        files.write_whole(self.table, _write_text, _csv([NAMES, *self._rows]))
 
 
 def name_items(images, subjects_of, spacings, rename=None):
@@ -208,7 +232,7 @@ def _pixels_of(image, labelling, channels):
 
 
 def _refuse_other(path, held, expected, image):
-    if held.shape != expected.shape or (held != expected).any():
+    if not np.array_equal(held, expected):
         raise InputError(f"{path}: exists, but holds other pixels than {image} gives; {ANOTHER}")
 
 

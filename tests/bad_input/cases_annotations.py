@@ -148,14 +148,26 @@ add(
     "job.xml",
     "nothing in it fits",
 )
-add("an XML bomb", CONVERT, folder(changed(
-    lambda source: write_cvat_images(source / "job.xml", {"P1_a.png": []}, SIZE, ["bone"]),
-    "<annotations>",
-    '<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]><annotations>',
-)), "job.xml", "DOCTYPE")  # fmt: skip
-add("nothing drawn", CONVERT, folder(lambda source: write_coco(
-    source / "a.json", {"P1_a.png": []}, SIZE, {"bone": 1}
-)), "a.json", "nothing in it fits")  # fmt: skip
+add(
+    "an XML bomb",
+    CONVERT,
+    folder(
+        changed(
+            lambda source: write_cvat_images(source / "job.xml", {"P1_a.png": []}, SIZE, ["bone"]),
+            "<annotations>",
+            '<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]><annotations>',
+        )
+    ),
+    "job.xml",
+    "DOCTYPE",
+)
+add(
+    "nothing drawn",
+    CONVERT,
+    folder(lambda source: write_coco(source / "a.json", {"P1_a.png": []}, SIZE, {"bone": 1})),
+    "nothing is drawn on any of 1 images",
+    "--keep-empty",
+)
 add("only annotations", CONVERT, folder(labelme(), names=()), "source", "holds no images", "LabelMe")
 add("an annotation of no known kind", CONVERT, lambda scene: [text_file(scene)], "notes.json", "not an image", "JSON")
 add("a source that is not there", CONVERT, lambda scene: [scene.root / "gone"], "gone", "no such file or folder")

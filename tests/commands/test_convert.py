@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from annotation_files import write_labelme
 from conftest import train_arguments, write_frame
 from PIL import Image
 from sequence_files import grey_frames, region, write_dicom, write_video
@@ -162,6 +163,47 @@ def test_files_of_two_folders_with_one_name_are_refused(tmp_path, refused):
     said = refused(convert.main, [tmp_path / "a", tmp_path / "b", "--output", tmp_path / "new"])
     assert "would have the same name, scan; rename one, or give the folder above both" in said
     assert run(tmp_path, "--output", tmp_path.parent / f"{tmp_path.name}_new") == 0  # the remedy
+
+
+def test_an_output_inside_the_source_is_no_source(tmp_path):
+    write_video(tmp_path / "P1_a.mkv", FRAMES)
+    line = [tmp_path, "--output", tmp_path / "new"]
+    assert run(*line) == 0
+    before = contents(tmp_path / "new")
+    assert run(*line) == 0
+    assert contents(tmp_path / "new") == before
+
+
+def test_masks_are_added_to_images_that_were_converted_before(clips, tmp_path):
+    assert run(clips / "P1_cine", "--output", tmp_path / "new") == 0
+    corners = [(4, 5), (20, 5), (20, 21), (4, 21)]
+    write_labelme(
+        tmp_path / "new" / "images" / "P1_cine_000002.json", [("bone", corners)], (40, 36), "P1_cine_000002.png"
+    )
+    assert run(tmp_path / "new", "--output", tmp_path / "new") == 0
+    assert [path.name for path in (tmp_path / "new" / "masks").iterdir()] == ["P1_cine_000002.png"]
+    assert len(list((tmp_path / "new" / "images").glob("*.png"))) == 6
+
+
+def test_values_with_and_without_names_do_not_join_one_set(clips, tmp_path, refused):
+    corners = [(4, 5), (20, 5), (20, 21), (4, 21)]
+    for number in (0, 1):
+        write_frame(tmp_path / "old", f"P1_{number}", FRAMES[number], (FRAMES[number] > 99).astype(np.uint8))
+    write_frame(tmp_path / "tool", "P1_2", FRAMES[2], FRAMES[2])
+    shutil.rmtree(tmp_path / "tool" / "masks")
+    write_labelme(tmp_path / "tool" / "P1_2.json", [("bone", corners)], (40, 36), "P1_2.png")
+    assert run(tmp_path / "old", "--output", tmp_path / "a") == 0
+    said = refused(convert.main, [tmp_path / "tool", "--output", tmp_path / "a"])
+    assert "holds 2 masks of another origin" in said and "no classes.csv tells" in said
+    assert run(tmp_path / "tool", "--output", tmp_path / "b") == 0
+    said = refused(convert.main, [tmp_path / "old", "--output", tmp_path / "b"])
+    assert "classes.csv: names the values of the set, but these masks have no names" in said
+
+
+def test_a_damaged_table_of_names_is_refused(clips, tmp_path, refused):
+    (tmp_path / "new_names.csv").write_text("name,original\nS001_001\n")
+    said = refused(convert.main, [clips / "P1_cine", "--rename", "--output", tmp_path / "new"])
+    assert "new_names.csv: is no table of the columns name, original, subject" in said
 
 
 def test_tables_beside_images_are_used(tmp_path):

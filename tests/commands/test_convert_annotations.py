@@ -193,6 +193,18 @@ def test_label_stacks_and_volumes(tmp_path, capsys):
     assert len(read(tmp_path / "stack")) == 4
 
 
+def test_a_converted_set_keeps_its_names_when_it_is_converted_again(tmp_path, refused):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(FRAMES[0]).save(tmp_path / "in" / "P1_a.png")
+    write_drawing("LabelMe", tmp_path / "in")
+    assert run(tmp_path / "in", "--output", tmp_path / "new") == 0
+    assert run(tmp_path / "new", "--output", tmp_path / "again") == 0
+    for name in ("classes.csv", "masks/P1_a.png", "images/P1_a.png"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "new" / name).read_bytes()
+    said = refused(convert.main, [tmp_path / "new", "--output", tmp_path / "other", "--class-names", "ligament,bone"])
+    assert "--class-names: " in said and "holds values without names; give the names to train.py instead" in said
+
+
 def test_segments_in_layers_are_told_apart_by_their_names(tmp_path, refused):
     layers = np.stack([np.stack(FRAMES) > 60, np.stack(FRAMES) > 150], axis=3).astype(np.uint8)
     write_volume(tmp_path / "in" / "P1_scan.nrrd", FRAMES)
