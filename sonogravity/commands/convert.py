@@ -5,28 +5,25 @@
 Write images/, masks/ (if there are annotations), subjects.csv, spacing.csv and classes.csv to the folder DIR.
 """
 
-import shlex
 from collections import Counter
 from pathlib import Path
 
 from sonogravity.commands import script
+from sonogravity.commands.convert_report import report
 from sonogravity.commands.options import add_part, add_subjects, class_names
 from sonogravity.common.claims import claim_folder
 from sonogravity.common.csv_tables import tables_beside_images
 from sonogravity.common.file_names import frame_name
 from sonogravity.common.messages import InputError, say, some, warn
 from sonogravity.common.option_types import positive_int
-from sonogravity.datasets import class_tables, spacing
+from sonogravity.datasets import spacing
 from sonogravity.datasets.file_kinds import stem_of
 from sonogravity.datasets.inputs import Part, notes_on_images, open_frames
 from sonogravity.datasets.labelling import find_labelling
-from sonogravity.datasets.labels import value_text
 from sonogravity.datasets.source_trees import find_sources
-from sonogravity.datasets.subjects import TABLE, Subjects
-from sonogravity.reporting.converted_set import ConvertedSet, Rename, name_items
-
-LOOK_FIRST = 5  # number of shapes that are named on the terminal
-MOST_FOLDS = 5  # that the proposed command has
+from sonogravity.datasets.subjects import Subjects, subjects_in_names
+from sonogravity.reporting.converted_set import ConvertedSet, name_items
+from sonogravity.reporting.new_names import Rename
 
 
 def build_parser():
@@ -62,26 +59,63 @@ def build_parser():
 @script.script
 def main(argv=None):
     options = build_parser().parse_args(argv)
+    if options.output.exists() and not options.output.is_dir():
+        raise InputError(f"{options.output}: is a file, but the output is a folder; give another --output")
     sources = find_sources(options.source, options.masks, options.output)
-    images, notes = open_frames(sources.images, Part(options.region, options.first, options.last))
-    images = {key: each for key, each in images.items() if not each.is_numbered or each.number % options.every == 0}
-    output = ConvertedSet(options.output)
-    labelling, more = find_labelling(sources, images, options.class_names, output.classes)
-    for note in [*sources.notes(), *notes, *more]:
-        warn(note)
-    if labelling is not None:
-        images = _labelled(images, labelling, options.keep_empty)
-        labelling.refuse_other_sizes(images.values())
-    for note in notes_on_images(images.values(), names_remain=not options.rename):
-        warn(note)
-    rename = Rename(options.output) if options.rename else None
-    frames = list(images.values())
-    with claim_folder(options.output, ", or give another --output"):
+    images, notes = _find_images(sources, options)
+    _refuse_idle_options(options, sources, images)
+    with claim_folder(options.output, ", or give another --output"):  # what is read of the set must not change
+        output, rename = ConvertedSet(options.output), Rename(options.output)
+        if options.rename is False and not rename.is_new:
+            raise InputError(
+                f"{rename.table}: the files of this set have new names; give --rename, or another --output"
+            )
+        labelling, more = find_labelling(sources, images, options.class_names, output.classes)
+        for note in [*sources.notes(), *notes, *more]:
+            warn(note)
+        if labelling is not None:
+            images = _labelled(images, labelling, options.keep_empty)
+            labelling.refuse_other_sizes(images.values())
+        for note in notes_on_images(images.values(), names_remain=not options.rename):
+            warn(note)
+        frames, rename = list(images.values()), rename if options.rename else None
         items = name_items(frames, _subjects_of(frames, sources, options), _spacings_of(frames, sources), rename)
-        if rename is not None:
-            rename.save()
-        values = output.write(items, labelling, options.channels)
-    _report(output, items, labelling, values, rename)
+        try:
+            written = output.write(items, labelling, options.channels, rename)
+        except KeyboardInterrupt:
+            say("if you repeat the command, it goes on where it was interrupted")
+            raise
+    report(output, items, labelling, written, rename)
+
+
+def _find_images(sources, options):
+    """Return {identity: FrameFile} of the frames to convert, and notes on them. Raise InputError if there is none."""
+    images, notes = open_frames(sources.images, Part(options.region, options.first, options.last))
+    first = {}
+    for image in images.values():
+        first.setdefault(image.path, image.number)
+    return {
+        key: image
+        for key, image in images.items()
+        if not image.is_numbered or (image.number - first[image.path]) % options.every == 0
+    }, notes
+
+
+def _refuse_idle_options(options, sources, images):
+    """Raise InputError for options that would change nothing, because the user may expect that they do."""
+    if not any(image.is_numbered for image in images.values()):
+        for name in ("every", "first", "last"):
+            if name in options.given:
+                option = {"first": "from", "last": "to"}.get(name, name)
+                raise InputError(f"--{option}: chooses frames of clips, but no file holds several; leave it out")
+    if not sources.annotations and not sources.masks:
+        for name in ("class_names", "keep_empty"):
+            if name in options.given:
+                raise InputError(
+                    f"--{name.replace('_', '-')}: is for annotations, but there are none; leave it out, or give them"
+                )
+    if options.class_names and len(set(options.class_names)) < len(options.class_names):
+        raise InputError("--class-names: names a label twice; give each label once")
 
 
 def _labelled(images, labelling, keep_empty):
@@ -90,8 +124,8 @@ def _labelled(images, labelling, keep_empty):
     without = [image for name, image in images.items() if name not in labelling]
     nothing = [image for name, image in images.items() if name in labelling and name in empty]
     for left, why in (
-        (without, "are not annotated, and are left out"),
-        (nothing, "are annotated, but nothing is drawn on them, and are left out (--keep-empty takes them)"),
+        (without, "have no annotation and are left out"),
+        (nothing, "have an annotation without an area and are left out (--keep-empty takes them as background)"),
     ):
         if left:
             say(f"{len(left)} of {len(images)} images {why}: {_by_source(left)}")
@@ -121,15 +155,24 @@ def _local_name(image):
 def _subjects_of(images, sources, options):
     """Return the subject of each FrameFile: of a table or --subject-regex, else its folder in a tree, else its name."""
     given = Subjects.given(options, sources.folders)
-    if given.table is not None and options.subjects is None:
-        return given.of(
-            [stem_of(_local_name(image)) for image in images], [stem_of(image.path.name) for image in images]
-        )
-    found = given.of([image.stem for image in images], [image.clip for image in images])
-    if given.table is not None or options.subject_regex is not None:
-        return found
+    own = [stem_of(_local_name(image)) for image in images]
+    if given.table is not None:
+        listed = given.table if options.subjects else {}  # it may name the files as the data set does
+        stems = [image.stem if image.stem in listed else name for image, name in zip(images, own, strict=True)]
+        return given.of(stems, [stem_of(image.path.name) for image in images])
+    names = [image.clip or image.stem for image in images]
+    if options.subject_regex is not None:
+        unread = [name for name, found in zip(names, subjects_in_names(names, given.regex), strict=True) if not found]
+        if unread:
+            shown = some(dict.fromkeys(unread))
+            warn(f"--subject-regex: finds no subject in {len(unread)} of {len(names)} names ({shown})")
+        return given.of([image.stem for image in images], [image.clip for image in images])
     folders = [sources.subjects[image.file_stem] for image in images]
-    return [folder or subject for folder, subject in zip(folders, found, strict=True)]
+    in_names = given.of(own, [stem_of(image.path.name) if image.is_numbered else None for image in images])
+    if any(folders) and any(in_names):
+        taken, read = (some(dict.fromkeys(filter(None, each))) for each in (folders, in_names))
+        say(f"subjects:   from the folders ({taken}); --subject-regex would read the file names instead (as {read})")
+    return [folder or subject for folder, subject in zip(folders, in_names, strict=True)]
 
 
 def _spacings_of(images, sources):
@@ -142,46 +185,3 @@ def _spacings_of(images, sources):
         for i, name in names.items():
             found[i] = rows[name] or found[i]
     return found
-
-
-def _report(output, items, labelling, values, rename):
-    """Print what was made, and the command that trains on it."""
-    masks = " and their masks" * (labelling is not None)
-    say(f"written:    {len(items)} images{masks} to {output.folder}")
-    known = sorted({item.subject for item in items if item.subject})
-    without = [item.file for item in items if not item.subject]
-    if without:
-        say(
-            f"no {TABLE}: the names of {len(without)} of {len(items)} images give no subject ({some(without)}); "
-            "--subject-regex tells how to read it"
-        )
-    else:
-        say(f"subjects:   {len(known)} ({some(known)}), in {output.folder / TABLE}")
-    if scaled := sum(item.spacing is not None for item in items):
-        say(f"spacing:    of {scaled} of {len(items)} images, in {output.folder / spacing.TABLE}")
-    if rename is not None:
-        say(f"names:      {rename.table} tells which file has which name; keep it apart from {output.folder}")
-    if labelling is None:
-        say(f"next: draw the masks, with the same names, into {output.masks}, then train")
-        return
-    names = {value: label for label, value in labelling.values.items()}
-    shown = [f"{value_text(value)} {names.get(value, '')}".strip() for value in values]
-    say(f"values:     {', '.join(shown)}" + (f", in {output.folder / class_tables.TABLE}" if names else ""))
-    for drawing in labelling.too_small[:LOOK_FIRST]:
-        warn(f"{drawing.source}: {drawing} has a shape that holds no pixel centre, so it is not in the mask")
-    say(f"next: {_train_command(output.folder, known, not without, [names.get(value) for value in values if value])}")
-
-
-def _train_command(folder, subjects_known, all_known, names):
-    """Return the command that trains on a folder. names: of the foreground values, None for a value without one."""
-    words = ["python", "unet/train.py", "--train", str(folder)]
-    other = folder.parent / ("train" if folder.name == "validation" else "validation")
-    if (other / "images").is_dir() and (other / "masks").is_dir() and folder.name in ("train", "validation"):
-        words[2:] = ["--train", str(folder.parent / "train"), "--validation", str(folder.parent / "validation")]
-    elif all_known and len(subjects_known) > 1:
-        words += ["--folds", str(min(MOST_FOLDS, len(subjects_known)))]
-    else:
-        words += ["--validation", "FOLDER_OF_OTHER_SUBJECTS"]
-    if names and None not in names:
-        words += ["--class-names", ",".join(names)]
-    return shlex.join(words)

@@ -1,17 +1,18 @@
 """Files of annotation tools: what is drawn on which image or frame, of every format alike."""
 
-import json
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from sonogravity.common.files import BROKEN_FILE
 from sonogravity.common.messages import InputError, first_line, some
-from sonogravity.datasets.shapes import Bitmap, Ellipse, Polygons, Runs
+from sonogravity.datasets.pairs import UNFIT
+from sonogravity.datasets.shapes import Ellipse, Polygons, Runs
 
 MOST = 65535  # mask value
-BACKGROUND = ("background", "_background_", "__background__")  # labels whose shapes uncover the background
+BACKGROUND = ("background", "_background_", "__background__")  # shapes of these labels remove those below
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Shape:
     """An area with a label."""
 
     label: str
-    area: Polygons | Ellipse | Runs | Bitmap
+    area: Polygons | Ellipse | Runs
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,6 @@ class Annotations:
         return [f"{self.source}: {self.left_out.total()} shapes have no area and are left out: {kinds}"]
 
 
-def read_json(path):
-    """Return the content of a JSON file. Raise ValueError or OSError if it is none."""
-    return json.loads(path.read_text(encoding="utf-8-sig"))
-
-
 @contextmanager
 def shape_at(where):
     """Raise InputError, which begins with ``where``, for a shape that is damaged."""
@@ -83,10 +79,15 @@ def shape_at(where):
 
 
 def label_of(text, source):
-    """Return a label without spaces around it. Raise InputError if it is empty or no text."""
-    if not isinstance(text, str) or not text.strip():
+    """Return a label without spaces around it. Raise InputError if it is empty, no text, or no text of one line."""
+    if not isinstance(text, str) or not text.strip() or UNFIT.search(text):
         raise InputError(f"{source}: a shape has the label '{text}'; give it a name in the annotation tool")
     return text.strip()
+
+
+def is_background(label):
+    """Return whether shapes of a label are background, which removes the shapes below."""
+    return label.casefold() in BACKGROUND
 
 
 def size_of(height, width):
@@ -94,7 +95,7 @@ def size_of(height, width):
     return (int(height), int(width)) if height and width else None
 
 
-def class_values(files, names=None, known=None):
+def class_values(files, names=None, known=MappingProxyType({})):
     """Return {label: mask value} of the Annotations of all files. The background is 0.
 
     names: of the foreground; they get the values 1, 2, ... in this order. Without names, labels keep the values that
@@ -103,7 +104,7 @@ def class_values(files, names=None, known=None):
     Raise InputError if labels or values disagree.
     """
     given = [(label, value, file.source) for file in files for label, value in file.values.items()]
-    found = {label: 0 for label, _, _ in given if label in BACKGROUND}
+    found = {label: 0 for label, _, _ in given if is_background(label)}
     labels = [each for each in given if each[0] not in found]
     if names:
         if strange := [label for label, _, _ in labels if label not in names]:
@@ -111,8 +112,14 @@ def class_values(files, names=None, known=None):
                 f"{labels[0][2]}: holds the labels {some(dict.fromkeys(strange))}, which --class-names does not list; "
                 "list every label, or remove these shapes in the annotation tool"
             )
-        return found | {name: value for value, name in enumerate(names, 1)}
-    found |= known or {}
+        chosen = {name: value for value, name in enumerate(names, 1)}
+        if any(
+            (chosen.get(name) == value) != (name in chosen or value in chosen.values()) for name, value in known.items()
+        ):
+            held = ", ".join(f"{name} {value}" for name, value in known.items())
+            raise InputError(f"--class-names: the set holds other values already ({held}); leave --class-names out")
+        return found | known | chosen
+    found |= known
     for label, value, source in labels:
         if value is not None:
             _refuse_contradiction(label, value, found, source)

@@ -33,6 +33,7 @@ def read_cvat(path):
         for label in () if meta is None else meta.iter("label"):
             if label.findtext("type") not in WITHOUT_AREA and label.find("parent") is None:
                 found.values.setdefault(label_of(label.findtext("name"), path), None)
+        _refuse_several_tasks(found, root)
         for image in root.iter("image"):
             found.drawings.append(_drawing_of_image(found, image, source))
         tracks = list(root.iter("track"))
@@ -41,27 +42,37 @@ def read_cvat(path):
     return found
 
 
+def _refuse_several_tasks(found, root):
+    """Raise InputError for an export of a project, whose tasks may give different images the same name."""
+    tasks = {each.get("task_id") for kind in ("image", "track") for each in root.iter(kind)}
+    if len(tasks) > 1 or len({each.text for each in root.iter("source")}) > 1:
+        raise InputError(f"{found.source}: holds images or tracks of several tasks; export each task by itself")
+
+
 def _drawing_of_image(found, image, source):
-    name, number = image.get("name"), None
+    name, number, also = image.get("name"), None, None
     if not name:
         raise InputError(f"{found.source}: image {image.get('id')} has no name; export the file again")
     if source and (frame := FRAME.fullmatch(name)):
-        name, number = source, int(frame[1])
+        name, number, also = source, int(frame[1]), name  # also an image that CVAT has exported
     size = size_of(image.get("height"), image.get("width"))
     shapes = [(_depth(each), _shape(found, each, each.get("label"))) for each in image]
-    return Drawing(found.source, name, number, size, _in_order(shapes))
+    return Drawing(found.source, name, number, size, _in_order(shapes), also)
 
 
 def _drawings_of_tracks(found, tracks, meta, source):
     """Return the Drawings of the frames of a video. A frame without a shape has none, unless the task lists it."""
-    if len({track.get("task_id") for track in tracks}) > 1:
-        raise InputError(f"{found.source}: holds tracks of several tasks; export each task by itself")
     size = None
     if meta is not None and (stated := meta.find(".//original_size")) is not None:
         size = size_of(stated.findtext("height"), stated.findtext("width"))
     frames, step = _frames_of_task(found, meta)
+    end, count = max(frames, default=MOST_FRAMES) + step, 0
     for track in tracks:
-        for number, element, corners in _frames_of(found, track, step):
+        for number, element, corners in _frames_of(found, track, step, end):
+            if (count := count + 1) > MOST_FRAMES:
+                raise InputError(
+                    f"{found.source}: its tracks have over {MOST_FRAMES} shapes; export parts of the video"
+                )
             shape = _shape(found, element, track.get("label"), corners)
             frames.setdefault(number, []).append((_depth(element), shape))
     return [Drawing(found.source, source, number, size, _in_order(shapes)) for number, shapes in sorted(frames.items())]
@@ -80,14 +91,17 @@ def _frames_of_task(found, meta):
     return {number: [] for number in numbers}, step
 
 
-def _frames_of(found, track, step):
-    """Yield (frame, element, corners) of a track; corners: (n, 2) of a frame between two keyframes, else None."""
+def _frames_of(found, track, step, last):
+    """Yield (frame, element, corners) of a track; corners: (n, 2) of a frame between two keyframes, else None.
+
+    last: the number that no frame exceeds.
+    """
     elements = [each for each in track if each.tag in (*WITH_AREA, *WITHOUT_AREA)]
     for before, after in zip(elements, [*elements[1:], None], strict=True):
         if before.get("outside") == "1":
             continue
         first, end = (int(each.get("frame")) if each is not None else 0 for each in (before, after))
-        if not (0 <= first < MOST_FRAMES and end < MOST_FRAMES):
+        if not (0 <= first <= last and end <= last):
             raise InputError(
                 f"{found.source}: track {track.get('id')} has a shape in frame {max(first, end)}; correct it"
             )

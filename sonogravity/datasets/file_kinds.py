@@ -12,6 +12,8 @@ SAME_FOLDER = (
     "python -m sonogravity.convert makes one folder of them, with the folders as subjects; or move their files into "
     "this folder, the subject first in each name, as P1_001.png"
 )
+LABELME, COCO, CVAT = ANNOTATIONS = ("LabelMe annotation", "COCO annotation", "CVAT annotation")
+SEGMENTATION = ".seg.nrrd"  # of 3D Slicer: labels, never an image
 # Suffixes of each kind that is no plain image, and the remedy if only images are read.
 KINDS = {
     "DICOM": ((".dcm", ".dicom", ".ima"), CONVERT),
@@ -21,16 +23,14 @@ KINDS = {
     "NPZ": ((".npz",), CONVERT),
     "MATLAB": ((".mat",), "save their slices as PNG"),
     "archive": ((".zip", ".tar", ".tar.gz", ".tgz", ".gz", ".7z", ".rar"), "unpack them"),
-    "LabelMe annotation": ((), CONVERT),
-    "COCO annotation": ((), CONVERT),
-    "CVAT annotation": ((), CONVERT),
+    **dict.fromkeys(ANNOTATIONS, ((), CONVERT)),
     "JSON": ((".json",), ""),
     "XML": ((".xml",), ""),
     "folder": ((), SAME_FOLDER),
     "other": ((), ""),
 }
 SEQUENCES = ("DICOM", "video", "GIF", "volume", "NPZ")  # kinds that predict and evaluate read
-TWO_SUFFIXES = (".nii.gz", ".seg.nrrd", ".seq.nrrd", ".seq.mha", ".igs.mha", ".igs.nrrd")
+TWO_SUFFIXES = (".nii.gz", SEGMENTATION, ".seq.nrrd", ".seq.mha", ".igs.mha", ".igs.nrrd")
 SUFFIXES = (*EXTENSIONS, *(suffix for kind in SEQUENCES for suffix in KINDS[kind][0]))
 START = 4096  # bytes, in which the first element of an XML file stands
 DICOM_PREFIX = 128  # bytes before the letters DICM
@@ -70,7 +70,7 @@ def kind_of(path):
     if found == "JSON":
         return _kind_of_json(path)
     if found == "XML" and _is_cvat(path):
-        return "CVAT annotation"
+        return CVAT
     if found is None and _is_dicom(path):
         return "DICOM"
     return found or "other"
@@ -91,13 +91,18 @@ def _is_dicom(path):
 
 def _kind_of_json(path):
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = read_json(path)
     except (OSError, ValueError, RecursionError):
         return "JSON"
     held = {key for key, value in content.items() if isinstance(value, list)} if isinstance(content, dict) else set()
     if "shapes" in held:
-        return "LabelMe annotation"
-    return "COCO annotation" if held >= {"images", "annotations", "categories"} else "JSON"
+        return LABELME
+    return COCO if held >= {"images", "annotations", "categories"} else "JSON"
+
+
+def read_json(path):
+    """Return the content of a JSON file. Raise ValueError, OSError or RecursionError if it is none."""
+    return json.loads(path.read_text(encoding="utf-8-sig"))
 
 
 def _is_cvat(path):

@@ -16,6 +16,7 @@ from sonogravity.datasets.sequences import NotAnImage
 from sonogravity.datasets.volume_files import Geometry
 
 NO_PLACE = Geometry((1.0,) * 3, (0.0,) * 3, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+SAVED_WHOLE = "; in 3D Slicer, save the segmentation without cropping it to the segments"
 ONLY_REGION = 0  # --region without a number
 
 
@@ -184,14 +185,15 @@ def _belongs(stem, files):
 def refuse_misfits(images, masks):
     """Raise InputError for masks that cannot be those of the clips: other numbers of frames, or another place."""
     sources = {image.file_stem: image.sequence for image in images.values() if image.is_numbered}
+    single = {image.file_stem: image.sequence for image in images.values() if image.sequence and not image.is_numbered}
     for mask in masks.values():
-        source = sources.get(mask.file_stem)
+        source = (sources if mask.is_numbered else single).get(mask.file_stem) if mask.sequence else None
         if mask.is_numbered and source and mask.sequence.count not in (source.count, source.declared):
             raise InputError(
                 f"{mask.path}: holds {mask.sequence.count} frames, but {source.path.name} holds {source.declared}; a "
-                "mask stack needs one frame per frame of the clip"
+                f"mask stack needs one frame per frame of the clip{SAVED_WHOLE * bool(mask.sequence.segments)}"
             )
-        if mask.is_numbered and source and not _same_place(mask.sequence.geometry, source.geometry):
+        if source and not _same_place(mask.sequence.geometry, source.geometry):
             raise InputError(
                 f"{mask.path}: lies elsewhere in space than {source.path.name} (spacing, origin or direction), so its "
                 "slices may be others; save it with the geometry of the image"
@@ -220,7 +222,7 @@ def _fitting(images, masks, listed, some_only, partial):
 
 def _same_place(mask, image):
     """Return whether two volumes lie in the same place. Many programs write masks without a place."""
-    if mask is None or image is None:
+    if mask is None or image is None or len(mask.spacing) != len(image.spacing):
         return True
     if mask == NO_PLACE:
         return image.direction[-1] > 0  # else the slices would be in the other order

@@ -6,9 +6,10 @@ import io
 import numpy as np
 from PIL import Image
 
-from sonogravity.datasets.annotations import Annotations, Drawing, Shape, label_of, read_json, shape_at, size_of
+from sonogravity.datasets.annotations import Annotations, Drawing, Shape, label_of, shape_at, size_of
+from sonogravity.datasets.file_kinds import read_json
 from sonogravity.datasets.sequences import readable
-from sonogravity.datasets.shapes import Bitmap, check_numbers, ellipse, polygon, rectangle
+from sonogravity.datasets.shapes import check_numbers, ellipse, polygon, rectangle, runs_of
 
 
 def read_labelme(path):
@@ -50,7 +51,7 @@ def _area(kind, points, stored):
         with Image.open(io.BytesIO(base64.b64decode(stored["mask"], validate=True))) as picture:
             if picture.size != (right - left + 1, bottom - top + 1):
                 raise ValueError(f"its mask is {picture.size}, but its corners are {points.tolist()}")
-            return Bitmap(np.array(picture.convert("L")) > 0, int(top), int(left))
+            return runs_of(np.array(picture.convert("L")) > 0, int(top), int(left))
     if kind in ("line", "linestrip", "point", "points"):
         return None
     raise ValueError(f"unknown type {kind}")

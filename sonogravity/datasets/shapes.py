@@ -12,7 +12,9 @@ import numpy as np
 
 from sonogravity.datasets.image_files import MAX_PIXELS
 
+NO_PIXEL, HIDDEN = "holds no pixel centre of the image", "lies below others as a whole"
 FARTHEST = 1e6  # px, of a coordinate
+LONGEST_SHIFT = 60  # bits of a run length
 SMALLEST = 1e-6  # px, of the radius of an ellipse that is drawn
 
 
@@ -72,19 +74,6 @@ class Runs:
         return _placed(block.T if self.by_columns else block, self.top, self.left, size)
 
 
-@dataclass(frozen=True)
-class Bitmap:
-    """A rectangle of pixels. pixels: (h, w) bool. top, left: px."""
-
-    pixels: np.ndarray
-    top: int
-    left: int
-
-    def fill(self, size):
-        """Return the (H, W) bool pixels of the shape. size: (H, W)."""
-        return _placed(self.pixels, self.top, self.left, size)
-
-
 def polygon(corners):
     """Return the Polygons of one (n, 2) list of corners. Raise ValueError if these are no polygon."""
     return polygons([corners])
@@ -130,6 +119,13 @@ def runs(lengths, top, left, height, width, by_columns=False):
     return Runs(lengths, top, left, height, width, by_columns)
 
 
+def runs_of(pixels, top, left):
+    """Return the Runs of an (h, w) bool array."""
+    flat = pixels.ravel()
+    starts = np.flatnonzero(np.diff(flat, prepend=False))  # a first run of length 0 if the first pixel is inside
+    return runs(np.diff([0, *starts, flat.size]), top, left, *pixels.shape)
+
+
 def lengths_of_text(text):
     """Return the run lengths of COCO's compressed text.
 
@@ -142,6 +138,8 @@ def lengths_of_text(text):
         group = letter - 48
         if not 0 <= group < 64:
             raise ValueError("run lengths hold a character that cannot be one")
+        if shift > LONGEST_SHIFT:
+            raise ValueError("run lengths hold a number that is too large")
         number |= (group & 31) << shift
         shift += 5
         if group & 32:
@@ -156,16 +154,20 @@ def lengths_of_text(text):
 
 
 def draw(shapes, values, size):
-    """Return the (H, W) mask values of shapes, 0 elsewhere, and how many shapes hold no pixel centre.
+    """Return the (H, W) mask values of shapes, 0 elsewhere, and {position of a shape without a pixel: why}.
 
     shapes: bottom first; where they overlap, the last one counts. values: one per shape.
     """
-    mask, empty = np.zeros(size, np.uint8 if max(values, default=0) < 256 else np.uint16), 0
-    for shape, value in zip(shapes, values, strict=True):
+    owner, lost = np.zeros(size, np.int32), {}
+    for place, shape in enumerate(shapes):
         filled = shape.fill(size)
-        empty += not filled.any()
-        mask[filled] = value
-    return mask, empty
+        if not filled.any():
+            lost[place] = NO_PIXEL
+        owner[filled] = place + 1
+    seen = set(np.unique(owner).tolist())
+    lost |= {place: HIDDEN for place in range(len(shapes)) if place + 1 not in seen and place not in lost}
+    kind = np.uint8 if max(values, default=0) < 256 else np.uint16
+    return np.array([0, *values], kind)[owner], lost
 
 
 def _add_polygon(filled, corners):

@@ -116,6 +116,8 @@ class Video(InOrder):
                 self._last_s = float((frame.duration or 0) * frame.time_base) if frame.time_base else 0
         except av.FFmpegError as error:
             ended = f"the video is damaged in frame {len(times)} ({_reason(error)})"
+        if None not in times and any(later < before for before, later in itertools.pairwise(times)):
+            times = [None] * len(times)  # of packets, as AVI stores them, not of frames
         missing = self._missing_seconds(times)
         self._end()
         if not times:
@@ -131,10 +133,14 @@ class Video(InOrder):
 
     def _missing_seconds(self, times):
         """Return by how many seconds the frames end before the end that the file declares, 0 if they do not."""
+        stream = self._container.streams.video[0]
+        if None in times and self._container.format.name == "avi" and stream.average_rate:
+            lacking = stream.frames - len(times)
+            return lacking / float(stream.average_rate) if lacking > EARLY else 0
         if len(times) < 2 or None in times:
             return 0
-        step = (times[-1] - times[0]) / (len(times) - 1)
-        missing = self._declared_seconds() - (times[-1] - times[0] + step)
+        step = float(np.median(np.diff(times)))  # the mean would be longer by the very frames that are missing
+        missing = self._declared_seconds() - (times[-1] - times[0] + max(step, self._last_s))
         return missing if missing > EARLY * step else 0
 
     def _declared_seconds(self):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sonogravity.common.messages import InputError, one_line
+from sonogravity.datasets.file_kinds import SEGMENTATION
 from sonogravity.datasets.sequences import MOST_IN_MEMORY, Sequence, need
 
 NIFTI = (".nii", ".nii.gz")
@@ -143,13 +144,17 @@ class Volume(Sequence):
                 f"{self.path}: segments in different layers have the same value; in 3D Slicer export it as a label "
                 "map, or run python -m sonogravity.convert with --class-names"
             )
-        return self.drawn(number, values)
+        return self._draw(number, values)
 
     def drawn(self, number, values):
         """Return the (H, W) mask values of a frame. values: {name of segment: mask value}; 0 elsewhere.
 
-        If segments overlap, the last one in the file's order counts. Raise InputError if a pixel belongs to none.
+        If segments overlap, the last one in the file's order counts. Raise InputError if a pixel belongs to none, or if
+        the file is damaged.
         """
+        return self._decoded(f"{self.path}, frame {number}", self._draw, number, values)
+
+    def _draw(self, number, values):
         stored = self._stored(number)
         layers = stored if self._channels else stored[:, :, None]
         mask = np.zeros(self.size, np.uint8 if max(values.values()) < 256 else np.int32)
@@ -168,13 +173,15 @@ class Volume(Sequence):
 
 def _segments(path, notes, layers):
     """Return the Segments that the header of a ``.seg.nrrd`` file lists. notes: {key: text}."""
-    if not path.name.lower().endswith(".seg.nrrd"):
+    if not path.name.lower().endswith(SEGMENTATION):
         return ()
     found = []
     while (name := notes.get(f"Segment{len(found)}_Name")) is not None:
         number = len(found)  # earlier versions of 3D Slicer store a layer per segment, and neither value nor layer
         value = notes.get(f"Segment{number}_LabelValue", 1)
         layer = notes.get(f"Segment{number}_Layer", number if layers > 1 else 0)
+        if not 0 <= int(layer) < layers:
+            raise InputError(f"{path}: segment {name.strip()} is in layer {layer} of {layers}; save the file again")
         found.append(Segment(name.strip(), int(value), int(layer)))
     if layers > 1 and not found:
         raise InputError(

@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,16 +18,16 @@ from sonogravity.datasets.frame_files import FrameFile, read_image
 from sonogravity.datasets.image_files import EXTENSIONS, read_file
 from sonogravity.datasets.labels import COLOUR, rgb_of, values_in
 from sonogravity.datasets.mask_files import read_mask, write_mask
+from sonogravity.datasets.pairs import LONGEST_NAME
 from sonogravity.datasets.spacing import Spacing
-from sonogravity.reporting.pictures import PALETTE
+from sonogravity.reporting.pictures import colour_of
 
 COLUMNS = {
     subjects.TABLE: ("file", "subject"),
     spacing.TABLE: ("file", "pixels_per_mm_x", "pixels_per_mm_y"),
     class_tables.TABLE: class_tables.COLUMNS,
 }
-NAMES = ("name", "original", "subject")  # columns of the table of new names
-NO_SUBJECT = "F"  # first letter of the new name of a file without a subject
+EIGHT_BIT = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp")  # and 16-bit grey PNG: formats that PNG can hold
 ANOTHER = "give another --output, or move these files away"
 
 
@@ -47,6 +46,21 @@ class Item:
         return f"{self.name}.png"
 
 
+@dataclass(frozen=True)
+class Written:
+    """Counts of what a conversion did. new, kept: images. values: mask values of the whole set, sorted.
+
+    subjects: of the whole set. others: images in the set that are not of this conversion. without_mask: of all images.
+    """
+
+    new: int
+    kept: int
+    values: list[int]
+    subjects: list[str]
+    others: list[str]
+    without_mask: list[str]
+
+
 class ConvertedSet:
     """A folder with images/, masks/ and tables. classes: {label: mask value} of an earlier conversion into it."""
 
@@ -55,15 +69,20 @@ class ConvertedSet:
         self.images, self.masks = folder / "images", folder / "masks"
         self.classes = class_tables.read_classes(folder / class_tables.TABLE)
 
-    def write(self, items, labelling, channels):
-        """Write Items, with their masks if there is a Labelling. Return the mask values of the whole set, sorted.
+    def write(self, items, labelling, channels, rename=None):
+        """Write Items, with their masks if there is a Labelling, and the table of a Rename. Return what was Written.
 
         What exists must be equal to what would be written, so an interrupted conversion can be resumed, and another one
         added. Raise InputError, before anything is written, if it differs.
         """
-        _check_names(items)
+        self._check_names(items)
+        if rename is not None:
+            self._check_renamed(rename)
         tables = self._tables(items, labelling)
+        refuse_unfit_for_png([item.image for item in items], channels)
         kept = self._compare(items, labelling, channels)
+        if rename is not None:
+            rename.save()
         for path, text in tables.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write_whole(path, _write_text, text)
@@ -75,13 +94,53 @@ class ConvertedSet:
             if mask is not None and not (self.masks / item.file).exists():  # first: training notices a missing mask
                 files.write_whole(self.masks / item.file, _write_mask, mask, labelling.values)
             if not (self.images / item.file).exists():
-                files.write_whole(self.images / item.file, _write_png, array, item.image)
+                files.write_whole(self.images / item.file, _write_png, array)
             return values_in(mask) if mask is not None else ()
 
         rest = [item for item in items if item.name not in kept]
         done = ahead(convert, rest, decoding_threads(None))
         found = set().union(*kept.values(), *progress.bar(done, "converting", len(rest), "frame"))
-        return sorted(found | self._values_of_others(items))
+        return self._describe(items, len(rest), found)
+
+    def _describe(self, items, new, values):
+        """Return the Written of the set. values: those in the masks of Items."""
+        values = values | self.values_in_masks(items)
+        table = self.folder / subjects.TABLE
+        rows = read_table(table, table.name, [("subject",)]).rows if table.exists() else []
+        known = {row["subject"] for _, row in rows}
+        masked = {path.stem for path in self.masks.iterdir()} if self.masks.is_dir() else set()
+        return Written(
+            new,
+            len(items) - new,
+            sorted(values),
+            sorted(known),
+            sorted(path.name for path in self._others(self.images, items)),
+            sorted(path.name for path in self._others(self.images, ()) if path.stem not in masked),
+        )
+
+    def values_in_masks(self, items=()):
+        """Return the mask values in the set, without those of Items, which are known."""
+        paths = self._others(self.masks, items)
+        return set().union(*ahead(lambda path: values_in(read_mask(path).values), paths, decoding_threads(None)))
+
+    def _check_names(self, items):
+        """Raise InputError for names that are too long, or that some file systems take for one."""
+        seen = {path.name.casefold(): path for path in self._others(self.images, items)}
+        for item in items:
+            if len(item.file.encode()) > LONGEST_NAME:
+                raise InputError(f"{item.image}: its name in the data set, {item.file}, is too long; give --rename")
+            twin = seen.setdefault(item.file.casefold(), item.image)
+            if twin is not item.image:
+                raise InputError(f"{item.image} and {twin} would both be {item.file}; rename one, or give --rename")
+
+    def _check_renamed(self, rename):
+        """Raise InputError if the set holds images that the table of new names does not know."""
+        strange = [path.name for path in self._others(self.images, ()) if not rename.knows(path.stem)]
+        if strange:
+            raise InputError(
+                f"{self.images}: holds {len(strange)} images that {rename.table} does not list ({some(strange)}), so "
+                "files of one person could get two names; put the table back, or give another --output"
+            )
 
     def _compare(self, items, labelling, channels):
         """Return {name: mask values} of Items that exist as a whole. Raise InputError for a file that differs."""
@@ -107,11 +166,6 @@ class ConvertedSet:
         own = {item.file for item in items}
         held = folder.iterdir() if folder.is_dir() else ()
         return [path for path in held if path.name not in own and path.suffix.lower() in EXTENSIONS]
-
-    def _values_of_others(self, items):
-        """Return the mask values of masks in the folder that other conversions wrote."""
-        paths = self._others(self.masks, items)
-        return set().union(*ahead(lambda path: values_in(read_mask(path).values), paths, decoding_threads(None)))
 
     def _check_classes(self, items, labelling):
         """Raise InputError if the set holds masks whose values cannot be compared with those of the Labelling."""
@@ -159,46 +213,6 @@ class ConvertedSet:
             )
 
 
-class Rename:
-    """Names that do not tell who a patient is: S001_002 is the second file of the first subject.
-
-    A table beside the output folder tells which file has which name, and keeps the names in a later conversion.
-    """
-
-    def __init__(self, folder):
-        self.table = folder.parent / f"{folder.name}_names.csv"
-        self._names, self._subjects, self._counts, self._rows = {}, {}, Counter(), []
-        if not self.table.exists():
-            return
-        with open(self.table, newline="", encoding="utf-8-sig") as file:
-            head, *rows = list(csv.reader(file)) or [()]
-        if tuple(head) != NAMES or any(len(row) != len(NAMES) or ("_" not in row[0] and row[2]) for row in rows):
-            raise InputError(f"{self.table}: is no table of the columns {', '.join(NAMES)}; restore or remove it")
-        for name, original, subject in rows:
-            self._add(name, original, subject)
-
-    def _add(self, name, original, subject):
-        group = name.split("_")[0] if subject else NO_SUBJECT
-        if subject:
-            self._subjects[subject] = group
-        self._names[original] = name
-        self._counts[group] += 1
-        self._rows.append((name, original, subject))
-
-    def of(self, file_stem, subject):
-        """Return the new name of a file, without extension, and of its subject (None if it has none)."""
-        group = self._subjects.get(subject, f"S{len(self._subjects) + 1:03d}") if subject else NO_SUBJECT
-        if file_stem not in self._names:
-            number = f"{self._counts[group] + 1:03d}"
-            self._add(f"{group}_{number}" if subject else f"{group}{number}", file_stem, subject or "")
-        return self._names[file_stem], group if subject else None
-
-    def save(self):
-        """Write the table."""
-        self.table.parent.mkdir(parents=True, exist_ok=True)
-        files.write_whole(self.table, _write_text, _csv([NAMES, *self._rows]))
-
-
 def name_items(images, subjects_of, spacings, rename=None):
     """Return the Items of FrameFiles. subjects_of, spacings: one per image. rename: a Rename, or None."""
     items = []
@@ -210,15 +224,18 @@ def name_items(images, subjects_of, spacings, rename=None):
     return items
 
 
-def _check_names(items):
-    """Raise InputError for names that are too long, or that some file systems take for one."""
-    seen = {}
-    for item in items:
-        if len(item.file.encode()) > 240:
-            raise InputError(f"{item.image}: its name in the data set, {item.file}, is too long; give --rename")
-        twin = seen.setdefault(item.name.casefold(), item)
-        if twin is not item:
-            raise InputError(f"{item.image} and {twin.image} would both be {item.file}; rename one, or give --rename")
+def refuse_unfit_for_png(images, channels):
+    """Raise InputError for FrameFiles whose pixels PNG cannot hold. One frame of each file is decoded, if need be."""
+    for image in {image.path: image for image in images}.values():
+        if image.sequence is None and image.path.suffix.lower() in EIGHT_BIT:
+            continue
+        array = read_image(image, channels)
+        if array.dtype == np.float32:
+            raise InputError(f"{image}: holds floats, which PNG cannot hold; save it as uint8 or uint16")
+        if array.dtype == np.uint16 and array.ndim == 3:
+            raise InputError(
+                f"{image}: is 16-bit in colour, which PNG images here cannot be; convert with --channels 1"
+            )
 
 
 def _pixels_of(image, labelling, channels):
@@ -264,15 +281,12 @@ def _write_text(path, text):
 
 def _write_mask(path, mask, values):
     """Write mask values. values: {label: mask value}; masks with labels are shown in the colours of the classes."""
-    stored = rgb_of(mask) if mask.max() >= COLOUR else mask
-    shown = sorted(value for value in values.values() if 0 < value < 256)
-    colours = {value: PALETTE[k % len(PALETTE)] for k, value in enumerate(shown)}
-    write_mask(path, stored.astype(np.uint8 if stored.max() < 256 else np.uint16), colours)
+    if mask.max() >= COLOUR:
+        mask = rgb_of(mask.ravel()).reshape(*mask.shape, 3)
+    colours = {value: colour_of(k) for k, value in enumerate(sorted(value for value in values.values() if value))}
+    shown = {value: colour for value, colour in colours.items() if value < 256}
+    write_mask(path, mask.astype(np.uint8 if mask.max() < 256 else np.uint16), shown)
 
 
-def _write_png(path, array, image):
-    if array.dtype == np.float32:
-        raise InputError(f"{image}: holds floats, which PNG cannot hold; save it as uint8 or uint16")
-    if array.dtype == np.uint16 and array.ndim == 3:
-        raise InputError(f"{image}: is 16-bit in colour, which PNG images here cannot be; convert with --channels 1")
+def _write_png(path, array):
     Image.fromarray(array).save(path, format="PNG")

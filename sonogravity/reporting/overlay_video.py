@@ -24,7 +24,7 @@ ENCODER = "libx264"
 X264 = {"preset": "superfast", "crf": "20", "bf": "0", "g": "50"}
 TICKS = 90_000  # per second: times that are whole numbers of ms, or of frames at usual rates, stay exact
 RATE = 10  # frames per second of a clip without times
-LARGEST_SIDE = 8192  # px: players and the encoder take no larger frames
+LARGEST_SIDE = 8192  # px, of the frames without the strip: players take no larger videos
 LONGEST_STEP_S = 3600  # between two frames; times beyond it cannot be meant
 
 
@@ -91,8 +91,8 @@ class OverlayVideos:
         timeless = [image.path.name for image in images if end_times(image.sequence, self._numbers[image.path]) is None]
         if timeless:
             say(
-                f"{len(timeless)} clips give no times ({some(timeless)}): their overlay videos show {RATE} frames per "
-                "second"
+                f"{len(timeless)} clips give no usable times ({some(timeless)}): their overlay videos "
+                f"show {RATE} frames per second"
             )
 
     def draw(self, result, row, image):
@@ -154,16 +154,18 @@ class _Clip:
         return text + ", smoothed over time" * smoothed
 
     def _maximum(self, image):
-        """Return the 16-bit level that is white in all frames of the clip: the most that its first frame's bits hold.
+        """Return the 16-bit level that is white in all frames of the clip, because the video would flicker otherwise.
 
-        If each frame had its own, the video would flicker.
+        It is the most that the bits of the first, the middle and the last frame hold.
         """
         if image.dtype != np.uint16:
             return None
         with self._lock:
             if self._white is None:
-                largest = int(self._file.sequence.read(0, 1).max())
-                self._white = 2 ** largest.bit_length() - 1
+                sequence = self._file.sequence
+                numbers = {0, sequence.count // 2, sequence.count - 1}
+                largest = max(int(sequence.read(number, 1).max()) for number in numbers)
+                self._white = max(1, 2 ** largest.bit_length() - 1)
         return self._white
 
     def draw(self, result, row, image):

@@ -31,8 +31,13 @@ def class_colours(labels):
     """Return (C, 3) uint8, the colour of each class. The background is black."""
     table = np.zeros((labels.count, 3), np.uint8)
     for k, c in enumerate(labels.foreground):
-        table[c] = PALETTE[k % len(PALETTE)]
+        table[c] = colour_of(k)
     return table
+
+
+def colour_of(place):
+    """Return the colour (red, green, blue) of the foreground class at a place in the order of the classes, from 0."""
+    return PALETTE[place % len(PALETTE)]
 
 
 def mask_colours(labels):

@@ -51,9 +51,9 @@ def clip(source):
     return write_video(source / "P1_sweep.mkv", FRAMES)
 
 
-def track(name, frames):
+def track(name, frames, last=3):
     shapes = dict.fromkeys(frames, SQUARE)
-    return lambda source: write_cvat_video(source / "job.xml", [("bone", shapes)], SIZE, ["bone"], name, (0, 3))
+    return lambda source: write_cvat_video(source / "job.xml", [("bone", shapes)], SIZE, ["bone"], name, (0, last))
 
 
 add(
@@ -144,9 +144,11 @@ add(
 add(
     "a track with a frame that the clip lacks",
     CONVERT,
-    folder(clip, track("P1_sweep.mp4", [1, 2, 3]), changed(track("P1_sweep.mp4", [1]), 'frame="1"', 'frame="9"')),
+    folder(clip, track("P1_sweep.mp4", [1, 2, 4], last=9)),
     "job.xml",
-    "nothing in it fits",
+    "frame 4 does not exist",
+    "P1_sweep.mkv has 4 frames",
+    "numbered from 0",
 )
 add(
     "an XML bomb",

@@ -40,7 +40,7 @@ def test_frames_are_written_as_they_are_with_their_scale(clips, tmp_path, capsys
         np.testing.assert_array_equal(written[f"P3_clip_{k:06d}"], FRAMES[k])
     np.testing.assert_array_equal(written["P2_image"], FRAMES[0].astype(np.uint16) * 200)
     said = capsys.readouterr().out
-    assert "written:    7 images to" in said and not (tmp_path / "new" / "subjects.csv").exists()
+    assert "written:    7 of 7 images to" in said and not (tmp_path / "new" / "subjects.csv").exists()
     assert "no subjects.csv: the names of 1 of 7 images give no subject (P2_image.png); --subject-regex" in said
     table = pd.read_csv(tmp_path / "new" / "spacing.csv")
     assert list(table["file"]) == [f"P1_cine_{k:06d}.png" for k in numbers]
@@ -145,7 +145,7 @@ def test_a_tree_of_folders_gives_names_and_subjects(tmp_path, capsys):
     table = pd.read_csv(tmp_path / "new" / "subjects.csv").set_index("file")["subject"]
     assert dict(table) == {"Cy_a_1.png": "Cy", "Cy_a_2.png": "Cy"}  # only these have masks
     said = capsys.readouterr()
-    assert "4 of 6 images are not annotated, and are left out: 2 frames of Ann_scan, 2 frames of Ben_day 2" in said.out
+    assert "4 of 6 images have no annotation and are left out: 2 frames of Ann_scan, 2 frames of Ben_day 2" in said.out
     assert "not read, because not images: 1 other file (notes.txt)" in said.err
     np.testing.assert_array_equal(np.array(Image.open(tmp_path / "new" / "masks" / "Cy_a_2.png")), FRAMES[2] > 99)
     shutil.rmtree(root / "Cy")
@@ -157,12 +157,31 @@ def test_a_tree_of_folders_gives_names_and_subjects(tmp_path, capsys):
     assert set(pd.read_csv(tmp_path / "third" / "subjects.csv")["subject"]) == {"Ann_scan", "day 2"}
 
 
-def test_files_of_two_folders_with_one_name_are_refused(tmp_path, refused):
-    for folder in ("a", "b"):
-        write_video(tmp_path / folder / "scan.mkv", FRAMES)
-    said = refused(convert.main, [tmp_path / "a", tmp_path / "b", "--output", tmp_path / "new"])
-    assert "would have the same name, scan; rename one, or give the folder above both" in said
-    assert run(tmp_path, "--output", tmp_path.parent / f"{tmp_path.name}_new") == 0  # the remedy
+def test_several_folders_are_one_tree(tmp_path):
+    """As a shell expands patients/*: without it both clips would be one name, and all stills one subject."""
+    for person in ("Ann", "Ben"):
+        write_video(tmp_path / person / "scan.mkv", FRAMES)
+        write_frame(tmp_path / person, "sweep_003", FRAMES[0], FRAMES[0])
+        shutil.rmtree(tmp_path / person / "masks")
+    assert run(tmp_path / "Ann", tmp_path / "Ben", "--every", 6, "--output", tmp_path / "new") == 0
+    table = pd.read_csv(tmp_path / "new" / "subjects.csv").set_index("file")["subject"]
+    assert dict(table) == {
+        f"{person}_{name}.png": person for person in ("Ann", "Ben") for name in ("scan_000000", "sweep_003")
+    }
+
+
+def test_two_files_of_one_name_are_refused(tmp_path, refused):
+    write_video(tmp_path / "in" / "scan.mkv", FRAMES)
+    write_video(tmp_path / "in" / "scan.avi", FRAMES)
+    said = refused(convert.main, [tmp_path / "in", "--output", tmp_path / "new"])
+    assert said.rstrip().endswith("would have the same name, scan; rename one")
+
+
+def test_folders_that_name_no_person_are_no_subjects(tmp_path):
+    for part in ("train", "validation"):
+        write_frame(tmp_path / part, f"D{len(part)}_1", FRAMES[0], FRAMES[0] // 128)
+    assert run(tmp_path, "--output", tmp_path / "new") == 0
+    assert set(pd.read_csv(tmp_path / "new" / "subjects.csv")["subject"]) == {"D5", "D10"}
 
 
 def test_an_output_inside_the_source_is_no_source(tmp_path):
@@ -200,6 +219,79 @@ def test_values_with_and_without_names_do_not_join_one_set(clips, tmp_path, refu
     assert "classes.csv: names the values of the set, but these masks have no names" in said
 
 
+def test_old_and_new_names_do_not_join_one_set(tmp_path, refused):
+    for person in ("Ann", "Ben"):
+        write_video(tmp_path / "in" / person / "scan.mkv", FRAMES)
+    line = [tmp_path / "in", "--every", 6, "--output", tmp_path / "new"]
+    assert run(*line) == 0
+    said = refused(convert.main, [*line, "--rename"])
+    assert "holds 2 images that" in said and "new_names.csv does not list" in said
+    assert not (tmp_path / "new_names.csv").exists()
+    line[-1] = tmp_path / "renamed"
+    assert run(*line, "--rename") == 0
+    assert "the files of this set have new names; give --rename" in refused(convert.main, line)
+    key = (tmp_path / "renamed_names.csv").read_bytes()
+    (tmp_path / "renamed_names.csv").unlink()  # a new patient would become S001
+    assert "put the table back" in refused(convert.main, [*line, "--rename"])
+    assert not (tmp_path / "renamed_names.csv").exists()
+    (tmp_path / "renamed_names.csv").write_bytes(key)
+    said = refused(convert.main, [*line, "--rename", "--channels", 3])
+    assert "holds other pixels" in said and (tmp_path / "renamed_names.csv").read_bytes() == key
+
+
+def test_options_that_would_change_nothing_are_refused(clips, tmp_path, refused):
+    image = clips / "P2_image"
+    for options, said in (
+        (["--every", 2], "--every: chooses frames of clips"),
+        (["--to", 3], "--to: chooses frames of clips"),
+        (["--keep-empty"], "--keep-empty: is for annotations"),
+        (["--class-names", "a"], "--class-names: is for annotations"),
+    ):
+        assert said in refused(convert.main, [image, "--output", tmp_path / "new", *options])
+    (tmp_path / "file").write_text("x")
+    assert "is a file, but the output is a folder" in refused(convert.main, [image, "--output", tmp_path / "file"])
+
+
+def test_every_nth_frame_counts_from_the_first_that_is_used(clips, tmp_path):
+    line = [clips / "P1_cine", "--from", 1, "--every", 2, "--output", tmp_path / "new"]
+    assert run(*line) == 0
+    numbers = [int(path.stem[-6:]) for path in sorted((tmp_path / "new" / "images").iterdir())]
+    assert numbers == [1, 3, 5]
+
+
+def test_colours_are_kept_in_masks(tmp_path):
+    mask = np.zeros((40, 36, 3), np.uint8)
+    mask[5:20, 4:30] = (255, 0, 0)
+    write_frame(tmp_path / "in", "P1_1", FRAMES[0], mask)
+    write_frame(tmp_path / "in", "P1_2", FRAMES[1], np.zeros((40, 36), np.uint8))
+    assert run(tmp_path / "in", "--output", tmp_path / "new") == 0
+    np.testing.assert_array_equal(np.array(Image.open(tmp_path / "new" / "masks" / "P1_1.png").convert("RGB")), mask)
+    assert run(tmp_path / "in", "--output", tmp_path / "new") == 0
+
+
+def test_what_png_cannot_hold_is_refused_before_anything_is_written(tmp_path, refused):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(FRAMES[0]).save(tmp_path / "in" / "P1_a.png")
+    np.save(tmp_path / "in" / "P1_b.npy", FRAMES[0].astype(np.float32) / 255)
+    assert "holds floats, which PNG cannot hold" in refused(
+        convert.main, [tmp_path / "in", "--output", tmp_path / "new"]
+    )
+    assert not list((tmp_path / "new").rglob("*.*"))
+
+
+def test_the_last_lines_tell_of_the_whole_set(clips, tmp_path, capsys):
+    line = ["--output", tmp_path / "new"]
+    assert run(clips / "P1_cine", "--every", 3, *line) == 0
+    capsys.readouterr()
+    assert run(clips / "P3_clip.mkv", "--every", 3, *line) == 0
+    said = capsys.readouterr().out
+    assert "written:    2 of 2 images to" in said and "; 2 others in the set" in said
+    assert "subjects:   2 (P1_cine, P3_clip)" in said
+    assert run(clips / "P3_clip.mkv", "--every", 3, *line) == 0
+    assert "written:    0 of 2 images to" in (said := capsys.readouterr().out) and ", 2 were there already" in said
+    assert "next: draw masks for 4 images" in said
+
+
 def test_a_damaged_table_of_names_is_refused(clips, tmp_path, refused):
     (tmp_path / "new_names.csv").write_text("name,original\nS001_001\n")
     said = refused(convert.main, [clips / "P1_cine", "--rename", "--output", tmp_path / "new"])
@@ -235,7 +327,7 @@ def test_new_names_tell_nothing_and_stay_the_same(tmp_path, capsys):
     assert b"Jones" not in written and b"Smith" not in written
     key = pd.read_csv(tmp_path / "new_names.csv")
     assert list(key["original"]) == ["Jones_Jones lumbar", "Jones_Jones_1", "Smith_Smith lumbar", "Smith_Smith_1"]
-    assert "new_names.csv tells which file has which name; keep it apart from" in capsys.readouterr().out
+    assert "new_names.csv tells which file has which name; keep it safe, and apart from" in capsys.readouterr().out
     before = contents(tmp_path / "new")
     write_video(root / "Abel" / "first.mkv", FRAMES)  # comes before the others, but must not take their names
     assert run(*line) == 0

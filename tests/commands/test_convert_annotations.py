@@ -15,6 +15,7 @@ from PIL import Image
 from sequence_files import grey_frames, region, write_dicom, write_segmentation, write_video, write_volume
 
 from sonogravity.commands import convert
+from sonogravity.common import folders
 from sonogravity.datasets.mask_files import decode_mask
 from sonogravity.datasets.shapes import draw, polygon
 from unet import predict, train
@@ -168,7 +169,7 @@ def test_interpolated_tracks_and_every_nth_frame(tmp_path, capsys):
     assert list(masks) == ["P1_sweep_000004", "P1_sweep_000008"]
     assert [int(mask.nonzero()[1].min()) for mask in masks.values()] == [place_of(4), place_of(8)]
     said = capsys.readouterr().out
-    assert "1 of 3 images are annotated, but nothing is drawn on them, and are left out (--keep-empty" in said
+    assert "1 of 3 images have an annotation without an area and are left out (--keep-empty" in said
     assert run(tmp_path / "clips", "--output", tmp_path / "all", "--every", 4, "--keep-empty") == 0
     assert [bool(mask.any()) for mask in read(tmp_path / "all").values()] == [False, True, True]
 
@@ -184,7 +185,7 @@ def test_label_stacks_and_volumes(tmp_path, capsys):
     for stem, mask in masks.items():
         np.testing.assert_array_equal(mask, labels[int(stem[-6:])])
     said = capsys.readouterr().out
-    assert "nothing is drawn on them, and are left out (--keep-empty takes them): 1 frames of P1_scan" in said
+    assert "without an area and are left out (--keep-empty takes them as background): 1 frames of P1_scan" in said
     assert "values:     0, 3" in said and "--class-names" not in said
     (tmp_path / "elsewhere").mkdir()
     tifffile.imwrite(tmp_path / "elsewhere" / "P1_scan.tif", labels, photometric="minisblack")
@@ -238,7 +239,7 @@ def test_what_lacks_a_partner_is_listed(tmp_path, capsys):
     write_drawing("3D Slicer", tmp_path / "in", "P1_d")
     assert run(tmp_path / "in", "--output", tmp_path / "new") == 0
     said = capsys.readouterr()
-    assert "1 of 2 images are not annotated, and are left out: P1_b.png" in said.out
+    assert "1 of 2 images have no annotation and are left out: P1_b.png" in said.out
     assert "P1_c.json: 1 annotated images or frames are not among the images given: P1_c.png" in said.err
     assert "1 masks have no image of the same name: P1_d.seg.nrrd" in said.err
     assert list(read(tmp_path / "new")) == ["P1_a"]
@@ -252,7 +253,7 @@ def test_a_converted_set_is_trained_on_with_the_printed_command(tmp_path, capsys
     assert run(tmp_path / "clips", "--output", tmp_path / "new", "--every", 2) == 0
     printed = capsys.readouterr().out.split("next: ")[1].split()
     assert printed == [
-        *("python", "unet/train.py", "--train", str(tmp_path / "new")),
+        *("python", str(folders.ROOT / "unet" / "train.py"), "--train", str(tmp_path / "new")),
         *("--folds", "3", "--class-names", "box"),
     ]
     small = ["--epochs", 1, "--base-channels", 4, "--device", "cpu", "--workers", 0, "--name", "run"]

@@ -197,9 +197,12 @@ def break_coco(change):
         (lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3]]), "annotation 1: cannot be drawn"),
         (lambda c: c["annotations"][0].update(segmentation={"size": [24, 30], "counts": [5]}), "annotation 1: .*runs"),
         (lambda c: c["annotations"][0].update(segmentation={"size": [24, 30], "counts": "~"}), "annotation 1: "),
+        (lambda c: c["annotations"][0].update(segmentation={"size": [12, 15], "counts": [180]}), "15x12 .* 30x24"),
+        (lambda c: c["annotations"][0].update(segmentation={"size": [24, 30], "counts": "o" * 99}), "too large"),
         (lambda c: c["images"].append(c["images"][0]), "two images have the id 1"),
         (lambda c: c["categories"].append({"id": 2, "name": "bone"}), "two categories"),
         (lambda c: c["categories"][0].update(name=" "), "label ' '"),
+        (lambda c: c["categories"][0].update(name="a\nb"), "a shape has the label"),
         (lambda c: c["images"][0].pop("file_name"), "cannot be read"),
     ],
 )
@@ -254,6 +257,17 @@ def test_a_damaged_cvat_file_is_refused(tmp_path):
     path = write_cvat_video(tmp_path / "c.xml", [("bone", {2: SQUARE})], SIZE, ["bone"], "a.mp4", (0, 10**12))
     with pytest.raises(InputError, match="declares 1000000000001 frames"):
         read_annotations(path)
+    path = write_cvat_video(tmp_path / "d.xml", [("bone", {2: SQUARE, 10**6: SQUARE})], SIZE, ["bone"], "a.mp4", (0, 9))
+    with pytest.raises(InputError, match="track 0 has a shape in frame 1000000"):
+        read_annotations(path)
+
+
+def test_an_export_of_several_tasks_is_refused(tmp_path):
+    root = cvat_root(["bone"])
+    for task in ("1", "2"):
+        ElementTree.SubElement(root, "image", id=task, name="frame_000000", width="30", height="24", task_id=task)
+    with pytest.raises(InputError, match="several tasks; export each task by itself"):
+        read_annotations(write_xml(tmp_path / "a.xml", root))
 
 
 def labelled(name, declares=False, **values):
@@ -268,17 +282,20 @@ def test_values_of_labels():
     assert class_values([labelled("a", ligament=7, bone=3)], ["bone", "ligament"]) == {"bone": 1, "ligament": 2}
     assert class_values([labelled("a", bone=None, other=None)], None, {"other": 1}) == {"other": 1, "bone": 2}
     assert class_values([labelled("a", bone=5), labelled("b", tendon=None)]) == {"bone": 5, "tendon": 6}
+    assert class_values([labelled("a", Background=None, bone=None)]) == {"Background": 0, "bone": 1}
 
 
 @pytest.mark.parametrize(
     ("files", "names", "known", "said"),
     [
-        ([labelled("a", bone=1), labelled("b", bone=2)], None, None, "b: the label bone has the value 2, but bone has"),
-        ([labelled("a", bone=1), labelled("b", skin=1)], None, None, "b: the label skin has the value 1, but bone has"),
-        ([labelled("a", bone=0)], None, None, "value 0, but 1 to 65535 are possible; give --class-names"),
-        ([labelled("a", bone=70000)], None, None, "value 70000, but"),
-        ([labelled("a", bone=None, skin=None)], ["bone"], None, "holds the labels skin, which --class-names does not"),
+        ([labelled("a", bone=1), labelled("b", bone=2)], None, {}, "b: the label bone has the value 2, but bone has"),
+        ([labelled("a", bone=1), labelled("b", skin=1)], None, {}, "b: the label skin has the value 1, but bone has"),
+        ([labelled("a", bone=0)], None, {}, "value 0, but 1 to 65535 are possible; give --class-names"),
+        ([labelled("a", bone=70000)], None, {}, "value 70000, but"),
+        ([labelled("a", bone=None, skin=None)], ["bone"], {}, "holds the labels skin, which --class-names does not"),
         ([labelled("a", bone=1)], None, {"skin": 1}, "bone has the value 1, but skin has 1"),
+        ([labelled("a", bone=None)], ["bone"], {"bone": 3}, "holds other values already .bone 3.; leave --class-names"),
+        ([labelled("a", bone=None)], ["bone"], {"skin": 1}, "holds other values already"),
     ],
 )
 def test_labels_and_values_that_contradict_each_other_are_refused(files, names, known, said):
@@ -309,25 +326,48 @@ def test_images_are_found_by_stem_and_the_nearer_folder_wins():
 
 def test_an_annotation_of_another_folder_does_not_take_an_image():
     images = {"P2_a": FrameFile(Path("s/P2/a.png"), "P2_a")}
-    found = match([drawing("c.json", "P1/a.jpg"), drawing("c.json", "P2/a.jpg")], images)
-    assert found.drawings["P2_a"].name == "P2/a.jpg" and [each.name for each in found.without] == ["P1/a.jpg"]
-    with pytest.raises(InputError, match=r"a.png: is drawn in b.json and in c.json; give one"):
+    both = [drawing("c.json", "P1/a.jpg"), drawing("c.json", "P2/a.jpg", shapes=())]
+    for drawings in (both, both[::-1]):  # the right one counts, although it is empty
+        found = match(drawings, images)
+        assert found.drawings["P2_a"].name == "P2/a.jpg" and [each.name for each in found.without] == ["P1/a.jpg"]
+    with pytest.raises(InputError, match=r"a.png: is drawn in c.json and in b.json; give one"):
         match([drawing("c.json", "a.jpg"), drawing("b.json", "a.jpg")], stills("a.png"))
-    found = match([drawing("c.json", "train2017/a.jpg")], stills("a.png"))
+    found = match([drawing("c.json", "train2017/a.jpg"), drawing("c.json", "train2017/b.jpg")], stills("a.png"))
     assert "1 names stand in other folders than their images: train2017/a.jpg is a.png" in found.notes[0]
+
+
+def test_an_annotation_of_one_patient_fits_no_image_of_another():
+    """Each patient has a sweep; the annotation of P2 must not go to P1 because P2's clip has another name."""
+    images = clip("s/P1/sweep.mp4", 20, stem="P1_sweep") | {"P1_a": FrameFile(Path("s/P1/a.png"), "P1_a")}
+    drawings = [drawing("s/P2/job.xml", "sweep.mp4", 3), drawing("s/P2/a.json", "a.png", also="a")]
+    trees = {"P1_sweep": "P1", "P1_a": "P1"}, {Path("s/P2/job.xml"): "P2", Path("s/P2/a.json"): "P2"}
+    found = match(drawings, images, *trees)
+    assert not found.drawings and found.without == drawings
+    assert match(drawings, images, trees[0], {}).drawings.keys() == {"P1_sweep_000003", "P1_a"}
+
+
+def test_frames_that_cvat_exported_are_found_by_their_names():
+    found = match([drawing("x.xml", "sweep.mp4", 5, also="frame_000005")], stills("images/frame_000005.PNG"))
+    assert set(found.drawings) == {"frame_000005"}
+    images = clip("v/sweep.mp4", 20) | stills("images/frame_000005.PNG")
+    found = match([drawing("x.xml", "sweep.mp4", 5, also="frame_000005")], images)
+    assert set(found.drawings) == {"sweep_000005"}
 
 
 def test_the_name_of_a_labelme_file_counts_too():
     images = stills("a.png", "b.png")
-    assert set(match([drawing("a.json", "gone.png", also="a")], images).drawings) == {"a"}
+    found = match([drawing("a.json", "gone.png", also="a")], images)
+    assert (
+        set(found.drawings) == {"a"} and "names gone.png, which is not there; taken by its own name" in found.notes[0]
+    )
     assert set(match([drawing("x.json", "b.png", also="x")], images).drawings) == {"b"}
     with pytest.raises(InputError, match=r"a.json: is named like a.png, but names b.png; rename it"):
         match([drawing("a.json", "b.png", also="a")], images)
 
 
-def clip(path, count, used=None):
+def clip(path, count, used=None, stem=None):
     sequence = Sequence(Path(path), count, (4, 4))
-    frames = [FrameFile(Path(path), Path(path).stem, sequence, number) for number in used or range(count)]
+    frames = [FrameFile(Path(path), stem or Path(path).stem, sequence, number) for number in used or range(count)]
     return {frame.stem: frame for frame in frames}
 
 
@@ -335,8 +375,11 @@ def test_frames_are_found_by_the_name_of_the_clip_and_their_number():
     images = clip("v/sweep.mp4", 20) | clip("v/other.mp4", 20)
     found = match([drawing("x.xml", "sweep.mp4", 12), drawing("o.json", "other_000003.png")], images)
     assert set(found.drawings) == {"sweep_000012", "other_000003"}
-    found = match([drawing("x.xml", "sweep.mp4", 20), drawing("x.xml", "gone.mp4", 1)], images)
-    assert [each.number for each in found.without] == [20, 1]
+    found = match([drawing("x.xml", "gone.mp4", 1)], images)
+    assert [each.number for each in found.without] == [1]
+    for beyond in (drawing("x.xml", "sweep.mp4", 20), drawing("x.json", "sweep_000020.png")):
+        with pytest.raises(InputError, match=r"does not exist: sweep.mp4 has 20 frames, which are numbered from 0"):
+            match([drawing("x.xml", "sweep.mp4", 1), beyond], images)  # all numbers may be shifted by one
     assert not match([drawing("x.json", "frame_000012.PNG")], images).drawings  # of which clip?
     found = match([drawing("x.json", "frame_000012.PNG")], clip("v/sweep.mp4", 20))
     assert (

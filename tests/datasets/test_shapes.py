@@ -72,8 +72,8 @@ def test_shapes_beyond_the_image_are_cut():
     assert not shapes.polygon([(-5, -5), (-1, -5), (-1, -1)]).fill((4, 5)).any()
     block = np.ones((3, 3), bool)
     for top, left, count in ((-1, -1, 4), (2, 3, 4), (0, 0, 9), (-5, 0, 0), (9, 0, 0), (0, 9, 0), (0, -9, 0)):
-        assert shapes.Bitmap(block, top, left).fill((4, 5)).sum() == count, (top, left)
-    large = shapes.Bitmap(np.ones((9, 9), bool), -2, -3).fill((4, 5))
+        assert shapes.runs_of(block, top, left).fill((4, 5)).sum() == count, (top, left)
+    large = shapes.runs_of(np.ones((9, 9), bool), -2, -3).fill((4, 5))
     assert large.all()
 
 
@@ -106,9 +106,18 @@ def test_runs_go_along_rows_or_down_columns():
 def test_the_last_shape_lies_on_top():
     below, above = shapes.rectangle(0, 0, 4, 4), shapes.rectangle(2, 2, 6, 6)
     speck = shapes.polygon([(0.1, 0.1), (0.2, 0.1), (0.1, 0.2)])
-    mask, empty = shapes.draw([below, above, speck], [1, 2, 3], (6, 6))
-    assert np.bincount(mask.ravel()).tolist() == [36 - 28, 12, 16] and mask[2, 2] == 2 and empty == 1
+    mask, lost = shapes.draw([below, above, speck], [1, 2, 3], (6, 6))
+    assert np.bincount(mask.ravel()).tolist() == [36 - 28, 12, 16] and mask[2, 2] == 2
+    assert lost == {2: "holds no pixel centre of the image"}
+    hidden = shapes.rectangle(1, 1, 2, 2)
+    assert shapes.draw([hidden, below], [1, 2], (6, 6))[1] == {0: "lies below others as a whole"}
     assert shapes.draw([below], [300], (6, 6))[0].max() == 300
+
+
+@given(st.integers(0, 2**32), st.integers(1, 9), st.integers(1, 9))
+def test_runs_of_pixels_hold_these_pixels(seed, height, width):
+    pixels = np.random.default_rng(seed).random((height, width)) < 0.5
+    np.testing.assert_array_equal(shapes.runs_of(pixels, 0, 0).fill((height, width)), pixels)
 
 
 def test_polygons_need_three_corners_that_are_numbers():

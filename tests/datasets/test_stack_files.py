@@ -234,6 +234,17 @@ def test_overlapping_segments_lie_in_layers_and_the_last_one_counts(count, tmp_p
     np.testing.assert_array_equal(sequence.read_values(4), layers[4].max(-1))
 
 
+def test_a_damaged_segmentation_is_refused_with_its_name(tmp_path):
+    labels = np.stack([frame // 100 for frame in FRAMES])
+    path = write_segmentation(tmp_path / "a.seg.nrrd", labels, {"bone": (1, 3), "skin": (2, 0)})
+    with pytest.raises(InputError, match=r"a.seg.nrrd: segment bone is in layer 3 of 1"):
+        open_sequence(path)
+    path = write_segmentation(tmp_path / "b.seg.nrrd", labels, {"bone": (1, 0), "skin": (2, 0)})
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(InputError, match=r"b.seg.nrrd"):
+        open_sequence(path).drawn(0, {"bone": 1, "skin": 2})
+
+
 def test_layers_whose_segments_have_one_value_have_no_labels(tmp_path):
     layers = np.stack([np.stack(FRAMES) > 50, np.stack(FRAMES) > 100], axis=3).astype(np.uint8)
     sequence = open_sequence(write_segmentation(tmp_path / "b.seg.nrrd", layers, {"a": (1, 0), "b": (1, 1)}))

@@ -290,3 +290,30 @@ def test_a_video_inside_a_dicom_file(codec, tmp_path):
     sequence = open_sequence(path)
     assert (sequence.count, sequence.declared) == (40, 50)
     assert "the video ends in frame 40 of 50; the 40 frames before it are used" in sequence.warnings[0]
+
+
+def test_an_avi_whose_times_are_those_of_packets_is_read_as_a_whole(tmp_path):
+    """AVI stores H.264 with B-frames without the times of the frames: they would go back."""
+    frames = grey_frames(24, (40, 48))
+    path = write_video(tmp_path / "a.avi", frames, "libx264", "yuv420p", options={"bf": "3"})
+    video = open_sequence(path)
+    assert video.count == 24 and not video.warnings
+    content = path.read_bytes()
+    path.write_bytes(content[: int(0.8 * len(content))])
+    video = open_sequence(path)
+    assert 0 < video.count < 24 and video.warnings
+
+
+def test_a_short_truncated_video_is_noticed_although_a_frame_before_its_end_is_missing(tmp_path):
+    path = write_video(tmp_path / "a.mkv", grey_frames(12, (40, 48)), "libx264", "yuv420p", rate=10)
+    content = path.read_bytes()
+    for share in (0.7, 0.5):
+        path.write_bytes(content[: int(share * len(content))])
+        video = open_sequence(path)
+        assert "s before the end that it declares" in video.warnings[0]
+        assert np.ptp(np.diff(video.times)) < 0.01 and video.times[-1] < 0.6
+
+
+def test_a_last_frame_that_lasts_long_is_no_damage(tmp_path):
+    path = write_video(tmp_path / "a.mkv", grey_frames(6, (40, 48)), stamps=[0, 40, 90, 200, 240, 900])
+    assert open_sequence(path).count == 6 and not open_sequence(path).warnings

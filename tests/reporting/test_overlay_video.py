@@ -130,7 +130,7 @@ def test_a_clip_without_times_has_a_constant_rate_and_that_is_said_once(tmp_path
     np.testing.assert_allclose(times, np.arange(COUNT) / RATE)
     assert duration == COUNT / RATE and len(frames) == COUNT
     said = capsys.readouterr().out
-    assert said == f"1 clips give no times (clip.tif): their overlay videos show {RATE} frames per second\n"
+    assert said == f"1 clips give no usable times (clip.tif): their overlay videos show {RATE} frames per second\n"
 
 
 @pytest.mark.parametrize(("first", "last"), [(2, 4), (0, 0), (3, COUNT - 1), (COUNT - 1, COUNT - 1)])
@@ -233,10 +233,17 @@ def test_with_a_region_the_video_shows_the_region_alone(tmp_path):
 
 def test_16_bit_frames_do_not_flicker(tmp_path):
     frames = [np.full(SIZE, 600, np.uint16) for _ in range(4)]
-    frames[2][-4:, -4:] = 4095  # a reflection, which must not darken the rest of its frame
+    frames[1][-4:, -4:] = 4095  # a reflection, which must not darken the rest of its frame
     shown, *_ = decoded(video_of(tiff_of(tmp_path, frames), range(4)))
     levels = [int(frame[2, 2, 0]) for frame in shown]
     assert max(levels) - min(levels) <= 2 and abs(levels[0] - 255 * 600 / 1023) <= 3
+
+
+def test_a_16_bit_clip_that_begins_black_is_not_white(tmp_path):
+    frames = [np.full(SIZE, level, np.uint16) for level in (0, 500, 1000)]
+    shown, *_ = decoded(video_of(tiff_of(tmp_path, frames), range(3)))
+    levels = [int(frame[2, 2, 0]) for frame in shown]
+    assert levels[0] <= 3 and all(abs(level - 255 * 500 * k / 1023) <= 3 for k, level in enumerate(levels))
 
 
 def strip_of(size=(800, 740), labels=LABELS, name="sweep_000012", time="12.345 s"):

@@ -153,7 +153,9 @@ def test_a_clip_without_times_is_said_once(best, tmp_path, capsys):
         imwrite(tmp_path / "clips" / f"{name}.tif", np.stack(FRAMES), metadata={"axes": "TYX"})
     assert run(predict, best, [tmp_path / "clips"], tmp_path / "out") == 0
     said = capsys.readouterr().out
-    assert said.count("2 clips give no times (a.tif, b.tif): their overlay videos show 10 frames per second") == 1
+    assert (
+        said.count("2 clips give no usable times (a.tif, b.tif): their overlay videos show 10 frames per second") == 1
+    )
     assert times_of(tmp_path / "out" / "a_overlay.mp4")[1] == pytest.approx(0.6)
 
 
