@@ -1,4 +1,4 @@
-"""What predict and evaluate are asked to do, as one object."""
+"""The options of predict and evaluate as one object."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files of annotation tools: what is drawn on which image or frame, of every format alike."""
+"""Drawings of annotation tools, of every format alike."""
 
 from collections import Counter
 from contextlib import contextmanager
@@ -59,7 +59,7 @@ class Annotations:
     left_out: Counter = field(default_factory=Counter)
 
     def notes(self):
-        """Return what the user should know of shapes that are not used."""
+        """Return notes on shapes that are not used."""
         if not self.left_out:
             return []
         kinds = ", ".join(f"{count} of type {kind}" for kind, count in sorted(self.left_out.items()))

@@ -80,6 +80,9 @@ def write_scores(results, pairs, folder, measure, settings, request, natives=Non
         files.write_whole(unfinished / file_names.FILES_XLSX, workbook.write_files, rows, summary, settings, few)
         (unfinished / file_names.ROWS_DONE).unlink()
     _report(rows, summary, few, empty, measure, folder)
+    shown = dict.fromkeys(pair.image.file_stem for pair in pairs if request.has_video(pair))
+    if shown:
+        say(f"overlay videos of {len(shown)} clips beside it: {some(map(file_names.overlay_name, shown))}")
     if confusions and more:  # a model has scored them
         _check_coding(np.sum(confusions, axis=0), measure.labels)
     return summary
