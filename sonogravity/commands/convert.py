@@ -14,6 +14,7 @@ from sonogravity.commands.options import add_part, add_subjects, class_names
 from sonogravity.common.claims import claim_folder
 from sonogravity.common.csv_tables import tables_beside_images
 from sonogravity.common.file_names import frame_name
+from sonogravity.common.files import absolute
 from sonogravity.common.messages import InputError, say, some, warn
 from sonogravity.common.option_types import positive_int
 from sonogravity.datasets import spacing
@@ -66,10 +67,7 @@ def main(argv=None):
     _refuse_idle_options(options, sources, images)
     with claim_folder(options.output, ", or give another --output"):  # what is read of the set must not change
         output, rename = ConvertedSet(options.output), Rename(options.output)
-        if options.rename is False and not rename.is_new:
-            raise InputError(
-                f"{rename.table}: the files of this set have new names; give --rename, or another --output"
-            )
+        _refuse_other_naming(options, rename)
         labelling, more = find_labelling(sources, images, options.class_names, output.classes)
         for note in [*sources.notes(), *notes, *more]:
             warn(note)
@@ -86,6 +84,15 @@ def main(argv=None):
             say("if you repeat the command, it goes on where it was interrupted")
             raise
     report(output, items, labelling, written, rename)
+
+
+def _refuse_other_naming(options, rename):
+    """Raise InputError if files of one person would get an old and a new name in one set."""
+    adds_to_itself = absolute(options.output) in map(absolute, options.source)
+    if options.rename and adds_to_itself:
+        raise InputError("--rename: the output is also a source, whose files keep their names; leave --rename out")
+    if not options.rename and not adds_to_itself and not rename.is_new:
+        raise InputError(f"{rename.table}: the files of this set have new names; give --rename, or another --output")
 
 
 def _find_images(sources, options):

@@ -239,6 +239,19 @@ def test_old_and_new_names_do_not_join_one_set(tmp_path, refused):
     assert "holds other pixels" in said and (tmp_path / "renamed_names.csv").read_bytes() == key
 
 
+def test_masks_are_added_to_a_set_with_new_names(tmp_path, refused):
+    write_video(tmp_path / "in" / "Ann" / "scan.mkv", FRAMES)
+    new = tmp_path / "new"
+    assert run(tmp_path / "in", "--every", 3, "--rename", "--output", new) == 0
+    corners = [(4, 5), (20, 5), (20, 21), (4, 21)]
+    write_labelme(tmp_path / "S001_001_000003.json", [("bone", corners)], FRAMES[0].shape, "S001_001_000003.png")
+    line = [new, tmp_path / "S001_001_000003.json", "--output", new]
+    assert "the output is also a source, whose files keep their names" in refused(convert.main, [*line, "--rename"])
+    assert run(*line) == 0
+    assert [path.name for path in (new / "masks").iterdir()] == ["S001_001_000003.png"]
+    assert len(list((new / "images").iterdir())) == 2 and len(list((tmp_path).glob("*.csv"))) == 1
+
+
 def test_options_that_would_change_nothing_are_refused(clips, tmp_path, refused):
     image = clips / "P2_image"
     for options, said in (
