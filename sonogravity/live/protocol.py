@@ -107,11 +107,16 @@ def pack(header, kind, frame, runs):
     return b"".join([struct.pack("<I", len(text)), text, frame, b"\0" * (-len(frame) % 4), labels])
 
 
+def header_of(message):
+    """Return the header of a frame's message."""
+    (length,) = struct.unpack_from("<I", message)
+    return json.loads(message[4 : 4 + length])
+
+
 def unpack(message):
     """Return (header, bytes of the frame, (H, W) uint8 class indices) of a frame's message, as a client reads it."""
-    (length,) = struct.unpack_from("<I", message)
-    header = json.loads(message[4 : 4 + length])
-    start, size = 4 + length, header["frame"]["bytes"]
+    header = header_of(message)
+    start, size = 4 + struct.unpack_from("<I", message)[0], header["frame"]["bytes"]
     frame = message[start : start + size]
     labels = start + size + -size % 4
     runs = np.frombuffer(message, "<u4", header["labels"]["bytes"] // 4, labels)
