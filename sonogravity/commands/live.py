@@ -17,6 +17,7 @@ from sonogravity.datasets.clips import check_times
 from sonogravity.datasets.frames import Frame, at_scales
 from sonogravity.datasets.inputs import Part, find_input_pairs
 from sonogravity.datasets.pairs import Pair
+from sonogravity.datasets.spacing import doubts
 from sonogravity.inference.engines import SAMPLES, check, fastest_on, use
 from sonogravity.inference.predictor import open_predictor
 from sonogravity.live.gate import open_gate, tls_context
@@ -28,8 +29,8 @@ from sonogravity.modeling.checkpoints import find_checkpoint
 
 
 @dataclass(frozen=True)
-class Scale:
-    """Where the spacing of the frames stands, as choose_spacings asks for it."""
+class SpacingRequest:
+    """Where the spacing of the frames stands, for choose_spacings."""
 
     inputs: list
     pixels_per_mm: float | None
@@ -75,7 +76,7 @@ def open_source(options, channels):
     if options.smooth is not None:
         for note in check_times(images):
             warn(note)
-    spacings = choose_spacings(Scale([options.source], options.pixels_per_mm, options.spacing), images)
+    spacings = choose_spacings(SpacingRequest([options.source], options.pixels_per_mm, options.spacing), images)
     playback = Playback(options.loop, options.speed, options.crop and Crop(*options.crop))
     return FileSource(images, spacings, channels, options.source.resolve().name, playback)
 
@@ -122,6 +123,8 @@ def _describe(predictor, checkpoint, source, smooth_seconds):
     say(f"source:     {source.name}, {count} of {first.width}x{first.height}{crop}, speed {playback.speed:g}{rounds}")
     if first.spacing.assumed:
         say("spacing:    none (not calibrated), so measurements are in pixels; --pixels-per-mm or --spacing give it")
+    for doubt in doubts({source.name: first.spacing}, {source.name: first.width}):
+        warn(doubt)
     if smooth_seconds is not None:
         say(f"smoothing:  logits of the frames of clips, time constant {smooth_seconds:g} s (causal)")
     say_if_busy()
@@ -132,11 +135,11 @@ def _invite(gate, browser):
     say(f"address:    {gate.url}")
     if not gate.is_local and not gate.encrypted:
         warn(
-            f"--host {gate.host}: the stream is NOT ENCRYPTED and open to the network: whoever can read its traffic "
-            "sees the frames and the address with its token; give --certificate and --key, or leave --host out"
+            f"--host {gate.host}: the stream is NOT ENCRYPTED and open to the network: anyone who can read its "
+            "traffic sees the frames and the address with its token; give --certificate and --key, or leave --host out"
         )
     elif not gate.is_local:
-        warn(f"--host {gate.host}: the stream is open to the network: whoever has the address sees the frames")
+        warn(f"--host {gate.host}: the stream is open to the network: anyone with the address sees the frames")
     say("the source begins when the page is open; Ctrl-C ends")
     if browser:
         threading.Thread(target=webbrowser.open, args=[gate.url], daemon=True).start()  # some browsers block

@@ -30,6 +30,7 @@ HEARTBEAT_S = 10.0  # a client that does not answer a ping within half of it is 
 IDLE_S = 5.0  # after which a connection without a stream is closed
 MOST_IDLE = 64  # such connections; further ones are closed sooner
 TICK_S = 1.0
+CLOSING_S = 2.0  # for clients to answer that the server ends
 GOING_AWAY = 1001  # close code: the server ends (RFC 6455)
 
 
@@ -72,7 +73,9 @@ class Server:
                 ticking.result()
             ticking.cancel()
         finally:
-            await asyncio.gather(*(client.close(GOING_AWAY) for client in self.views.clients), return_exceptions=True)
+            closing = [asyncio.ensure_future(client.close(GOING_AWAY)) for client in self.views.clients]
+            if closing:  # a client that reads nothing does not hold up the end
+                await asyncio.wait(closing, timeout=CLOSING_S)
             await runner.cleanup()
 
     def _application(self):
@@ -116,7 +119,7 @@ class Server:
             text = f"503: {MOST_CLIENTS} pages are connected already; close one of them\n"
             return web.Response(status=503, text=text, headers={"Connection": "close"})
         socket = web.WebSocketResponse(
-            max_msg_size=MOST_BYTES, compress=False, heartbeat=HEARTBEAT_S, timeout=2.0, writer_limit=WRITE_BUFFER
+            max_msg_size=MOST_BYTES, compress=False, heartbeat=HEARTBEAT_S, timeout=CLOSING_S, writer_limit=WRITE_BUFFER
         )
         client = Client(socket, self.views)
         self.views.add(client)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import simple_frame
-from live_parts import FedSource, StandInLabelling, picture, stand_in_pipeline, stand_in_predictor
+from live_parts import FakeClock, FedSource, StandInLabelling, picture, stand_in_pipeline, stand_in_predictor
 from PIL import Image
 from sequence_files import write_video
 
@@ -19,22 +19,25 @@ from sonogravity.datasets.spacing import ASSUMED
 from sonogravity.inference.predictor import open_predictor
 from sonogravity.live import protocol
 from sonogravity.live.pipeline import Encoder, Labelling, Pipeline
-from sonogravity.live.sources import Clock, FileSource, Playback
+from sonogravity.live.sources import FileSource, Playback
+from sonogravity.live.status import SHOWN_S
 from unet import predict
 from unet.model import UNet
 
 LIMIT_S = 20
 
 
-class StepClock(Clock):
+class StepClock(FakeClock):
     """A clock whose waits end when the frame before has been encoded, so that no frame is dropped."""
 
     def __init__(self):
+        super().__init__()
         self.encoded = threading.Semaphore(0)
 
     def wait(self, seconds, stop):
         while not (stop.is_set() or self.encoded.acquire(timeout=0.05)):
             pass
+        super().wait(seconds, stop)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +146,7 @@ def test_a_16_bit_frame_and_a_damaged_one_are_said_once_and_the_others_are_label
         Image.fromarray(simple_frame(k)[0]).save(folder / f"still_{k}.png")
     Image.fromarray(simple_frame(1)[0].astype(np.uint16) * 256).save(folder / "still_1.png")
     clock = StepClock()
-    clock.wait = lambda seconds, stop: time.sleep(0.03)
+    clock.wait = lambda seconds, stop: (time.sleep(0.1), FakeClock.wait(clock, seconds, stop))
     source = source_of(folder, clock, loop=True)
     (folder / "still_3.png").write_bytes(b"damaged")
     found, pipeline = messages_of(source, Labelling(opened(best)), 9)
@@ -152,6 +155,7 @@ def test_a_16_bit_frame_and_a_damaged_one_are_said_once_and_the_others_are_label
     said = capsys.readouterr().err
     assert said.count("still_3.png: cannot be read") == 1 and said.count("is 16-bit, but the model") == 1
     assert any(text in pipeline.status.text(clock.now()) for text in ("still_3.png", "still_1.png"))
+    assert pipeline.status.text(clock.now() + SHOWN_S) == ""
 
 
 def test_sizes_that_differ_are_labelled_each_at_its_own(best, tmp_path):

@@ -145,40 +145,66 @@ def test_a_client_that_acknowledges_nothing_gets_two_frames_and_the_others_are_c
     run(scenario())
 
 
+NOISE = np.random.default_rng(0).integers(0, 90, (2000, 3000), dtype=np.uint8)
+
+
+async def connect_deaf(gate, view, deaf):
+    """Ask for the stream by hand, with a socket that is never read from."""
+    loop = asyncio.get_running_loop()
+    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    deaf.setblocking(False)
+    await loop.sock_connect(deaf, ("127.0.0.1", gate.port))
+    request = [
+        f"GET /stream?token={gate.token} HTTP/1.1",
+        f"Host: 127.0.0.1:{gate.port}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Key: {'A' * 22}==",
+    ]
+    count = len(view.views.clients)
+    await loop.sock_sendall(deaf, "\r\n".join([*request, "", ""]).encode())
+    while len(view.views.clients) == count:
+        await asyncio.sleep(0.01)
+
+
 def test_a_client_that_stops_reading_is_closed_and_harms_no_other(monkeypatch):
     monkeypatch.setattr(clients, "STALLED_S", 0.2)
     monkeypatch.setattr(server, "TICK_S", 0.1)
-    noise = np.random.default_rng(0).integers(0, 90, (2000, 3000), dtype=np.uint8)
 
     async def scenario():
-        source = FedSource(noise.shape)
+        source = FedSource(NOISE.shape)
         async with serving(stand_in_pipeline(source)) as (gate, view), page_of(gate) as page:
-            with socket.socket() as deaf:  # asks for the stream by hand and then never reads
-                deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                deaf.setblocking(False)
-                await asyncio.get_running_loop().sock_connect(deaf, ("127.0.0.1", gate.port))
-                request = [
-                    f"GET /stream?token={gate.token} HTTP/1.1",
-                    f"Host: 127.0.0.1:{gate.port}",
-                    "Upgrade: websocket",
-                    "Connection: Upgrade",
-                    "Sec-WebSocket-Version: 13",
-                    f"Sec-WebSocket-Key: {'A' * 22}==",
-                ]
-                lines = "\r\n".join([*request, "", ""])
-                await asyncio.get_running_loop().sock_sendall(deaf, lines.encode())
-                while len(view.views.clients) < 2:
-                    await asyncio.sleep(0.01)
+            with socket.socket() as deaf:
+                await connect_deaf(gate, view, deaf)
                 for _ in range(40):
-                    source.put(noise)
+                    source.put(NOISE)
                     assert await page.until("frame")
                     await page.paint()
                     if len(view.views.clients) == 1:
                         break
                     await asyncio.sleep(0.05)
                 assert len(view.views.clients) == 1, "the deaf client is closed"
-                source.put(noise)
+                source.put(NOISE)
                 assert await page.until("frame"), "the other one still gets frames"
+
+    run(scenario())
+
+
+def test_a_client_that_stops_reading_does_not_hold_up_the_end(monkeypatch):
+    monkeypatch.setattr(server, "CLOSING_S", 0.3)
+
+    async def scenario():
+        source = FedSource(NOISE.shape)
+        with socket.socket() as deaf:
+            async with serving(stand_in_pipeline(source)) as (gate, view):
+                await connect_deaf(gate, view, deaf)
+                for number in (1, 2, 3):
+                    source.put(NOISE)
+                    while view.views.newest is None or view.views.newest.id < number:
+                        await asyncio.sleep(0.01)
+                begun = asyncio.get_running_loop().time()
+            assert asyncio.get_running_loop().time() - begun < 5
 
     run(scenario())
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from live_parts import FakeClock
 from PIL import Image
-from sequence_files import grey_frames, region, write_dicom, write_video, write_volume
+from sequence_files import ENCODERS, grey_frames, region, write_dicom, write_video, write_volume
 
 from sonogravity.common.messages import InputError
 from sonogravity.datasets.inputs import Part, find_input_pairs
@@ -102,6 +102,25 @@ def test_a_damaged_frame_is_said_and_the_next_ones_come_in_their_time(tmp_path):
     last = source.read(STOP)
     assert last.captured_s - first.captured_s == pytest.approx(0.2)
     assert [first.id, last.id] == [1, 2] and np.array_equal(last.image, frames[2])
+
+
+def test_a_damaged_frame_in_the_middle_of_a_cine_does_not_end_it(tmp_path):
+    frames = grey_frames(5)
+    syntax, encode, _ = ENCODERS["JPEG lossless SV1"]
+    coded = [encode(frame) for frame in frames]
+    coded[2] = coded[2][:8] + bytes(len(coded[2]) - 8)
+    parts = iter(coded)
+    cine = write_dicom(tmp_path / "cine.dcm", frames, syntax, lambda _: next(parts), FrameTime=40)
+    source, found = source_of(cine), []
+    for _ in range(len(source.images)):
+        try:
+            found.append(source.read(STOP))
+        except InputError as error:
+            assert "frame 2" in str(error)
+            found.append(None)
+    assert [frame and frame.file.number for frame in found] == [0, 1, None, 3, 4]
+    assert found[4].captured_s - found[0].captured_s == pytest.approx(0.16)
+    assert np.array_equal(found[4].image, frames[4])
 
 
 def test_a_source_that_is_decoded_too_slowly_plays_more_slowly_and_says_so(tmp_path, capsys, monkeypatch):

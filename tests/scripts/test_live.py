@@ -136,7 +136,7 @@ def test_opening_it_to_the_network_is_said_loudly(best, tmp_path):
         ([], "NOT ENCRYPTED"),
         (
             ["--certificate", SECRET / "certificate.pem", "--key", SECRET / "key.pem"],
-            "whoever has the address sees the frames",
+            "anyone with the address sees the frames",
         ),
     ):
         line = line_of(best, tmp_path / "stills", "--host", "0.0.0.0", "--engine", "torch", *more)
