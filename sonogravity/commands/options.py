@@ -39,8 +39,8 @@ def mask_values(text):
     return [mask_value(part) for part in text.split(",")]
 
 
-def add_common(parser, batch_size):
-    """Add --device, --workers and --batch-size."""
+def add_device(parser):
+    """Add --device."""
     parser.add_argument(
         "--device",
         type=device_name,
@@ -48,6 +48,11 @@ def add_common(parser, batch_size):
         metavar="{auto,cpu,cuda[:N],mps}",
         help="device to compute on; auto uses a GPU if there is one",
     )
+
+
+def add_common(parser, batch_size):
+    """Add --device, --workers and --batch-size."""
+    add_device(parser)
     parser.add_argument(
         "--workers",
         type=worker_number,

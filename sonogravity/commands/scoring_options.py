@@ -95,7 +95,8 @@ def scoring_parser(script_name, documentation):
     return parser
 
 
-def _add_scale(add):
+def add_scale(add):
+    """Add --scale to a parser or a group. add: its add_argument."""
     help_text = "factor by which frames are resized (default: as in training)"
     add("--scale", "-s", type=scale_factor, metavar="S", help=help_text)
 
@@ -107,7 +108,7 @@ def _add_masks(add):
 def _add_network(group, predicting):
     """Add the options on how the network is run."""
     add = group.add_argument
-    _add_scale(add)
+    add_scale(add)
     add_normalise(group, "as in a checkpoint of train.py; else none")
     add_switch(group, "--amp", None, "mixed precision (default: as in training)")
     add(
@@ -168,8 +169,8 @@ def _add_predictions(group):
     add_background(group)
 
 
-def _add_millimetres(group, margin):
-    """Add the options on the spacing of the frames and on the margin."""
+def add_spacing(group):
+    """Add --pixels-per-mm and --spacing, of which one may be given."""
     spacing = group.add_mutually_exclusive_group()
     spacing.add_argument(
         "--pixels-per-mm", type=pixel_density, metavar="P", help="spacing of all files; distances are then in mm"
@@ -180,6 +181,11 @@ def _add_millimetres(group, margin):
         metavar="FILE.csv",
         help="table with the columns file and pixels_per_mm (or pixels_per_mm_x, pixels_per_mm_y)",
     )
+
+
+def _add_millimetres(group, margin):
+    """Add the options on the spacing of the frames and on the margin."""
+    add_spacing(group)
     if margin:
         group.add_argument(
             "--margin-mm",
@@ -204,7 +210,7 @@ def export_parser(documentation):
         "data/validation)",
     )
     _add_masks(add)
-    _add_scale(add)
+    add_scale(add)
     add_normalise(parser, "as in a checkpoint of train.py; else none")
     add("--mask-values", type=mask_values, metavar="V,V,...", help="one per class, if the checkpoint has none")
     add_ignore(parser, "default: the checkpoint's")

@@ -41,6 +41,8 @@ positive_float = number_type(float, 0, math.inf, True, "a number above 0")
 non_negative_float = number_type(float, 0, math.inf, False, "a number of at least 0")
 smoothing_time = number_type(float, 0, 60, True, "a number of seconds above 0 and up to 60")
 margin_width = number_type(float, 0, 100, True, "a margin above 0 and up to 100 mm")
+play_speed = number_type(float, 0, 100, True, "a speed above 0 and up to 100")
+port_number = number_type(int, 0, 65535, False, "a port from 0 to 65535")
 scale_factor = number_type(float, 0, 4, True, "a scale above 0 and up to 4")
 
 
@@ -54,6 +56,20 @@ def frame_limit(text):
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is neither a number of a frame (90) nor seconds (3s)") from None
     return value, in_seconds
+
+
+def rectangle(text):
+    """Return (left, top, width, height) in pixels of ``X,Y,W,H``."""
+    try:
+        left, top, width, height = map(int, text.split(","))
+        if left < 0 or top < 0 or width < 1 or height < 1:
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a rectangle X,Y,W,H in whole pixels: column and row of its top left corner, from 0, then "
+            "width and height"
+        ) from None
+    return left, top, width, height
 
 
 def device_name(text):

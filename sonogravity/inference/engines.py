@@ -144,11 +144,16 @@ def fastest(predictor, path, pairs):
     An engine is left out if its labels differ from those of torch in float32 in more than a thousandth of the pixels.
     """
     frames = [frame for frame, _ in segmentation.read_frames(predictor, pairs[:SAMPLES], workers=0)]
+    return fastest_on(frames, predictor, path, compile_too=len(pairs) >= WORTH_COMPILING)
+
+
+def fastest_on(frames, predictor, path, compile_too=False):
+    """Return the same, timed on decoded Frames. compile_too: torch.compile is one of the engines."""
     reference = exported.label_maps(exported.in_float32(predictor), frames)
     names = ["torch"]
     if predictor.device.type == "cpu":
         names += [name for name, engine in ENGINES.items() if engine.packages and not missing(name)]
-    if len(pairs) >= WORTH_COMPILING and cpp_compiler():
+    if compile_too and cpp_compiler():
         names.append("compile")
     found = {}
     for name in names:

@@ -92,6 +92,7 @@ def test_it_trains_predicts_and_resumes(repository):
     for name in files["file"]:
         mask = decode_mask(predicted / "masks" / name)
         assert mask.shape == (37, 40) and len(np.unique(mask)) > 1
+    assert "--source" in run(repository, "live.py", "--help")
     shorter = ["--scheduler", "constant", "--width", 8, *LEARN]
     run(repository, "train.py", "--epochs", 4, "--name", "whole", *shorter)
     run(repository, "train.py", "--epochs", 2, "--name", "cut", *shorter)

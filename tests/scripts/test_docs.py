@@ -20,7 +20,7 @@ from sonogravity.common import folders
 from unet import train
 
 PAGES = [folders.ROOT / "README.md", *sorted((folders.ROOT / "docs").glob("*.md"))]
-SCRIPTS = ("train", "predict", "predict_w_margin", "evaluate", "evaluate_w_margin", "export")
+SCRIPTS = ("train", "predict", "predict_w_margin", "evaluate", "evaluate_w_margin", "export", "live")
 # Options of other programs that the pages name, and of our own tests and benchmarks.
 OTHERS = {
     "--standalone",
@@ -50,6 +50,8 @@ OTHERS = {
     "--masks",
     "--images",
     "--rate",
+    "--seconds",
+    "--slow",
 }
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
@@ -222,7 +224,7 @@ RUNNABLE = [
     for command in COMMANDS
     if not {"--resume", "--repeat", "--pretrained", "--compile", "--int8", "--folds", "--engine", "--region", "--from"}
     & set(command)
-    and not command[0].endswith("export")
+    and not command[0].endswith(("export", "live"))  # live.py runs until it is ended; test_live.py runs it
 ]
 
 

@@ -1,0 +1,1 @@
+"""Live labelling: frames of a source, labelled as they come and shown in a browser."""
