@@ -1,0 +1,1 @@
+"""Live labelling: a stream of frames, labelled and shown in a browser."""
