@@ -13,9 +13,11 @@ const RING_BYTES = 200e6;
 const STALLED_MS = 2000; // without a new frame: the image no longer counts as live
 const RETRY_MS = [500, 1000, 2000, 4000, 8000]; // waits between attempts to connect; the last one is repeated
 const ROWS_PER_PIXEL = 450; // of a contour's width, as in reporting/pictures.py
+const MOST_SMOOTHING_S = 60; // as the server allows
 const MOST_PIXELS = 2 ** 24 - 1;
 const PIXELS_PER_STEP = 0.25; // along the needle
 const TICK_DISTANCE = 44; // CSS pixels between the numbers of a ruler, at least
+const TAG_ROW = 19; // CSS pixels, height of the tag of a depth
 const NO_VALUE = "–";
 
 // ---- The protocol -------------------------------------------------------------------------------------------------
@@ -82,6 +84,7 @@ export class Picture {
     this.canvas = canvas;
     this.context = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
     this.scratch = null; // decodes JPEG
+    this.runs = null;
     this.resize(1, 1);
   }
 
@@ -97,6 +100,15 @@ export class Picture {
     this.image = new ImageData(width, height);
     this.drawn = new Uint32Array(this.image.data.buffer);
     [this.canvas.width, this.canvas.height] = [width, height];
+  }
+
+  /** Show a black frame without labels. */
+  clear(width, height) {
+    this.resize(width, height);
+    this.base.fill(BLACK);
+    this.labels.fill(0);
+    this.runs = null;
+    this.paint({ bare: true });
   }
 
   /** Take a frame. bitmap: the decoded JPEG, or null if the frame is grey. */
@@ -306,8 +318,9 @@ export class Ring {
   }
 
   push(frame) {
-    // A smaller time comes from a server that was started again.
-    if (this.newest && frame.header.captured_ms < this.newest.header.captured_ms) this.clear();
+    const newer = frame.header.captured_ms - (this.newest?.header.captured_ms ?? -Infinity);
+    if (newer === 0) return; // the server shows its newest frame again after a pause
+    if (newer < 0) this.clear(); // the server was started again
     this.frames.push(frame);
     this.bytes += frame.bytes;
     while (this.frames.length > 1 && this.isFull(frame)) this.bytes -= this.frames.shift().bytes;
@@ -471,8 +484,9 @@ const page = {
   skipped: 0,
 };
 
-const perUnit = () => page.hello?.pixels_per_mm ?? [1, 1];
-const unit = () => (page.hello?.pixels_per_mm ? "mm" : "px");
+const pixelsPerMm = () => (page.shown ? page.shown.pixelsPerMm : (page.hello?.pixels_per_mm ?? null));
+const perUnit = () => pixelsPerMm() ?? [1, 1];
+const unit = () => (pixelsPerMm() ? "mm" : "px");
 const classes = () => page.hello?.classes ?? [];
 
 // -- Messages of the server
@@ -495,14 +509,15 @@ function skip(fault) {
   setText($("notice"), `A message of the server was skipped: ${fault} (${page.skipped} so far).`);
 }
 
-/** Return what the frames kept here depend on. */
-const meaning = ({ classes, background, pixels_per_mm, width, height, crop, source }) =>
-  JSON.stringify([classes, background, pixels_per_mm, width, height, crop, source]);
+/** Return what all frames kept here have in common. Their sizes and scales may differ. */
+const meaning = ({ model, run, source, crop, classes, background }) =>
+  JSON.stringify([model, run, source, crop, classes, background]);
 
 function faultOfHello(hello) {
   if (hello.protocol !== PROTOCOL) return `it speaks protocol ${hello.protocol}, this page ${PROTOCOL}: load the page again`;
   const isClass = (c) => isCount(c?.index) && c.index < 256 && Array.isArray(c.colour) && c.colour.length === 3;
   if (!Array.isArray(hello.classes) || !hello.classes.every(isClass)) return "its classes cannot be read";
+  if (!(isCount(hello.width) && isCount(hello.height) && hello.width * hello.height > 0)) return "its size cannot be read";
   const scale = hello.pixels_per_mm;
   if (scale !== null && !(Array.isArray(scale) && scale.length === 2 && scale.every((value) => value > 0))) {
     return "its scale cannot be read";
@@ -523,9 +538,8 @@ function onHello(hello) {
     look.colours = Object.fromEntries(hello.classes.map((c) => [c.index, c.colour]));
     look.off.clear();
     buildClasses();
-    showScale();
-    placeLines(hello.width, hello.height);
-    layOut();
+    picture.clear(hello.width, hello.height);
+    fitTo();
   }
   showOrigin(hello);
 }
@@ -541,7 +555,7 @@ function showOrigin({ model, run, engine, device, source, crop }) {
 }
 
 function showScale() {
-  const scale = page.hello.pixels_per_mm;
+  const scale = pixelsPerMm();
   const figures = scale && [...new Set(scale.map((value) => fixed(value, 2)))].join(" × ");
   setText($("scale"), scale ? `${figures} px/mm` : "not calibrated");
   for (const id of ["scale", "board"]) $(id).dataset.calibrated = scale ? "yes" : "no";
@@ -561,13 +575,15 @@ function showStatistics({ frames_per_s: rate, source_frames_per_s: source, laten
 const isPaused = () => page.frozen || document.hidden;
 
 function onBinary(buffer) {
-  if (!page.hello || isPaused()) return; // on their way when "pause" was sent: never shown, never acknowledged
+  if (!page.hello) return;
   const frame = readFrame(buffer);
   if (frame.fault) {
     skip(frame.fault);
     forgetFrames(); // its id is unknown: the server must not wait for it
     return;
   }
+  if (isPaused()) return connection.send({ type: "painted", id: frame.header.id }); // on its way before "pause"
+  frame.pixelsPerMm = page.hello.pixels_per_mm;
   page.received.push(frame.header.id);
   page.waiting = frame;
   drawNewest();
@@ -616,24 +632,30 @@ repainted.port1.onmessage = ({ data: id }) => {
 const afterPaint = (id) => repainted.port2.postMessage(id);
 
 function showFrame(frame, bitmap = null) {
-  const sized = picture.width !== frame.header.width || picture.height !== frame.header.height;
+  const before = [picture.width, picture.height, ...perUnit(), unit()].join();
   page.shown = frame;
   picture.load(frame, bitmap);
-  if (sized) {
-    placeLines(picture.width, picture.height);
-    layOut();
-  }
+  if (before !== [picture.width, picture.height, ...perUnit(), unit()].join()) fitTo();
   picture.paint(look);
   showReadings();
 }
 
-/** Tell the server that frames which are on their way will not be acknowledged. */
+/** Tell the server that frames which are on their way will not be painted, and whether it sends further ones. */
 function forgetFrames() {
   page.pauses += 1;
-  page.received = [];
   page.waiting = null;
   connection.send({ type: "pause" });
+  // After "pause" an acknowledgement gives no latency; it only says that the server need not wait for the frame.
+  for (const id of page.received) connection.send({ type: "painted", id });
+  page.received = [];
   if (!isPaused()) connection.send({ type: "resume" });
+}
+
+/** Adapt the page to size and scale of the frame. */
+function fitTo() {
+  showScale();
+  placeLines(picture.width, picture.height);
+  layOut();
 }
 
 function repaint() {
@@ -668,7 +690,7 @@ function goTo(position) {
   const at = clamp(position, 0, last);
   const { id, name, captured_ms: captured } = ring.frames[at].header;
   const before = (captured - ring.newest.header.captured_ms) / 1000;
-  const text = `${fixed(before, 2)} s, frame ${id}${name ? `, ${name}` : ""}`;
+  const text = `${fixed(before, 2).replace("-", "−")} s, frame ${id}${name ? `, ${name}` : ""}`;
   $("moment").value = at;
   $("moment").setAttribute("aria-valuetext", text);
   setText($("moment-text"), text);
@@ -750,6 +772,7 @@ function showReadings() {
   const { confidence, unlike } = page.shown.header;
   const found = depths();
   const [, scaleY] = perUnit();
+  const taken = []; // places of tags
   for (const { index, name } of classes()) {
     const { cells, points } = rows.get(index);
     const [under, on] = [found.centre[index], found.needle[index]];
@@ -757,23 +780,35 @@ function showReadings() {
     setText(cells[1], under === undefined ? NO_VALUE : `${fixed(under, 1)} ${unit()}`);
     setText(cells[2], on === undefined ? NO_VALUE : `${fixed(on.depth, 1)} ${unit()}`);
     const hidden = look.bare || look.off.has(index);
-    placePoint(points[0], hidden || under === undefined ? null : { x: centre.x, y: under * scaleY, depth: under }, name);
-    placePoint(points[1], hidden || on === undefined ? null : on, name);
+    const atCentre = hidden || under === undefined ? null : { x: centre.x, y: under * scaleY, depth: under };
+    placePoint(points[0], atCentre, name, taken);
+    placePoint(points[1], hidden || on === undefined ? null : on, name, taken);
   }
   showConfidence(Object.values(confidence).filter(Number.isFinite));
   showUnlike(unlike);
 }
 
-/** Place the mark and the tag of a structure on a line. at: {x, y, depth} in pixels and in the unit, or null. */
-function placePoint({ tag, mark }, at, name) {
+/**
+ * Place the mark and the tag of a structure on a line.
+ *
+ * at: {x, y, depth} in pixels and in the unit, or null. taken: the places of tags, [left, top, right], to which this one
+ * is added; a tag moves down until it covers no other.
+ */
+function placePoint({ tag, mark }, at, name, taken) {
   tag.hidden = at === null;
   mark.setAttribute("visibility", at === null ? "hidden" : "visible");
   if (at === null) return;
   const [x, y] = [at.x * board.scale[0], at.y * board.scale[1]];
   setAttributes(mark, { cx: x, cy: y });
-  setText(tag, `${name} ${fixed(at.depth, 1)} ${unit()}`);
-  const room = x > board.width * 0.6 ? `calc(${x - 10}px - 100%)` : `${x + 10}px`;
-  tag.style.transform = `translate(${room}, ${clamp(y - 9, 0, board.height - 18)}px)`;
+  const text = `${name} ${fixed(at.depth, 1)} ${unit()}`;
+  setText(tag, text);
+  const width = text.length * 7.5 + 14; // estimated: to measure it would lay out the page once per tag
+  const left = x > board.width * 0.6 ? x - 10 - width : x + 10;
+  let top = clamp(y - 9, 0, board.height - TAG_ROW);
+  const covers = (other) => left < other[2] && other[0] < left + width && Math.abs(other[1] - top) < TAG_ROW;
+  for (let other = taken.find(covers); other; other = taken.find(covers)) top = other[1] + TAG_ROW;
+  taken.push([left, top, left + width]);
+  tag.style.transform = `translate(${left}px, ${top}px)`;
 }
 
 function showConfidence(values) {
@@ -878,7 +913,7 @@ function drawLines() {
   for (const id of ["needle-line", "needle-line-shade"]) stretch(id, entry, end);
   const along = [end[0] - entry[0], end[1] - entry[1]];
   moveHandle("entry-handle", entry, along);
-  moveHandle("angle-handle", [entry[0] + along[0] * 0.6, entry[1] + along[1] * 0.6]);
+  moveHandle("angle-handle", [entry[0] + along[0] * 0.3, entry[1] + along[1] * 0.3]);
   describeLines();
 }
 
@@ -1158,7 +1193,8 @@ function listenToControls() {
   listenToNumber("entry-y", (value) => (needle.y = value * perUnit()[1]));
   listenToNumber("angle", (value) => (needle.angle = value));
   $("smooth").addEventListener("change", () => {
-    const seconds = $("smooth").valueAsNumber;
+    const seconds = clamp($("smooth").valueAsNumber || 0, 0, MOST_SMOOTHING_S);
+    $("smooth").value = seconds;
     connection.send({ type: "steer", smooth_seconds: seconds > 0 ? seconds : null });
   });
   $("help-button").addEventListener("click", () => $("help").showModal());
@@ -1198,6 +1234,8 @@ function listenToWindow() {
 const connection = new Connection({
   open: () => {
     page.received = [];
+    page.waiting = null;
+    page.pauses += 1; // a frame of the former connection that is being drawn
     if (isPaused()) forgetFrames();
   },
   text: onText,
