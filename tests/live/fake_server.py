@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import mimetypes
 import struct
 import threading
 from dataclasses import dataclass, field
@@ -42,11 +43,16 @@ def pack(image, classes, id, jpeg=None, **changed):
     """Return the binary message of a frame: (H, W) uint8 grey levels and class indices. jpeg: sent instead of them."""
     labels, pixels = to_runs(classes), image.tobytes() if jpeg is None else jpeg
     header = {
-        **{"id": id, "captured_ms": 1000.0 + 1000 / 30 * id, "time_s": id / 30, "name": f"sweep_{id:06d}"},
-        **{"width": image.shape[1], "height": image.shape[0]},
+        "id": id,
+        "captured_ms": 1000.0 + 1000 / 30 * id,
+        "time_s": id / 30,
+        "name": f"sweep_{id:06d}",
+        "width": image.shape[1],
+        "height": image.shape[0],
         "frame": {"kind": "grey" if jpeg is None else "jpeg", "bytes": len(pixels)},
         "labels": {"kind": "runs", "bytes": len(labels)},
-        **{"confidence": {"1": 0.93, "2": 0.81}, "unlike": False},
+        "confidence": {"1": 0.93, "2": 0.81},
+        "unlike": False,
         "measurements": {"1": {"area": 12.5, "top": 3.25, "thickness": 1.5, "centroid_x": 9, "centroid_y": 4}, "2": {}},
         "unit": "mm",
     } | changed
@@ -104,9 +110,8 @@ class FakeServer:
 
     async def _start(self):
         app = web.Application()
-        app.router.add_get("/", lambda request: self._file("index.html", "text/html"))
-        app.router.add_get("/live.js", lambda request: self._file("live.js", "text/javascript"))
-        app.router.add_get("/live.css", lambda request: self._file("live.css", "text/css"))
+        for path in ("/", "/live.js", "/live.css"):
+            app.router.add_get(path, self._file)
         app.router.add_get("/stream", self._stream)
         self.runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self.runner.setup()
@@ -114,9 +119,10 @@ class FakeServer:
         await site.start()
         self.port = site._server.sockets[0].getsockname()[1]
 
-    async def _file(self, name, kind):
+    async def _file(self, request):
+        name = request.path[1:] or "index.html"
         text = (PAGE / name).read_text(encoding="utf-8")
-        return web.Response(text=text, content_type=kind, headers=HEADERS)
+        return web.Response(text=text, content_type=mimetypes.guess_type(name)[0], headers=HEADERS)
 
     async def _stream(self, request):
         if request.query.get("token") != TOKEN:

@@ -95,8 +95,7 @@ export class Picture {
     this.base = new Uint32Array(count); // the bare frame
     this.labels = new Uint8Array(count);
     this.shown = new Uint8Array(count); // labels, with the classes that are switched off as background
-    this.marked = new Uint8Array(count);
-    this.lines = new Int32Array(count); // places of contours, and from the other end of the outline beside them
+    this.marked = new Uint8Array(count); // 1: is in a list of places already
     this.image = new ImageData(width, height);
     this.drawn = new Uint32Array(this.image.data.buffer);
     [this.canvas.width, this.canvas.height] = [width, height];
@@ -480,7 +479,7 @@ const page = {
   drawing: false,
   pauses: 0, // counts up when frames that are on their way lose their meaning
   frozen: false,
-  painted_at: null,
+  paintedAt: null,
   skipped: 0,
 };
 
@@ -593,20 +592,25 @@ function onBinary(buffer) {
 async function drawNewest() {
   if (page.drawing) return;
   page.drawing = true;
-  while (page.waiting) {
-    const [frame, pauses] = [page.waiting, page.pauses];
-    page.waiting = null;
-    const bitmap = frame.header.frame.kind === "jpeg" ? await decodeJpeg(frame) : null;
-    await new Promise(requestAnimationFrame);
-    if (pauses === page.pauses && bitmap?.fault === undefined) {
-      ring.push(frame);
-      showFrame(frame, bitmap);
-      page.painted_at = performance.now();
-      afterPaint(frame.header.id);
-    }
-    bitmap?.close?.();
+  try {
+    while (page.waiting) await drawOne();
+  } finally {
+    page.drawing = false;
   }
-  page.drawing = false;
+}
+
+async function drawOne() {
+  const [frame, pauses] = [page.waiting, page.pauses];
+  page.waiting = null;
+  const bitmap = frame.header.frame.kind === "jpeg" ? await decodeJpeg(frame) : null;
+  await new Promise(requestAnimationFrame);
+  if (pauses === page.pauses && bitmap?.fault === undefined) {
+    ring.push(frame);
+    showFrame(frame, bitmap);
+    page.paintedAt = performance.now();
+    afterPaint(frame.header.id);
+  }
+  bitmap?.close?.();
 }
 
 async function decodeJpeg(frame) {
@@ -678,7 +682,7 @@ function setFrozen(frozen, notice = "") {
     $("moment").max = ring.frames.length - 1;
     goTo(ring.frames.length - 1);
   } else if (ring.newest) {
-    page.painted_at = performance.now();
+    page.paintedAt = performance.now();
     showStored(ring.newest);
   }
   showMode();
@@ -706,11 +710,11 @@ async function showStored(frame) {
 }
 
 function showMode() {
-  const silent = page.painted_at === null ? Infinity : performance.now() - page.painted_at;
+  const silent = page.paintedAt === null ? Infinity : performance.now() - page.paintedAt;
   let [mode, text] = ["live", "LIVE"];
   if (page.frozen) [mode, text] = ["frozen", "FROZEN"];
   else if (!connection.isOpen) [mode, text] = ["offline", "NO CONNECTION"];
-  else if (page.painted_at === null) [mode, text] = ["waiting", "WAITING"];
+  else if (page.paintedAt === null) [mode, text] = ["waiting", "WAITING"];
   else if (silent > STALLED_MS) [mode, text] = ["stalled", "NO NEW FRAMES"];
   setText($("mode"), text);
   $("mode").dataset.mode = $("view").dataset.mode = mode;
@@ -803,7 +807,7 @@ function placePoint({ tag, mark }, at, name, taken) {
   const text = `${name} ${fixed(at.depth, 1)} ${unit()}`;
   setText(tag, text);
   const width = text.length * 7.5 + 14; // estimated: to measure it would lay out the page once per tag
-  const left = x > board.width * 0.6 ? x - 10 - width : x + 10;
+  const left = clamp(x > board.width * 0.6 ? x - 10 - width : x + 10, 0, Math.max(0, board.width - width));
   let top = clamp(y - 9, 0, board.height - TAG_ROW);
   const covers = (other) => left < other[2] && other[0] < left + width && Math.abs(other[1] - top) < TAG_ROW;
   for (let other = taken.find(covers); other; other = taken.find(covers)) top = other[1] + TAG_ROW;
@@ -1219,7 +1223,7 @@ function listenToBare() {
 function listenToWindow() {
   document.addEventListener("keydown", onKeyDown);
   document.addEventListener("visibilitychange", () => {
-    page.painted_at = page.painted_at === null ? null : performance.now();
+    page.paintedAt = page.paintedAt === null ? null : performance.now();
     if (!page.frozen) forgetFrames();
   });
   // A button that was clicked gives the focus back, so that the space bar shows the bare image and presses no button.
