@@ -156,7 +156,7 @@ def test_a_frame_is_painted_as_the_pictures_of_predict_are(view):
 def test_the_page_says_what_it_shows(view):
     view.show(0)
     view.server.send(STATISTICS, {"type": "state", "text": "<i>the source has ended</i>"})
-    view.expect_text("rate", "29.7 of 30.0")
+    view.expect_text("rate", "29.7 (source 30.0)")
     assert view.text("latency") == "p50 31 ms, p95 44 ms"
     assert view.text("dropped") == "reader 0, network 12, encoder 0, client 3"
     assert view.text("state") == "<i>the source has ended</i>"

@@ -562,8 +562,7 @@ function showScale() {
 }
 
 function showStatistics({ frames_per_s: rate, source_frames_per_s: source, latency_ms: latency, dropped }) {
-  const of = Number.isFinite(source) ? ` of ${fixed(source, 1)} of the source` : "";
-  setText($("rate"), `${fixed(rate, 1)}${of}`);
+  setText($("rate"), `${fixed(rate, 1)} (source ${fixed(source, 1)})`);
   setText($("latency"), `p50 ${fixed(latency?.p50, 0)} ms, p95 ${fixed(latency?.p95, 0)} ms`);
   const stages = Object.entries(dropped ?? {}).map(([stage, count]) => `${stage} ${count}`);
   setText($("dropped"), stages.join(", ") || NO_VALUE);
@@ -785,8 +784,10 @@ function showReadings() {
     setText(cells[2], on === undefined ? NO_VALUE : `${fixed(on.depth, 1)} ${unit()}`);
     const hidden = look.bare || look.off.has(index);
     const atCentre = hidden || under === undefined ? null : { x: centre.x, y: under * scaleY, depth: under };
-    placePoint(points[0], atCentre, name, taken);
-    placePoint(points[1], hidden || on === undefined ? null : on, name, taken);
+    // The tag under the centre line keeps off the mark on the needle.
+    if (atCentre && on) atCentre.leftwards = on.x > centre.x;
+    placePoint(points[0], atCentre, `↓ ${name}`, taken);
+    placePoint(points[1], hidden || on === undefined ? null : on, `↘ ${name}`, taken);
   }
   showConfidence(Object.values(confidence).filter(Number.isFinite));
   showUnlike(unlike);
@@ -795,8 +796,8 @@ function showReadings() {
 /**
  * Place the mark and the tag of a structure on a line.
  *
- * at: {x, y, depth} in pixels and in the unit, or null. taken: the places of tags, [left, top, right], to which this one
- * is added; a tag moves down until it covers no other.
+ * at: {x, y, depth, leftwards} in pixels and in the unit, or null; leftwards: the tag is on the left of the mark. taken:
+ * the places of tags, [left, top, right], to which this one is added; a tag moves down until it covers no other.
  */
 function placePoint({ tag, mark }, at, name, taken) {
   tag.hidden = at === null;
@@ -807,7 +808,8 @@ function placePoint({ tag, mark }, at, name, taken) {
   const text = `${name} ${fixed(at.depth, 1)} ${unit()}`;
   setText(tag, text);
   const width = text.length * 7.5 + 14; // estimated: to measure it would lay out the page once per tag
-  const left = clamp(x > board.width * 0.6 ? x - 10 - width : x + 10, 0, Math.max(0, board.width - width));
+  const leftwards = at.leftwards || x + 10 + width > board.width;
+  const left = clamp(leftwards ? x - 10 - width : x + 10, 0, Math.max(0, board.width - width));
   let top = clamp(y - 9, 0, board.height - TAG_ROW);
   const covers = (other) => left < other[2] && other[0] < left + width && Math.abs(other[1] - top) < TAG_ROW;
   for (let other = taken.find(covers); other; other = taken.find(covers)) top = other[1] + TAG_ROW;
