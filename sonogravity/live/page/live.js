@@ -1,6 +1,6 @@
-// Show the stream of live.py: frames, labels and measurements, drawn here so that switching them costs the server nothing.
-// The protocol is described in docs/live.md. Positions are in pixels of the frame, from its top left corner; the centre
-// of the pixel (row, column) lies at (column + 0.5, row + 0.5), as in the measurements of predict.py.
+// Show the stream of live.py: frames, labels and measurements. They are drawn here, so switching them costs the server
+// nothing. The protocol is described in docs/live.md. Positions are in pixels of the frame, from its top left corner; the
+// centre of the pixel (row, column) lies at (column + 0.5, row + 0.5), as in the measurements of predict.py.
 
 const PROTOCOL = 1;
 // The lamp shows the lowest confidence (expected Dice) of the predicted classes. The steps order frames; they are not
@@ -61,7 +61,7 @@ function faultOfHeader(header) {
   return null;
 }
 
-/** Write the label map of runs into ``labels`` (one byte per pixel). ``table``: the class that each class is shown as. */
+/** Write the label map of runs into ``labels``, one byte per pixel. table: the class that each class is shown as. */
 export function decodeRuns(runs, labels, table = null) {
   let place = 0;
   for (const run of runs) {
@@ -513,10 +513,15 @@ const meaning = ({ model, run, source, crop, classes, background }) =>
   JSON.stringify([model, run, source, crop, classes, background]);
 
 function faultOfHello(hello) {
-  if (hello.protocol !== PROTOCOL) return `it speaks protocol ${hello.protocol}, this page ${PROTOCOL}: load the page again`;
+  if (hello.protocol !== PROTOCOL) {
+    return `it speaks protocol ${hello.protocol}, this page ${PROTOCOL}: load the page again`;
+  }
   const isClass = (c) => isCount(c?.index) && c.index < 256 && Array.isArray(c.colour) && c.colour.length === 3;
   if (!Array.isArray(hello.classes) || !hello.classes.every(isClass)) return "its classes cannot be read";
-  if (!(isCount(hello.width) && isCount(hello.height) && hello.width * hello.height > 0)) return "its size cannot be read";
+  const { width, height } = hello;
+  if (!(isCount(width) && isCount(height) && width * height > 0 && width * height <= MOST_PIXELS)) {
+    return `its size is ${width} x ${height}`;
+  }
   const scale = hello.pixels_per_mm;
   if (scale !== null && !(Array.isArray(scale) && scale.length === 2 && scale.every((value) => value > 0))) {
     return "its scale cannot be read";
@@ -796,8 +801,8 @@ function showReadings() {
 /**
  * Place the mark and the tag of a structure on a line.
  *
- * at: {x, y, depth, leftwards} in pixels and in the unit, or null; leftwards: the tag is on the left of the mark. taken:
- * the places of tags, [left, top, right], to which this one is added; a tag moves down until it covers no other.
+ * at: {x, y, depth, leftwards} in pixels and in the unit, or null; leftwards: the tag is on the left of the mark.
+ * taken: the places of tags, [left, top, right], to which this one is added; a tag moves down until it covers no other.
  */
 function placePoint({ tag, mark }, at, name, taken) {
   tag.hidden = at === null;
@@ -1088,7 +1093,9 @@ function measurementRow() {
 /** Save frame, labels, overlay and measurements of the frame on the canvas. */
 async function takeSnapshot() {
   if (!page.shown) return setText($("notice"), "There is no frame to save yet.");
-  if (typeof CompressionStream === "undefined") return setText($("notice"), "This browser is too old to save snapshots.");
+  if (typeof CompressionStream === "undefined") {
+    return setText($("notice"), "This browser is too old to save snapshots.");
+  }
   const { header } = page.shown;
   const { width, height } = picture;
   const stem = String(header.name || `frame_${header.id}`).replace(/[^\p{L}\p{N}._-]+/gu, "_").slice(0, 120);
