@@ -1,5 +1,5 @@
 // Show the stream of live.py: frames, labels and measurements. They are drawn here, so switching them costs the server
-// nothing. The protocol is described in docs/live.md. Positions are in pixels of the frame, from its top left corner; the
+// nothing. docs/live.md describes the protocol. Positions are in pixels of the frame, from its top left corner; the
 // centre of the pixel (row, column) lies at (column + 0.5, row + 0.5), as in the measurements of predict.py.
 
 const PROTOCOL = 1;
