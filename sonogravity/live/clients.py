@@ -122,6 +122,7 @@ class Client:
             self.paused = message.paused
             if self.paused:
                 self.frames.clear()
+                self._unpainted.clear()  # frames on their way are not painted, so they have no latency
             else:
                 self.show_again()
         elif (refusal := self._views.steer(self, message.smooth_seconds)) is not None:

@@ -86,6 +86,7 @@ class Server:
         for path in FILES:
             application.router.add_get(path, self._send_file)
         application.router.add_get("/stream", self._stream)
+        application.router.add_get("/favicon.ico", _send_nothing)
         return application
 
     def _checked(self):
@@ -150,6 +151,13 @@ class Server:
         for place, transport in enumerate(reversed(idle)):  # the newest first
             if now - self._seen.setdefault(transport, now) > IDLE_S or place >= MOST_IDLE:
                 transport.abort()
+
+
+async def _send_nothing(request):
+    """Answer the request for an icon that browsers make by themselves."""
+    from aiohttp import web
+
+    return web.Response(status=204)
 
 
 async def _add_headers(request, response):
