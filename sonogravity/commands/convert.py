@@ -96,7 +96,7 @@ def _refuse_other_naming(options, rename):
 
 
 def _find_images(sources, options):
-    """Return {identity: FrameFile} of the frames to convert, and notes on them. Raise InputError if there is none."""
+    """Return {identity: FrameFile} of the frames to convert, and notes on them."""
     images, notes = open_frames(sources.images, Part(options.region, options.first, options.last))
     first = {}
     for image in images.values():

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from sonogravity.commands.options import add_device, add_normalise, add_switch, mask_values
+from sonogravity.commands.options import add_device, add_normalise, add_region, add_switch, mask_values
 from sonogravity.commands.scoring_options import add_scale, add_spacing
 from sonogravity.commands.script import Parser
 from sonogravity.common import choices
-from sonogravity.common.option_types import play_speed, port_number, rectangle, region_number, smoothing_time
-from sonogravity.datasets.inputs import ONLY_REGION
+from sonogravity.common.option_types import play_speed, port_number, rectangle, smoothing_time
 from sonogravity.live.gate import LOOPBACK
 
 
@@ -54,14 +53,7 @@ def _add_source(group):
     add_switch(group, "--loop", False, "begin again at the end of the source")
     add("--speed", type=play_speed, default=1.0, metavar="X", help="play X times as fast")
     add("--crop", type=rectangle, metavar="X,Y,W,H", help="use this rectangle of each frame only, in pixels")
-    add(
-        "--region",
-        type=region_number,
-        nargs="?",
-        const=ONLY_REGION,
-        metavar="N",
-        help="of DICOM files: use the tissue region only; N if there are several",
-    )
+    add_region(group)
     add_spacing(group)
 
 

@@ -115,10 +115,9 @@ def add_normalise(group, of_others):
     )
 
 
-def add_part(group):
-    """Add --region, --from and --to, which part of the frames is used (datasets.inputs.Part)."""
-    add = group.add_argument
-    add(
+def add_region(group):
+    """Add --region, the tissue region to use (datasets.inputs.Part)."""
+    group.add_argument(
         "--region",
         type=region_number,
         nargs="?",
@@ -126,6 +125,12 @@ def add_part(group):
         metavar="N",
         help="of DICOM files: use the tissue region only; N if there are several",
     )
+
+
+def add_part(group):
+    """Add --region, --from and --to, the part of the frames to use (datasets.inputs.Part)."""
+    add_region(group)
+    add = group.add_argument
     add("--from", dest="first", type=frame_limit, metavar="F", help="first frame of each clip: a number from 0, or 3s")
     add("--to", dest="last", type=frame_limit, metavar="F", help="last frame of each clip: a number from 0, or 3s")
 

@@ -16,9 +16,9 @@ from sonogravity.datasets.labelme_files import read_labelme
 READERS = {LABELME: read_labelme, COCO: read_coco, CVAT: read_cvat}
 
 
-def read_annotations(path):
-    """Return the Annotations of a file. Raise InputError if it is damaged."""
-    return READERS[kind_of(path)](path)
+def read_annotations(path, kind=None):
+    """Return the Annotations of a file. kind: its kind, if it is known. Raise InputError if it is damaged."""
+    return READERS[kind or kind_of(path)](path)
 
 
 @dataclass

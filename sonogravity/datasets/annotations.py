@@ -117,7 +117,9 @@ def class_values(files, names=None, known=MappingProxyType({})):
             (chosen.get(name) == value) != (name in chosen or value in chosen.values()) for name, value in known.items()
         ):
             held = ", ".join(f"{name} {value}" for name, value in known.items())
-            raise InputError(f"--class-names: the set holds other values already ({held}); leave --class-names out")
+            raise InputError(
+                f"--class-names: the set holds the values {held}; give the names in this order, or another --output"
+            )
         return found | known | chosen
     found |= known
     for label, value, source in labels:

@@ -95,10 +95,10 @@ def find_labelling(sources, images, names=None, known=NOTHING):
     """
     if not sources.annotations and not sources.masks:
         return None, []
-    files = [read_annotations(path) for path in sources.annotations]
+    files = [read_annotations(path, kind) for path, kind in sources.annotations.items()]
     notes = [note for file in files for note in file.notes()]
     drawings = [drawing for file in files for drawing in file.drawings]
-    found = match(drawings, images, sources.subjects, sources.annotations)
+    found = match(drawings, images, sources.subjects, sources.trees)
     masks, more = open_frames(sources.masks)
     notes += [*found.notes, *list_missing(found), *more]
     refuse_misfits(images, masks)

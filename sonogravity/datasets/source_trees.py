@@ -32,13 +32,15 @@ class Sources:
     """Files in the sources of a conversion.
 
     images, masks: {identity: path}; an identity joins the names of the folders and the stem by ``_``. annotations:
-    {path: folder of a tree, or None}. subjects: {identity: folder of a tree, or None}. folders: those that hold images.
-    others: {folder: other paths in it}. left_out: a folder that is not looked into, unless the user gave it.
+    {path: kind of file}. trees: {path of an annotation: folder of a tree, or None}. subjects: {identity: the same}.
+    folders: those that hold images. others: {folder: other paths in it}. left_out: a folder that is not looked into,
+    unless the user gave it.
     """
 
     images: dict[str, Path] = field(default_factory=dict)
     masks: dict[str, Path] = field(default_factory=dict)
-    annotations: dict[Path, str | None] = field(default_factory=dict)
+    annotations: dict[Path, str] = field(default_factory=dict)
+    trees: dict[Path, str | None] = field(default_factory=dict)
     subjects: dict[str, str | None] = field(default_factory=dict)
     folders: dict[Path, None] = field(default_factory=dict)
     others: dict[Path, list[Path]] = field(default_factory=dict)
@@ -123,8 +125,8 @@ def _add_members(found, dicomdir, parts):
 
 def _add(found, path, parts, kind):
     """Add a file. Return whether it is an image, a mask or an annotation."""
-    if kind_of(path) in ANNOTATIONS:
-        found.annotations[path] = _tree_of(parts)
+    if (annotated := kind_of(path)) in ANNOTATIONS:
+        found.annotations[path], found.trees[path] = annotated, _tree_of(parts)
         return True
     _refuse_damaged_json(path)
     if not is_frames(path):

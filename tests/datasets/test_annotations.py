@@ -294,8 +294,13 @@ def test_values_of_labels():
         ([labelled("a", bone=70000)], None, {}, "value 70000, but"),
         ([labelled("a", bone=None, skin=None)], ["bone"], {}, "holds the labels skin, which --class-names does not"),
         ([labelled("a", bone=1)], None, {"skin": 1}, "bone has the value 1, but skin has 1"),
-        ([labelled("a", bone=None)], ["bone"], {"bone": 3}, "holds other values already .bone 3.; leave --class-names"),
-        ([labelled("a", bone=None)], ["bone"], {"skin": 1}, "holds other values already"),
+        (
+            [labelled("a", bone=None)],
+            ["bone"],
+            {"bone": 3},
+            "the set holds the values bone 3; give the names in this order, or another --output",
+        ),
+        ([labelled("a", bone=None)], ["bone"], {"skin": 1}, "the set holds the values skin 1; give the names"),
     ],
 )
 def test_labels_and_values_that_contradict_each_other_are_refused(files, names, known, said):

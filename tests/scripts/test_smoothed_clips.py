@@ -1,4 +1,4 @@
-"""--smooth and the flicker of clips: the same in predict and evaluate, and said in every file and on the terminal."""
+"""--smooth and flicker: predict and evaluate give the same numbers, and every file and the terminal name them."""
 
 import json
 import shutil
